@@ -1,0 +1,31 @@
+"""Failures with a meaning of their own: none of them is cured by trying again."""
+
+from __future__ import annotations
+
+
+class NonFiniteMetric(Exception):
+    """A metric became NaN or infinite."""
+
+    def __init__(self, metric: str, value: float, step: int) -> None:
+        super().__init__(metric, value, step)
+        self.metric, self.value, self.step = metric, value, step
+
+    def __str__(self) -> str:
+        return (
+            f"metric {self.metric!r} is {self.value} at step {self.step}: the training diverged; "
+            "lower the learning rate or look at the data, then submit with --retry-failed"
+        )
+
+
+class BadData(Exception):
+    """Input files that cannot be used. Lists every bad file at once."""
+
+    def __init__(self, what: str, problems: dict[str, str]) -> None:
+        super().__init__(what, problems)
+        self.what, self.problems = what, problems
+
+    def __str__(self) -> str:
+        shown = [f"  {name}: {reason}" for name, reason in list(self.problems.items())[:50]]
+        if len(self.problems) > len(shown):
+            shown.append(f"  ... and {len(self.problems) - len(shown)} more")
+        return f"{self.what}: {len(self.problems)} unusable file(s)\n" + "\n".join(shown)

@@ -1,0 +1,64 @@
+"""What a trainable is: a frozen dataclass that is its own configuration and does its own work."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from trainables.api.context import Context
+
+RECORDED_ONLY = "recorded_only"
+UNHASHED_AT = "unhashed_at"
+
+
+class Trainable(ABC):
+    """Anything that can be trained or measured. Subclasses are frozen dataclasses.
+
+    The fields are the whole configuration, so they are also the identity of the result: two equal
+    trainables share one result, for ever. A trainable that needs the outcome of another holds that
+    other trainable in a field; it reads the outcome through ``context.result_dir(self.other)``.
+
+    Raise ``version`` when the results of the same configuration change their meaning.
+    """
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def run(self, context: Context) -> Mapping[str, float]:
+        """Do the work, write result files to ``context.output_dir`` and return the summary metrics.
+
+        May be called again after a crash, with the last checkpoint and all finished items of
+        ``context.map`` at hand.
+        """
+
+    def work_flop(self) -> float:
+        """Rough floating-point operations of ``run``; used for the cost estimate of a plan only."""
+        return 0.0
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A part of a configuration whose meaning lies in files: a data set, a file of weights.
+
+    The content of these files, not their place on disk, enters the key.
+    """
+
+    def source_files(self) -> Mapping[str, Path]:
+        """Every file that is read, by a name that does not depend on where the files lie."""
+
+
+def recorded(default: Any = dataclasses.MISSING) -> Any:
+    """A field that is recorded with the run and never hashed: a path, a number of processes."""
+    return dataclasses.field(default=default, metadata={RECORDED_ONLY: True})
+
+
+def added(default: Any, *, unhashed_at: Any) -> Any:
+    """A field added later, which changes nothing at the value ``unhashed_at``.
+
+    At that value it is left out of the key, so results from before the field stay valid.
+    """
+    return dataclasses.field(default=default, metadata={UNHASHED_AT: unhashed_at})
