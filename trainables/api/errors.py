@@ -6,13 +6,15 @@ from __future__ import annotations
 class NonFiniteMetric(Exception):
     """A metric became NaN or infinite."""
 
-    def __init__(self, metric: str, value: float, step: int) -> None:
+    def __init__(self, metric: str, value: float, step: int | None) -> None:
+        """``step`` is None for a summary metric, which a trial returns at its end."""
         super().__init__(metric, value, step)
         self.metric, self.value, self.step = metric, value, step
 
     def __str__(self) -> str:
+        where = "in the summary" if self.step is None else f"at step {self.step}"
         return (
-            f"metric {self.metric!r} is {self.value} at step {self.step}: the training diverged; "
+            f"metric {self.metric!r} is {self.value} {where}: the training diverged; "
             "lower the learning rate or look at the data, then submit with --retry-failed"
         )
 

@@ -1,0 +1,53 @@
+# One environment (.venv, from requirements.lock) and what is done in it. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+ARGS ?=
+BIN := .venv/bin
+# Written last, so an installation that was interrupted does not count; INSTALLING is what it leaves behind.
+INSTALLED := .venv/.installed
+INSTALLING := .venv/.installing
+
+# Neither Ray nor MLflow reports home from a study.
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "PYTHON=... chooses the interpreter (now $(PYTHON)); ARGS='--scale smoke' passes flags to demo, ARGS='-k name' to the tests."
+
+setup: $(INSTALLED) ## make .venv from requirements.lock (about 7 GB, some minutes)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { \
+	  echo "make: '$(PYTHON)' was not found. Install Python 3.11 with venv, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if [ -e $(INSTALLING) ] || ! $(BIN)/python -c 'import pip' 2> /dev/null; then rm -rf .venv; $(PYTHON) -m venv .venv; fi
+	@rm -f $@; touch $(INSTALLING)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@mv $(INSTALLING) $@; touch $@
+
+demo: $(INSTALLED) ## the rotation study at scale laptop, on real images that come with a package
+	$(BIN)/python studies/rotation_period.py $(ARGS)
+
+test: $(INSTALLED) ## all tests but the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## the slow tests: kills, restarts, whole clusters
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(INSTALLED) ## style, types, and which room may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## every benchmark, one after the other
+	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+
+clean: ## remove the environment and the caches; results stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

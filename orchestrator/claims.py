@@ -1,0 +1,160 @@
+"""Who runs a trial now. Two drivers may share a study: a claim sees to it that a trial runs once.
+
+A claim is a document that its holder renews. It lapses when it has not been renewed for ``LAPSE_S`` on the watcher's
+own clock (clocks of two machines are never compared), or at once when its holder is a dead process of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from orchestrator.store import Store
+
+RENEW_S = 10.0
+LAPSE_S = 60.0
+_POLL_S = 0.5
+
+
+class ClaimLost(Exception):
+    """Another process took over, because this one seemed dead for longer than a claim lasts."""
+
+
+class Claim:
+    """Exclusive right to a path of the store, renewed by a thread while it is held; a context manager."""
+
+    def __init__(self, store: Store, path: str, on_wait: Callable[[str], None] = lambda holder: None) -> None:
+        """``on_wait`` is told the holder once, if another process has to be waited for."""
+        self._store, self._path, self._on_wait = store, f"{path}/claim.json", on_wait
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> Claim:
+        watch = _Watch()
+        while not self._store.create_document(self._path, self._document(0)):
+            current = self._store.read_document(self._path)
+            if watch.has_lapsed(current):
+                self._take_over(current)
+                continue
+            if watch.is_first_look:
+                self._on_wait(_holder_name(current))
+            time.sleep(_POLL_S)
+        self._renewer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._renewer.join()
+        if self._is_mine():
+            self._store.remove(self._path)
+
+    def check(self) -> None:
+        """Raise ClaimLost if another process took over; to be called before publishing."""
+        if not self._is_mine():
+            raise ClaimLost(f"{self._path} was taken over by another process while this one did not answer")
+
+    def _is_mine(self) -> bool:
+        current = self._store.read_document(self._path)
+        return isinstance(current, dict) and current.get("token") == self._token
+
+    def _renew(self) -> None:
+        beat = 0
+        while not self._stop.wait(RENEW_S):
+            beat += 1
+            if not self._is_mine():
+                return
+            self._store.write_document(self._path, self._document(beat))
+
+    def _document(self, beat: int) -> dict[str, Any]:
+        return {"token": self._token, "beat": beat, **_this_process()}
+
+    def _take_over(self, lapsed: Any) -> None:
+        aside = self._store.take_away(self._path)
+        if aside is None:
+            return
+        if self._store.read_document(aside) != lapsed:
+            # It was renewed or replaced between the look and the move: give it back.
+            self._store.create_document(self._path, self._store.read_document(aside))
+        self._store.remove(aside)
+
+
+class _Watch:
+    """Watches one claim of another process for signs of life."""
+
+    def __init__(self) -> None:
+        self._seen: Any = None
+        self._since = time.monotonic()
+        self._looks = 0
+
+    @property
+    def is_first_look(self) -> bool:
+        return self._looks == 1
+
+    def has_lapsed(self, current: Any) -> bool:
+        self._looks += 1
+        if isinstance(current, dict) and _is_dead_here(current):
+            return True
+        if current != self._seen:
+            self._seen, self._since = current, time.monotonic()
+        return current is not None and time.monotonic() - self._since > LAPSE_S
+
+
+def is_held(store: Store, path: str) -> str | None:
+    """Name of the live-looking holder of a claim, or None. A lapsed claim on another machine still looks held."""
+    current = store.read_document(f"{path}/claim.json")
+    if not isinstance(current, dict) or _is_dead_here(current):
+        return None
+    return _holder_name(current)
+
+
+def _holder_name(current: Any) -> str:
+    return f"process {current['pid']} on {current['host']}" if isinstance(current, dict) else "another process"
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "namespace": _namespace(), "pid": pid, "pid_start": _start_of(pid)}
+
+
+def _is_dead_here(holder: dict[str, Any]) -> bool:
+    if holder.get("host") != socket.gethostname() or holder.get("namespace") != _namespace():
+        return False
+    return bool(_start_of(int(holder["pid"])) != holder["pid_start"])
+
+
+def _namespace() -> str:
+    """Boot and process namespace: a process id means something only within both."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started (clock ticks since boot), since process ids are used again; None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, ProcessLookupError):
+        return _alive_without_proc(pid)
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _alive_without_proc(pid: int) -> str | None:
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return "alive"

@@ -1,0 +1,198 @@
+"""Keeps MLflow up to date from a process of its own, so that neither trials nor the driver ever wait for it.
+
+The driver names keys on the feeder's standard input; the end of the input, also by the driver's death, means: publish
+what is left and go. What could not be published stays in the store, and ``sync`` brings it later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any
+
+from orchestrator.claims import Claim
+from orchestrator.provenance import without_password
+from orchestrator.snapshot import artifact_root, snapshot
+from orchestrator.store import Store
+
+_TICK_S = 3.0
+_PATIENCE_S = 30.0  # without any success, once the input has ended
+_LONGEST_PAUSE_S = 20.0
+
+
+class Feeder:
+    """The driver's handle on its feeder process."""
+
+    def __init__(self, storage_uri: str, tracking_uri: str, study: str) -> None:
+        command = [sys.executable, "-m", "orchestrator", "sync", "--storage", storage_uri, "--study", study, "--follow"]
+        # The URI may hold a password: the environment is not shown in the process list.
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
+
+    def tell(self, key: str, event: str) -> None:
+        """``event`` is "started" or "ended"."""
+        stream = self._process.stdin
+        assert stream is not None
+        with contextlib.suppress(BrokenPipeError):
+            stream.write(json.dumps([event, key]) + "\n")
+            stream.flush()
+
+    def close(self) -> bool:
+        """Let it publish what is left; True if MLflow has everything."""
+        stream = self._process.stdin
+        assert stream is not None
+        with contextlib.suppress(BrokenPipeError):
+            stream.close()
+        return self._process.wait() == 0
+
+
+def published_tokens(store: Store, study: str, tracking_uri: str) -> dict[str, str]:
+    """What MLflow is known to have: the token of every key published to this URI."""
+    document = store.read_document(_record(study)) or {}
+    tokens = document.get(without_password(tracking_uri), {})
+    return dict(tokens) if isinstance(tokens, dict) else {}
+
+
+def follow(store: Store, study: str, tracking_uri: str, lines: IO[str]) -> bool:
+    """Publish what the driver names on ``lines`` until they end; True if everything reached MLflow."""
+    events: queue.Queue[list[str] | None] = queue.Queue()
+
+    def read() -> None:
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                events.put(json.loads(line))
+        events.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    with Claim(store, f"studies/{study}/publisher"):
+        return _Publishing(store, study, tracking_uri).run(events)
+
+
+def sync(store: Store, study: str, tracking_uri: str) -> int:
+    """Publish everything the store has of a study, once; returns the number of trials published.
+
+    Raises what MLflow raises: the caller is a person.
+    """
+    with Claim(store, f"studies/{study}/publisher"):
+        publishing = _Publishing(store, study, tracking_uri)
+        keys = publishing.entries()
+        publishing.publish(keys)
+        return len(keys)
+
+
+class _Publishing:
+    """One connection's worth of publishing; made anew after an error, so that it looks again what is there."""
+
+    def __init__(self, store: Store, study: str, tracking_uri: str) -> None:
+        self._store, self._study, self._tracking_uri = store, study, tracking_uri
+        self._tracker: Any = None
+        self._tokens = published_tokens(store, study, tracking_uri)
+
+    def entries(self) -> dict[str, Mapping[str, Any]]:
+        """Manifest entries of all trials of the study, by key; those of the latest submission win."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for manifest in self._manifests():
+            found.update({trial["key"]: trial for trial in manifest["trials"]})
+        return found
+
+    def run(self, events: queue.Queue[list[str] | None]) -> bool:
+        """Follow the events to their end."""
+        watched: set[str] = set()
+        dirty: set[str] = set()
+        is_open, pause_s, gave_up_at = True, 0.0, float("inf")
+        while True:
+            is_open = _drain(events, watched, dirty, timeout_s=max(_TICK_S, pause_s)) if is_open else False
+            if not is_open:
+                gave_up_at = min(gave_up_at, time.monotonic() + _PATIENCE_S)
+                dirty |= set(self.entries())
+            published = self._try(lambda: self.publish(watched | dirty))  # noqa: B023
+            if published:
+                dirty.clear()
+                pause_s = 0.0
+                if not is_open:
+                    return True
+            elif time.monotonic() > gave_up_at:
+                return False
+            else:
+                pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s + 1)
+                time.sleep(0 if is_open else pause_s)
+
+    def publish(self, keys: Iterable[str]) -> None:
+        """Publish the trials of these keys and the state of the study."""
+        entries = self.entries()
+        shots = [snapshot(self._store, key) for key in keys if key in entries]
+        news = [shot for shot in shots if shot is not None and self._tokens.get(shot.key) != shot.token]
+        if not news:
+            return
+        tracker = self._connect()
+        for shot in news:
+            tracker.publish(self._store, entries[shot.key], shot)
+            self._tokens[shot.key] = shot.token
+        tracker.describe_study(self._manifests()[-1], self._counts(entries))
+        self._remember()
+
+    def _connect(self) -> Any:
+        from orchestrator.tracking import Tracker
+
+        if self._tracker is None:
+            root = artifact_root(self._store, self._tracking_uri)
+            self._tracker = Tracker(self._tracking_uri, self._study, root)
+        return self._tracker
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except Exception as error:
+            # Whatever goes wrong with MLflow must not end the feeder: it tries again until its patience ends.
+            print(f"warning: MLflow is behind ({type(error).__name__}: {_first_line(error)})", file=sys.stderr)
+            self._tracker = None
+            return False
+        return True
+
+    def _manifests(self) -> list[dict[str, Any]]:
+        manifests = [m for m in self._store.manifests() if m["study"] == self._study]
+        return sorted(manifests, key=lambda m: float(m["submitted_at"]))
+
+    def _counts(self, entries: Mapping[str, Any]) -> dict[str, int]:
+        states = [self._tokens.get(key, "waiting").partition(":")[0] for key in entries]
+        return {state: states.count(state) for state in ("done", "running", "failed", "waiting")}
+
+    def _remember(self) -> None:
+        document = self._store.read_document(_record(self._study)) or {}
+        document[without_password(self._tracking_uri)] = self._tokens
+        self._store.write_document(_record(self._study), document)
+
+
+def _drain(events: queue.Queue[list[str] | None], watched: set[str], dirty: set[str], timeout_s: float) -> bool:
+    """Take all events there are, waiting for the first; False when the input has ended."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            event = events.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return True
+        if event is None:
+            return False
+        name, key = event
+        if name == "started":
+            watched.add(key)
+        else:
+            watched.discard(key)
+            dirty.add(key)
+
+
+def _record(study: str) -> str:
+    return f"studies/{study}/published.json"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

@@ -1,0 +1,213 @@
+"""From a plan to one Ray Tune run over its whole graph."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+# Tune reads these when it is imported. No logger files of its own: the journal is the record. No strict check of a
+# searched metric: nothing is searched by metric here. Many pending trials, or slots stay empty (one is the default).
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
+
+from orchestrator.context import Progress
+from orchestrator.plan import Plan, State, Trial, failure_text
+from orchestrator.search import GraphSearcher
+from orchestrator.store import Failure, Store
+from orchestrator.study import Resources
+from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
+from orchestrator.view import View
+
+Tell = Callable[[str, str], None]
+MAX_CRASHES = 3  # attempts after the first; losing a preempted node is not counted by Tune
+
+
+@dataclass
+class Outcome:
+    """How a launch ended."""
+
+    failures: dict[str, Failure] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
+    was_interrupted: bool = False
+
+
+class Cluster:
+    """A connection to Ray for one submission: an existing cluster, or one started here and shut down at the end."""
+
+    def __init__(self, address: str | None) -> None:
+        """``address`` (or ``RAY_ADDRESS``) names a cluster; without either, Ray starts on this machine.
+
+        Raises ValueError when nothing answers there.
+        """
+        self._address = address or os.environ.get("RAY_ADDRESS") or "local"
+
+    def __enter__(self) -> Cluster:
+        if self._address.startswith(("http://", "https://", "ray://")):
+            raise ValueError(
+                f"the Ray address {self._address!r} takes jobs only; submit with `ray job submit --address "
+                f"{self._address} -- python studies/<study>.py`, or unset RAY_ADDRESS to run on this machine"
+            )
+        arguments: dict[str, Any] = {"include_dashboard": False} if self._address == "local" else {}
+        try:
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                **arguments,
+            )
+        except ConnectionError as error:
+            raise ValueError(
+                f"no Ray cluster answers at {self._address!r}: {error}. Start one with `ray start --head`"
+            ) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        ray.shutdown()
+
+
+def slots(resources: Resources) -> int:
+    """How many trials of this size the cluster runs at once, at least 1."""
+    total = ray.cluster_resources()
+    by_cpu = total.get("CPU", 0.0) / (resources.cpus * resources.workers)
+    by_gpu = total.get("GPU", 0.0) / (resources.gpus * resources.workers) if resources.gpus else by_cpu
+    return max(1, int(min(by_cpu, by_gpu)))
+
+
+def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurrent: int | None, tell: Tell) -> Outcome:
+    """Run what is left of a plan on the connected cluster. Ends early, and says so, on SIGINT and SIGTERM.
+
+    ``tell(key, "started" | "ended")`` hears of every trial.
+    """
+    outcome = Outcome()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+    def finished(trial: Trial, error: bool) -> bool:
+        tell(trial.key, "ended")
+        if store.result(trial.key) is not None:
+            view.done(trial.key)
+            return True
+        failure = _failure_of(store, trial, recorded=error)
+        outcome.failures[trial.key] = failure
+        view.failed(trial.key, failure_text(failure))
+        return False
+
+    searcher = GraphSearcher(
+        plan.runnable(),
+        done=[p.trial.key for p in plan.planned if p.state is State.DONE],
+        encode=lambda trial: Payload(trial, settings).encode(),
+        finished=finished,
+        max_concurrent=max_concurrent or len(plan.planned),
+    )
+    name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
+    with _sigterm_as_sigint() as interrupted:
+        _tuner(searcher, settings, store, _Events(view, tell), name).fit()
+    outcome.was_interrupted = interrupted.is_set() or any(
+        trial.key not in outcome.failures and trial.key not in searcher.blocked and store.result(trial.key) is None
+        for trial in plan.runnable()
+    )
+    outcome.blocked = searcher.blocked
+    view.blocked(set(searcher.blocked))
+    store.remove(f".tune/{name}")
+    return outcome
+
+
+class _Events(tune.Callback):
+    """Passes Tune's events on to view and feeder. Tune pickles its callbacks: those two stay here."""
+
+    def __init__(self, view: View, tell: Tell) -> None:
+        self._view: View | None = view
+        self._tell: Tell | None = tell
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_view": None, "_tell": None}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self._view and self._tell:
+            self._view.started(trial.config["key"])
+            self._tell(trial.config["key"], "started")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if self._view and "unit" in result:
+            progress = Progress(result["items_done"], result["items_total"], result["unit"])
+            self._view.progressed(trial.config["key"], progress)
+
+
+def _tuner(searcher: GraphSearcher, settings: Settings, store: Store, events: tune.Callback, name: str) -> Tuner:
+    resources = settings.resources
+    bundle = {"CPU": resources.cpus, "GPU": resources.gpus} if resources.gpus else {"CPU": resources.cpus}
+    return Tuner(
+        tune.with_resources(run_in_tune, PlacementGroupFactory([bundle] * resources.workers)),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            # Cheap trials would otherwise pay for a new process each: 100 trials of nothing in 10 s instead of 295 s.
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=f"{store.uri}/.tune",
+            failure_config=FailureConfig(max_failures=MAX_CRASHES),
+            callbacks=[events],
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["key"])
+
+
+def _failure_of(store: Store, trial: Trial, *, recorded: bool) -> Failure:
+    """Why a trial has no result. A crash that Tune gave up on (``recorded``) becomes a failure for good."""
+    failure = store.failure(trial.key)
+    if failure is not None:
+        return failure
+    crash = last_crash(store, trial.key)
+    if crash is None:
+        attempt = (store.read_document(f"trials/{trial.key}/trial.json") or {}).get("attempt", 0)
+        message = "its process died (killed, or out of memory) in every attempt; look at the memory of the machine"
+        crash = Failure("crash", message, "", attempt, time.time())
+    if recorded:
+        store.record_failure(trial.key, crash)
+    return crash
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[threading.Event]:
+    """``ray job stop`` sends SIGTERM, Tune ends in order on SIGINT only: make one of the other."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def forward(number: int, frame: Any) -> None:
+        interrupted.set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGTERM, before)

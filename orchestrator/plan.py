@@ -1,0 +1,210 @@
+"""From the object graph of a study to its trials: keys, order, what is done, and what the rest will cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.claims import is_held
+from orchestrator.provenance import data_fingerprints
+from orchestrator.store import Failure, Result, Store
+from orchestrator.study import Study
+from trainables.api.identity import FileDigests, describe, key_of
+from trainables.api.trainable import Trainable
+
+# Nothing of the kind has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
+_ASSUMED_FLOP_PER_S = 3e10
+
+
+class State(StrEnum):
+    """What a submission will do with a trial."""
+
+    DONE = "done"
+    NEW = "new"
+    RESUMABLE = "resumable"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trainable in a plan, with its key and the keys of the trials it waits for."""
+
+    key: str
+    name: str
+    trainable: Trainable
+    upstream: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial and what the store knows of it."""
+
+    trial: Trial
+    state: State
+    reason: str = ""  # why it is failed or blocked, or who runs it now
+    fraction: float = 0.0  # of a resumable trial: how much is done
+    result: Result | None = None
+    estimated_s: float | None = None  # what is left to compute, on one worker
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a study, upstream first."""
+
+    study: Study
+    planned: tuple[PlannedTrial, ...]
+    is_measured: bool  # whether the estimates come from trials of the same kind in this store
+
+    def counts(self) -> dict[str, int]:
+        """Number of trials in every state."""
+        counts = Counter(p.state.value for p in self.planned)
+        return {state.value: counts[state.value] for state in State}
+
+    def runnable(self) -> list[Trial]:
+        """The trials to run, upstream first."""
+        return [p.trial for p in self.planned if p.state in (State.NEW, State.RESUMABLE)]
+
+    def estimated_s(self) -> float:
+        """Seconds of work left over all trials, on one worker each."""
+        return sum(p.estimated_s or 0.0 for p in self.planned)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan for scripts."""
+        trials = [
+            {
+                "key": p.trial.key,
+                "name": p.trial.name,
+                "class": type(p.trial.trainable).__name__,
+                "state": p.state.value,
+                "reason": p.reason,
+                "fraction": p.fraction,
+                "upstream": list(p.trial.upstream),
+                "estimated_s": p.estimated_s,
+            }
+            for p in self.planned
+        ]
+        estimate = {"estimated_s": self.estimated_s(), "is_measured": self.is_measured}
+        return {"study": self.study.name, **self.counts(), **estimate, "trials": trials}
+
+
+def trials_of(study: Study, digests: FileDigests) -> list[Trial]:
+    """The trials of a study, each once, upstream before downstream.
+
+    Raises TypeError naming a field that has no canonical form, and FileNotFoundError naming a missing input file.
+    """
+    trials: dict[str, Trial] = {}
+
+    def visit(trainable: Trainable, name: str) -> str:
+        key = key_of(trainable, digests)
+        if key not in trials:
+            upstream = {visit(part, f"{name} / {type(part).__name__}") for part in nested_trainables(trainable)}
+            trials[key] = Trial(key, name, trainable, tuple(sorted(upstream)))
+        return key
+
+    # A trial that the study names itself keeps that name, also where another trial holds it in a field.
+    given = {key_of(trainable, digests): name for name, trainable in study.trials.items()}
+    for name, trainable in study.trials.items():
+        visit(trainable, name)
+    return [dataclasses.replace(trial, name=given.get(trial.key, trial.name)) for trial in trials.values()]
+
+
+def nested_trainables(value: Any) -> Iterator[Trainable]:
+    """The trainables held directly in the fields of a configuration, also inside sources, tuples and dicts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts: list[Any] = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, list | tuple):
+        parts = list(value)
+    else:
+        return
+    for part in parts:
+        if isinstance(part, Trainable):
+            yield part
+        else:
+            yield from nested_trainables(part)
+
+
+def make_plan(study: Study, store: Store, digests: FileDigests, *, retry_failed: bool = False) -> Plan:
+    """Look up every trial of the study in the store. Runs and changes nothing but damaged results."""
+    states: dict[str, State] = {}
+    planned = []
+    for trial in trials_of(study, digests):
+        entry = _look_up(trial, store, states, retry_failed)
+        states[trial.key] = entry.state
+        planned.append(entry)
+    rates = _seconds_per_flop(planned)
+    estimated = tuple(_with_estimate(p, rates) for p in planned)
+    kinds = {type(p.trial.trainable).__name__ for p in estimated if p.state in (State.NEW, State.RESUMABLE)}
+    return Plan(study, estimated, is_measured=kinds <= set(rates))
+
+
+def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], digests: FileDigests) -> dict[str, Any]:
+    """What a submission needs and how it was called, for those who read the store later."""
+    trials = [
+        {
+            "key": p.trial.key,
+            "name": p.trial.name,
+            "class": type(p.trial.trainable).__name__,
+            "upstream": list(p.trial.upstream),
+            "named": p.trial.name in plan.study.trials,
+            "data": data_fingerprints(p.trial.trainable, digests),
+            "configuration": describe(p.trial.trainable),
+        }
+        for p in plan.planned
+    ]
+    return {
+        "study": plan.study.name,
+        "question": plan.study.question,
+        "facts": dict(plan.study.facts),
+        "command": command,
+        "provenance": dict(provenance),
+        "submitted_at": time.time(),
+        "trials": trials,
+    }
+
+
+def _look_up(trial: Trial, store: Store, states: Mapping[str, State], retry_failed: bool) -> PlannedTrial:
+    result = store.result(trial.key)
+    if result is not None:
+        return PlannedTrial(trial, State.DONE, result=result, fraction=1.0)
+    failure = None if retry_failed else store.failure(trial.key)
+    if failure is not None:
+        return PlannedTrial(trial, State.FAILED, reason=failure_text(failure))
+    stuck = [key for key in trial.upstream if states[key] in (State.FAILED, State.BLOCKED)]
+    if stuck:
+        return PlannedTrial(trial, State.BLOCKED, reason=f"waits for failed trial {', '.join(stuck)}")
+    holder = is_held(store, f"trials/{trial.key}")
+    reason = f"run by {holder}" if holder else ""
+    generations = store.generations(trial.key)
+    if generations:
+        return PlannedTrial(trial, State.RESUMABLE, reason, fraction=generations[0].fraction)
+    return PlannedTrial(trial, State.NEW, reason)
+
+
+def failure_text(failure: Failure) -> str:
+    """One line for tables."""
+    return f"{failure.kind}: {failure.message.splitlines()[0] if failure.message else 'no message'}"
+
+
+def _seconds_per_flop(planned: list[PlannedTrial]) -> dict[str, float]:
+    rates: dict[str, list[float]] = {}
+    for p in planned:
+        if p.result is not None and p.result.work_flop > 0:
+            rates.setdefault(type(p.trial.trainable).__name__, []).append(p.result.busy_s / p.result.work_flop)
+    return {kind: statistics.median(values) for kind, values in rates.items()}
+
+
+def _with_estimate(planned: PlannedTrial, rates: Mapping[str, float]) -> PlannedTrial:
+    if planned.state not in (State.NEW, State.RESUMABLE):
+        return planned
+    flop = planned.trial.trainable.work_flop() * (1.0 - planned.fraction)
+    rate = rates.get(type(planned.trial.trainable).__name__, 1.0 / _ASSUMED_FLOP_PER_S)
+    return dataclasses.replace(planned, estimated_s=flop * rate)

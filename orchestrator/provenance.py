@@ -1,0 +1,83 @@
+"""What a result was made with: code, packages, machine. Recorded, never hashed; an allow-list, nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trainables.api.identity import FileDigests
+from trainables.api.trainable import ReadsFiles
+
+_PACKAGES = ("torch", "torchvision", "ray", "mlflow", "optuna", "numpy", "polars", "scikit-image", "nibabel")
+GIT_SHA_VARIABLE = "QUARTERTURN_GIT_SHA"
+
+
+def provenance() -> dict[str, str]:
+    """Code version and environment of this process."""
+    versions = {f"version.{name}": _version(name) for name in _PACKAGES}
+    return {
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **versions,
+    }
+
+
+def code_version() -> str:
+    """The git commit of the code, with ``+changes`` if the tree differs from it; ``unknown`` outside a checkout.
+
+    A Ray job runs in a copy without ``.git``: the submitter passes the commit in ``QUARTERTURN_GIT_SHA``.
+    """
+    if given := os.environ.get(GIT_SHA_VARIABLE):
+        return given
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return "unknown"
+    sha = _git(folder, "rev-parse", "HEAD")
+    if sha is None:
+        return "unknown"
+    return f"{sha}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else sha
+
+
+def data_fingerprints(configuration: Any, digests: FileDigests) -> dict[str, str]:
+    """Content digest of every part of a configuration that reads files, by class name."""
+    return {
+        type(part).__name__: digests.digest_all(part.source_files()) for part in _parts_reading_files(configuration)
+    }
+
+
+def without_password(uri: str) -> str:
+    """A URI fit for records: ``user:password@`` is cut out."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
+
+
+def _parts_reading_files(value: Any) -> Iterator[ReadsFiles]:
+    if isinstance(value, ReadsFiles):
+        yield value
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        for name in value.__dataclass_fields__:
+            yield from _parts_reading_files(getattr(value, name))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _parts_reading_files(part)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,77 @@
+"""What MLflow is to be told of a trial, read from the store; and where MLflow is. Light: does not load MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.store import Store
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the store holds of one trial, as far as MLflow is concerned."""
+
+    key: str
+    state: str  # "running", "done" or "failed"
+    attempt: int
+    segments: Sequence[str]
+    started_at: float
+    ended_at: float | None = None
+    metrics: Mapping[str, float] | None = None
+    provenance: Mapping[str, str] | None = None
+    failure: str = ""
+
+    @property
+    def token(self) -> str:
+        """Changes whenever there is something new to publish."""
+        return f"{self.state}:{self.attempt}:{len(self.segments)}:{self.segments[-1] if self.segments else ''}"
+
+
+def snapshot(store: Store, key: str) -> Snapshot | None:
+    """The state of a trial in the store; None before its first checkpoint."""
+    result = store.result(key)
+    if result is not None:
+        return Snapshot(
+            key,
+            "done",
+            result.attempt,
+            result.segments,
+            result.started_at,
+            result.ended_at,
+            result.metrics,
+            result.provenance,
+        )
+    generations = store.generations(key)
+    segments = generations[0].segments if generations else []
+    started_at = generations[0].started_at if generations else 0.0
+    failure = store.failure(key)
+    if failure is not None:
+        text = f"{failure.kind}: {failure.message}"
+        return Snapshot(key, "failed", failure.attempt, segments, started_at or failure.at, failure.at, failure=text)
+    if not generations:
+        return None
+    return Snapshot(key, "running", generations[0].attempt, segments, started_at)
+
+
+def default_tracking_uri(store: Store) -> str:
+    """MLflow's own variable, else a database beside local results.
+
+    Raises ValueError where neither is possible.
+    """
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    if not store.is_local:
+        raise ValueError(
+            f"the storage {store.uri!r} cannot hold the MLflow database: give --tracking-uri http://<mlflow server>"
+        )
+    return f"sqlite:///{Path(store.uri) / 'mlflow.db'}"
+
+
+def artifact_root(store: Store, tracking_uri: str) -> str | None:
+    """Where artifacts go when this process writes the database itself; a server decides on its own."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return None
+    return f"{store.uri}/mlflow-artifacts"

@@ -1,0 +1,181 @@
+"""The only writer and reader of MLflow. It copies what the store says; nothing ever waits for it.
+
+One experiment a study, one parent run in it, and exactly one child run a trial, however often the trial was tried or
+its run is published: a run carries its key as a tag and is looked for before it is made. Journal rows keep the time
+at which they were logged, and MLflow drops a metric it has with the same time: publishing twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+# Before mlflow is imported. Its client would repeat a POST that timed out after the commit and make a second run;
+# the feeder repeats instead, after looking what is there.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from orchestrator.snapshot import Snapshot
+from orchestrator.store import Store
+
+KEY_TAG = "quarterturn.key"
+STUDY_TAG = "quarterturn.study"
+KIND_TAG = "quarterturn.kind"
+STATE_TAG = "quarterturn.state"
+SEGMENT_TAG = "quarterturn.last_segment"
+_METRICS_PER_BATCH = 1000
+_PARAMS_PER_BATCH = 100
+_MAX_PARAM_CHARACTERS = 6000
+_PAGE = 1000
+
+
+class Tracker:
+    """One study's experiment on one MLflow server or database."""
+
+    def __init__(self, tracking_uri: str, study: str, artifact_root: str | None = None) -> None:
+        """Connect, and create the experiment and the parent run if they are not there.
+
+        ``artifact_root`` is used when the experiment is made on a database; a server has its own.
+        """
+        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._study = study
+        self._experiment_id = self._ensure_experiment(artifact_root)
+        self._runs = self._find_runs()
+        self.parent_id = self._ensure_parent()
+
+    def describe_study(self, manifest: Mapping[str, Any], counts: Mapping[str, int]) -> None:
+        """Bring the parent run up to date with a submission."""
+        tags = {
+            "mlflow.note.content": manifest["question"],
+            "quarterturn.command": manifest["command"],
+            **{f"quarterturn.{name}": str(value) for name, value in manifest["facts"].items()},
+            **{f"quarterturn.trials_{state}": str(n) for state, n in counts.items()},
+        }
+        self._client.log_batch(self.parent_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+        is_complete = counts.get("done", 0) == sum(counts.values())
+        self._client.set_terminated(self.parent_id, "FINISHED" if is_complete else "FAILED")
+
+    def publish(self, store: Store, entry: Mapping[str, Any], shot: Snapshot) -> None:
+        """Make the run of one trial say what the store says. ``entry`` is the trial's part of the manifest."""
+        run = self._runs.get(shot.key)
+        if run is not None and run.data.tags.get(STATE_TAG) == shot.token:
+            return
+        if run is None:
+            run = self._create(entry, shot)
+        self._log_rows(run, store, shot)
+        if shot.state == "done":
+            self._log_artifacts(run.info.run_id, store, shot.key)
+        tags = {**_state_tags(shot), SEGMENT_TAG: shot.segments[-1] if shot.segments else "", STATE_TAG: shot.token}
+        at_ms = int((shot.ended_at or 0) * 1000)
+        summary = [Metric(name, value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
+        self._client.log_batch(run.info.run_id, metrics=summary, tags=[RunTag(n, v[:5000]) for n, v in tags.items()])
+        if shot.state != "running":
+            status = "FINISHED" if shot.state == "done" else "FAILED"
+            self._client.set_terminated(run.info.run_id, status, end_time=at_ms)
+        run.data.tags.update(tags)
+
+    # -- parts ----------------------------------------------------------------------------------------
+
+    def _ensure_experiment(self, artifact_root: str | None) -> str:
+        experiment = self._client.get_experiment_by_name(self._study)
+        if experiment is None:
+            return str(self._client.create_experiment(self._study, artifact_location=artifact_root))
+        if experiment.lifecycle_stage != "active":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _find_runs(self) -> dict[str, Run]:
+        """Runs by key (the parent's key is empty). Of two runs of one key the older stays."""
+        runs: dict[str, Run] = {}
+        for run in self._all_runs():
+            if run.data.tags.get(STUDY_TAG) != self._study:
+                continue
+            key = run.data.tags.get(KEY_TAG, "")
+            if key in runs:
+                self._client.delete_run(run.info.run_id)
+            else:
+                runs[key] = run
+        return runs
+
+    def _all_runs(self) -> Iterator[Run]:
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id], max_results=_PAGE, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _ensure_parent(self) -> str:
+        if "" not in self._runs:
+            tags = {STUDY_TAG: self._study, KIND_TAG: "study"}
+            self._runs[""] = self._client.create_run(self._experiment_id, tags=tags, run_name=self._study)
+        return str(self._runs[""].info.run_id)
+
+    def _create(self, entry: Mapping[str, Any], shot: Snapshot) -> Run:
+        configuration = entry["configuration"]
+        seeds = {name: value for name, value in flatten(configuration) if name.rpartition(".")[2].endswith("seed")}
+        tags = {
+            "mlflow.parentRunId": self.parent_id,
+            STUDY_TAG: self._study,
+            KIND_TAG: "trial",
+            KEY_TAG: shot.key,
+            "quarterturn.trainable": entry["class"],
+            "quarterturn.seeds": json.dumps(seeds, sort_keys=True),
+            "quarterturn.dataset": ",".join(sorted(entry.get("data", {}))),
+            "quarterturn.data_fingerprint": json.dumps(entry.get("data", {}), sort_keys=True),
+        }
+        run = self._client.create_run(
+            self._experiment_id, start_time=int(shot.started_at * 1000), tags=tags, run_name=entry["name"]
+        )
+        self._runs[shot.key] = run
+        params = iter([Param(name, value[:_MAX_PARAM_CHARACTERS]) for name, value in flatten(configuration)])
+        while batch := list(islice(params, _PARAMS_PER_BATCH)):
+            self._client.log_batch(run.info.run_id, params=batch)
+        self._client.log_dict(run.info.run_id, configuration, "configuration.json")
+        return run
+
+    def _log_rows(self, run: Run, store: Store, shot: Snapshot) -> None:
+        last = run.data.tags.get(SEGMENT_TAG, "")
+        new = list(shot.segments)
+        if last in new:
+            new = new[new.index(last) + 1 :]
+        rows = (
+            Metric(name, value, at_ms, step) for s in new for name, step, value, at_ms in store.segment(shot.key, s)
+        )
+        while batch := list(islice(rows, _METRICS_PER_BATCH)):
+            self._client.log_batch(run.info.run_id, metrics=batch)
+
+    def _log_artifacts(self, run_id: str, store: Store, key: str) -> None:
+        names = [n for n in store.names(f"trials/{key}/files/artifacts") if not n.startswith(".")]
+        if names and store.is_local:
+            self._client.log_artifacts(run_id, f"{store.uri}/trials/{key}/files/artifacts")
+
+
+def _state_tags(shot: Snapshot) -> dict[str, str]:
+    tags = {f"quarterturn.{name}": value for name, value in (shot.provenance or {}).items()}
+    return {**tags, "quarterturn.attempt": str(shot.attempt), "quarterturn.failure": shot.failure}
+
+
+def flatten(configuration: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A described configuration as (dotted name, text) pairs; lists of plain values stay together."""
+    if isinstance(configuration, Mapping):
+        return [
+            pair
+            for name, value in configuration.items()
+            for pair in flatten(value, f"{prefix}.{name}" if prefix else str(name))
+        ]
+    if isinstance(configuration, list) and any(isinstance(value, Mapping | list) for value in configuration):
+        return [pair for i, value in enumerate(configuration) for pair in flatten(value, f"{prefix}.{i}")]
+    return [(prefix, configuration if isinstance(configuration, str) else json.dumps(configuration))]

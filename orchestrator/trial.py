@@ -1,0 +1,235 @@
+"""Inside a Tune trial: claim the key, run the trainable with its context, publish the result or the failure."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from orchestrator.claims import Claim, ClaimLost
+from orchestrator.context import Finished, Function, Progress, TrialContext, in_process
+from orchestrator.plan import Trial
+from orchestrator.store import DamagedResult, Failure, Store
+from orchestrator.study import Resources
+from trainables.api.context import Arrays
+from trainables.api.errors import BadData, NonFiniteMetric
+from trainables.api.identity import FileDigests, describe, key_of
+
+# The same input fails the same way again, so none of these is retried.
+_DETERMINISTIC = (
+    BadData,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    FileNotFoundError,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How trials run, the same for all of a submission. Nothing here changes a result."""
+
+    storage_uri: str
+    cache_dir: Path
+    resources: Resources
+    provenance: Mapping[str, str]
+    checkpoint_interval_s: float = 15.0
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A trial on its way to the process that runs it."""
+
+    trial: Trial
+    settings: Settings
+
+    def encode(self) -> str:
+        """As text, for a Tune configuration. By value where the class lives in the study's own file."""
+        return base64.b64encode(cloudpickle.dumps(self)).decode()
+
+    @staticmethod
+    def decode(text: str) -> Payload:
+        """The reverse of ``encode``; only for text from this cluster's own driver."""
+        payload = cloudpickle.loads(base64.b64decode(text))
+        assert isinstance(payload, Payload)
+        return payload
+
+
+def run_in_tune(config: Mapping[str, Any]) -> None:
+    """The function trainable that Ray Tune calls, in an actor that serves one trial after the other."""
+    from ray import tune
+
+    payload = Payload.decode(config["payload"])
+
+    def on_progress(progress: Progress) -> None:
+        # Not "done": that name tells Tune to stop the trial.
+        tune.report({"items_done": progress.done, "items_total": progress.total, "unit": progress.unit})
+
+    spread = in_tasks(payload.settings.resources) if payload.settings.resources.workers > 1 else in_process
+    run_trial(payload, on_progress, spread)
+
+
+def run_trial(
+    payload: Payload, on_progress: Callable[[Progress], None] = lambda progress: None, spread: Any = in_process
+) -> None:
+    """Run one trial to its end unless it is done already.
+
+    A failure that would come again is recorded in the store and not raised; anything else is noted and raised, so that
+    Tune starts the trial again, from its last checkpoint.
+    """
+    trial, settings = payload.trial, payload.settings
+    store = Store(settings.storage_uri)
+
+    def on_wait(holder: str) -> None:
+        print(f"{trial.name}: waiting for {holder}, which runs the same trial", flush=True)
+
+    with Claim(store, f"trials/{trial.key}", on_wait) as claim:
+        if store.result(trial.key) is not None:
+            return
+        attempt = _begin_attempt(store, trial)
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        work_dir = Path(tempfile.mkdtemp(prefix=f"trial-{trial.key[:8]}-", dir=settings.cache_dir))
+        try:
+            _run(payload, store, claim, attempt, work_dir, on_progress, spread)
+        except Exception as error:
+            _note_failure(store, trial, attempt, error)
+        finally:
+            shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _run(
+    payload: Payload,
+    store: Store,
+    claim: Claim,
+    attempt: int,
+    work_dir: Path,
+    on_progress: Callable[[Progress], None],
+    spread: Any,
+) -> None:
+    trial, settings = payload.trial, payload.settings
+    if (key := key_of(trial.trainable, FileDigests(settings.cache_dir / "digests.json"))) != trial.key:
+        raise ValueError(
+            f"{trial.name}: its data or code changed between plan and run (key {trial.key}, now {key}); submit again"
+        )
+    context = TrialContext(
+        store,
+        trial.key,
+        claim,
+        attempt=attempt,
+        num_cpus=max(1, int(settings.resources.cpus)),
+        cache_dir=settings.cache_dir,
+        work_dir=work_dir,
+        checkpoint_interval_s=settings.checkpoint_interval_s,
+        on_progress=on_progress,
+        spread=spread,
+    )
+    metrics = trial.trainable.run(context)
+    context.publish(metrics, work_flop=trial.trainable.work_flop(), provenance=settings.provenance)
+
+
+def _begin_attempt(store: Store, trial: Trial) -> int:
+    path = f"trials/{trial.key}/trial.json"
+    attempt = int((store.read_document(path) or {}).get("attempt", 0)) + 1
+    store.write_document(
+        path,
+        {
+            "key": trial.key,
+            "name": trial.name,
+            "class": type(trial.trainable).__name__,
+            "upstream": list(trial.upstream),
+            "configuration": describe(trial.trainable),
+            "attempt": attempt,
+        },
+    )
+    return attempt
+
+
+def _note_failure(store: Store, trial: Trial, attempt: int, error: Exception) -> None:
+    """Record a failure for good, or note it and raise it again where another attempt may succeed."""
+    kind = failure_kind(error)
+    failure = Failure(kind, f"{type(error).__name__}: {error}", traceback.format_exc(), attempt, time.time())
+    if isinstance(error, DamagedResult | ClaimLost):
+        # Not this trial's fault: the next submission computes what is missing and comes back here.
+        note_crash(store, trial.key, failure)
+    elif kind == "crash":
+        note_crash(store, trial.key, failure)
+        raise error
+    else:
+        store.record_failure(trial.key, failure)
+
+
+def failure_kind(error: BaseException) -> str:
+    """The class of a failure: it decides whether the trial is tried again."""
+    if isinstance(error, NonFiniteMetric):
+        return "non-finite"
+    # torch.OutOfMemoryError by name: this package does not know torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory"
+    if isinstance(error, DamagedResult | ClaimLost):
+        return "interrupted"
+    return "bad configuration" if isinstance(error, _DETERMINISTIC) else "crash"
+
+
+def note_crash(store: Store, key: str, failure: Failure) -> None:
+    """Leave word of a crash that may not be the end of the trial."""
+    store.write_document(f"trials/{key}/crash.json", vars(failure))
+
+
+def last_crash(store: Store, key: str) -> Failure | None:
+    """What the last attempt of a trial left behind; None if its process was killed or it never ran."""
+    document = store.read_document(f"trials/{key}/crash.json")
+    attempt = (store.read_document(f"trials/{key}/trial.json") or {}).get("attempt")
+    return Failure(**document) if document and document["attempt"] == attempt else None
+
+
+def in_tasks(resources: Resources) -> Any:
+    """Spread items over Ray tasks in the trial's own placement group, and work along here meanwhile."""
+
+    def spread(function: Function, batches: list[list[int]], items: Sequence[Any], finished: Finished) -> None:
+        import ray
+
+        @ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)
+        def apply(shipped: Function, batch_items: list[Any]) -> Sequence[Arrays]:
+            return shipped(batch_items)
+
+        shipped = ray.put(function)
+        waiting = list(reversed(batches))
+        running: dict[Any, list[int]] = {}
+
+        def collect(timeout_s: float | None) -> None:
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=timeout_s)
+            for reference in ready:
+                finished(running.pop(reference), ray.get(reference))
+
+        while waiting or running:
+            while waiting and len(running) < resources.workers - 1:
+                batch = waiting.pop()
+                running[apply.remote(shipped, [items[i] for i in batch])] = batch
+            if waiting:
+                batch = waiting.pop()
+                finished(batch, function([items[i] for i in batch]))
+                if running:
+                    collect(timeout_s=0)
+            else:
+                collect(timeout_s=None)
+
+    return spread
+
+
+def default_cache_dir() -> Path:
+    """Node-local cache, outside the results: ``QUARTERTURN_CACHE`` or the user's cache folder."""
+    if given := os.environ.get("QUARTERTURN_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quarterturn"

@@ -1,0 +1,143 @@
+"""What the user sees while a study runs: one compact live view, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.context import Progress
+from orchestrator.plan import Plan, State
+
+_PLAIN_EVERY_S = 30.0
+
+
+@dataclass
+class _Running:
+    since: float
+    progress: Progress = field(default_factory=lambda: Progress(0, 0, ""))
+    first_fraction: float | None = None  # a resumed trial does not start at nothing
+
+    def left_s(self, estimated_s: float, now: float) -> float:
+        """Seconds left, from its own pace once there is one, else from the plan's estimate."""
+        gained = self.progress.fraction - (self.first_fraction or 0.0)
+        if gained < 0.02:
+            return max(0.0, estimated_s - (now - self.since))
+        return (now - self.since) * (1.0 - self.progress.fraction) / gained
+
+
+class View:
+    """Collects the events of a submission and shows them."""
+
+    def __init__(self, plan: Plan, console: Console, slots: Callable[[], int]) -> None:
+        """``slots`` tells how many trials run at once, for the time that is left."""
+        self._study, self._console, self._slots = plan.study.name, console, slots
+        self._names = {p.trial.key: p.trial.name for p in plan.planned}
+        self._estimates = {p.trial.key: p.estimated_s or 0.0 for p in plan.planned}
+        self._waiting = {trial.key for trial in plan.runnable()}
+        self._running: dict[str, _Running] = {}
+        counts = plan.counts()
+        self._total = len(plan.planned)
+        self._done = counts[State.DONE]
+        self._failed = counts[State.FAILED]
+        self._blocked = counts[State.BLOCKED]
+        self._lock = threading.RLock()
+        self._said_at = time.monotonic()
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, key: str) -> None:
+        """A trial began, or began again after a crash."""
+        with self._lock:
+            again = key in self._running
+            self._waiting.discard(key)
+            self._running[key] = _Running(time.monotonic())
+        self._say(f"{'again  ' if again else 'started'} {self._names[key]}")
+
+    def progressed(self, key: str, progress: Progress) -> None:
+        """A trial told how far it is."""
+        with self._lock:
+            running = self._running.setdefault(key, _Running(time.monotonic()))
+            running.progress = progress
+            if running.first_fraction is None:
+                running.first_fraction = progress.fraction
+        if not self._console.is_terminal and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
+            self._say(self._summary())
+
+    def done(self, key: str) -> None:
+        """A trial published its result."""
+        took_s = self._end(key)
+        self._done += 1
+        self._say(f"done    {self._names[key]} ({duration_text(took_s)})")
+
+    def failed(self, key: str, reason: str) -> None:
+        """A trial failed for good."""
+        self._end(key)
+        self._failed += 1
+        self._say(f"failed  {self._names[key]}: {reason}")
+
+    def blocked(self, keys: set[str]) -> None:
+        """Trials will not run because one they wait for failed."""
+        with self._lock:
+            self._waiting -= keys
+            self._blocked += len(keys)
+
+    def _end(self, key: str) -> float:
+        with self._lock:
+            running = self._running.pop(key, None)
+            return time.monotonic() - running.since if running else 0.0
+
+    def _say(self, line: str) -> None:
+        with self._lock:
+            if not self._console.is_terminal:
+                self._said_at = time.monotonic()
+                self._console.print(Text(f"[{time.strftime('%H:%M:%S')}] {line}"), soft_wrap=True)
+
+    def _summary(self) -> str:
+        parts = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{self._blocked} blocked"] if self._blocked else []
+        parts.append(f"about {duration_text(self._left_s())} left")
+        return ", ".join(parts)
+
+    def _left_s(self) -> float:
+        now = time.monotonic()
+        with self._lock:
+            running = [r.left_s(self._estimates[key], now) for key, r in self._running.items()]
+            waiting = sum(self._estimates[key] for key in self._waiting)
+        return max(max(running, default=0.0), (sum(running) + waiting) / max(1, self._slots()))
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        with self._lock:
+            for key, running in list(self._running.items())[:12]:
+                progress = running.progress
+                said = f"{progress.done:g}/{progress.total:g} {progress.unit}" if progress.total else "starting"
+                bar = ProgressBar(total=1.0, completed=progress.fraction, width=30)
+                table.add_row("", self._names[key], bar, said)
+        return Group(Text(f"{self._study}: {self._summary()}", style="bold"), table)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

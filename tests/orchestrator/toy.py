@@ -1,0 +1,136 @@
+"""Trainables that cost nothing, for tests of everything around them."""
+
+import math
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainables.api.trainable import Trainable, recorded
+
+
+@dataclass(frozen=True)
+class Count(Trainable):
+    """Adds ``increment`` in every epoch, with a checkpoint after each; writes the sum."""
+
+    num_epochs: int = 3
+    increment: int = 1
+    upstream: Trainable | None = None
+    epoch_s: float = recorded(0.0)
+    die_in_epoch: int | None = recorded(None)  # SIGKILL, once
+    log_path: Path | None = recorded(None)  # a line an epoch, to see from outside what was computed how often
+
+    def run(self, context):
+        total, start = 0, 0
+        if (folder := context.load_checkpoint()) is not None:
+            start, total = (int(v) for v in (folder / "state.txt").read_text().split())
+        elif self.upstream is not None:
+            total = int((context.result_dir(self.upstream) / "sum.txt").read_text())
+        for epoch in range(start, self.num_epochs):
+            time.sleep(self.epoch_s)
+            self._note(f"epoch {epoch}")
+            total += self.increment
+            context.log({"train/sum": total}, step=epoch)
+            context.report_progress(epoch + 1, self.num_epochs, "epochs")
+            if epoch == self.die_in_epoch and not self._noted("died"):
+                self._note("died")
+                os.kill(os.getpid(), signal.SIGKILL)
+            context.offer_checkpoint(lambda folder: (folder / "state.txt").write_text(f"{epoch + 1} {total}"))  # noqa: B023
+        (context.output_dir / "sum.txt").write_text(str(total))
+        (context.output_dir / "artifacts").mkdir()
+        (context.output_dir / "artifacts" / "sum.csv").write_text(f"sum\n{total}\n")
+        return {"sum": float(total)}
+
+    def work_flop(self):
+        return 1e6 * self.num_epochs
+
+    def _note(self, line):
+        if self.log_path:
+            with open(self.log_path, "a") as file:
+                file.write(line + "\n")
+
+    def _noted(self, line):
+        return bool(self.log_path) and line in Path(self.log_path).read_text().splitlines()
+
+
+@dataclass(frozen=True)
+class Diverge(Trainable):
+    """Logs NaN at step 2."""
+
+    seed: int = 0
+
+    def run(self, context):
+        for step in range(5):
+            context.log({"train/loss": math.nan if step == 2 else 1.0}, step)
+        return {}
+
+
+@dataclass(frozen=True)
+class Misconfigured(Trainable):
+    """Refuses its configuration when it runs."""
+
+    size: int = -1
+
+    def run(self, context):
+        raise ValueError(f"size = {self.size}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Flaky(Trainable):
+    """Fails with an error that another try may cure, until it was tried ``num_failures`` times."""
+
+    num_failures: int
+    log_path: Path = recorded(None)
+
+    def run(self, context):
+        with open(self.log_path, "a") as file:
+            file.write("try\n")
+        if len(self.log_path.read_text().splitlines()) <= self.num_failures:
+            raise OSError("the network share went away")
+        return {"tries": float(self.num_failures + 1)}
+
+
+@dataclass(frozen=True)
+class Squares(Trainable):
+    """Maps squaring over items; every computed item leaves a line."""
+
+    num_items: int = 10
+    batch_size: int = 2
+    item_s: float = recorded(0.0)
+    die_at_item: int | None = recorded(None)
+    log_path: Path | None = recorded(None)
+
+    def run(self, context):
+        results = context.map(self.square, list(range(self.num_items)), batch_size=self.batch_size)
+        values = np.array([int(r["square"]) for r in results])
+        np.save(context.output_dir / "squares.npy", values)
+        for i, value in enumerate(values):
+            context.log({"square": float(value)}, step=i)
+        return {"total": float(values.sum())}
+
+    def square(self, items):
+        time.sleep(self.item_s * len(items))
+        with open(self.log_path, "a") as file:
+            file.writelines(f"item {item} by {os.getpid()}\n" for item in items)
+        if self.die_at_item in items and "died" not in self.log_path.read_text():
+            with open(self.log_path, "a") as file:
+                file.write("died\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [{"square": np.array(item * item)} for item in items]
+
+
+@dataclass(frozen=True)
+class ReadsText(Trainable):
+    """Its meaning lies in a file."""
+
+    path: Path = recorded(None)
+    repeat: int = 1
+
+    def source_files(self):
+        return {"text": self.path}
+
+    def run(self, context):
+        return {"length": float(len(self.path.read_text()) * self.repeat)}

@@ -1,0 +1,133 @@
+"""What a fresh machine relies on: packages, lock, Makefile, and a repository without large files."""
+
+import os
+import shutil
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAX_FILE_BYTES = 1_000_000
+TARGETS = ["help", "setup", "demo", "test", "test-slow", "check", "bench", "clean"]
+# Stands for python3.11 and for .venv/bin/python: notes what it is asked, and fails to install while ./broken exists.
+STAND_IN = """#!/bin/bash
+echo "$1 $2 $3" >> calls
+if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
+if [ "$2" = pip ] && [ -e broken ]; then exit 1; fi
+"""
+
+
+@pytest.fixture(scope="module")
+def pins():
+    """{name: version} of the lock."""
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
+
+
+def declared_requirements():
+    project = PROJECT["project"]
+    return [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["dev"]]
+
+
+def tracked_files(*patterns):
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    lines = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [Path(line) for line in lines if (ROOT / line).exists()]
+
+
+def make(*arguments, folder=ROOT):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_every_folder_with_code_is_installed():
+    folders = {path.parent for path in tracked_files("*.py") if path.parts[0] not in ("tests", "benchmarks")}
+    assert {".".join(folder.parts) for folder in folders} == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_the_lock_keeps_to_the_declared_versions(pins):
+    wrong = [
+        f"{requirement} but locked at {pins.get(canonicalize_name(requirement.name))}"
+        for requirement in [*declared_requirements(), *map(Requirement, PROJECT["build-system"]["requires"])]
+        if not requirement.specifier.contains(pins.get(canonicalize_name(requirement.name), "0"))
+    ]
+    assert wrong == []
+
+
+def test_the_lock_pins_everything_that_is_needed_down_to_the_last_dependency(pins):
+    waiting = [(requirement, "pyproject.toml") for requirement in declared_requirements()]
+    seen, unpinned = set(), []
+    while waiting:
+        requirement, wanted_by = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extras := frozenset(requirement.extras)) in seen:
+            continue
+        seen.add((name, extras))
+        if name not in pins:
+            unpinned.append(f"{requirement} (needed by {wanted_by})")
+            continue
+        for line in metadata.requires(name) or []:
+            needed = Requirement(line)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+                waiting.append((needed, name))
+    assert unpinned == []
+
+
+def test_the_lock_names_no_place_but_packages(pins):
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if "://" in line or " @ " in line or line.startswith("-")] == []
+    assert all(version and version[0].isdigit() for version in pins.values()), "each line is name==version"
+
+
+def test_no_large_file_is_tracked():
+    large = [str(path) for path in tracked_files() if (ROOT / path).stat().st_size > MAX_FILE_BYTES]
+    assert large == []
+
+
+def test_the_targets_exist_and_help_names_them():
+    assert [line.split()[0] for line in make("help").stdout.split("\n\n")[0].splitlines()] == TARGETS
+    for target in TARGETS:
+        dry_run = make("--dry-run", target)
+        assert dry_run.returncode == 0, dry_run.stderr
+
+
+def test_ci_checks_and_tests_on_its_own():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert [line for line in script.read_text().splitlines() if line.startswith("make ")] == ["make check", "make test"]
+
+
+def test_an_interrupted_installation_does_not_count_and_a_whole_one_is_kept(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "python").write_text(STAND_IN)
+    (tmp_path / "python").chmod(0o755)
+
+    def setup():
+        (tmp_path / "calls").write_text("")
+        code = make("setup", "PYTHON=./python", folder=tmp_path).returncode
+        return code == 0, [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("-m")]
+
+    (tmp_path / "broken").touch()
+    assert setup() == (False, ["-m venv .venv", "-m pip install"])
+    (tmp_path / "broken").unlink()
+    assert setup() == (True, ["-m venv .venv", "-m pip install", "-m pip install"]), "starts over"
+    assert setup() == (True, []), "nothing left to do"
+    later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
+    os.utime(tmp_path / "requirements.lock", (later, later))
+    assert setup() == (True, ["-m pip install", "-m pip install"]), "a new lock is installed into the same environment"
+
+
+def test_an_absent_interpreter_is_named(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    answer = make("setup", "PYTHON=python0.0", folder=tmp_path)
+    assert answer.returncode != 0
+    assert "'python0.0' was not found" in answer.stderr
