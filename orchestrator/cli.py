@@ -222,8 +222,8 @@ def _token(plan: Plan, manifest: Manifest) -> str:
 
 def _console() -> Console:
     """Logs of jobs and pipes are no terminals, and are not 80 columns wide."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_LOG_COLUMNS)
+    console = Console(file=sys.stdout)
+    return console if console.is_terminal else Console(file=sys.stdout, width=_LOG_COLUMNS)
 
 
 # -- what is printed ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 from orchestrator.claims import Claim
@@ -85,8 +85,8 @@ def sync(store: Store, study: str, tracking_uri: str) -> int:
     with Claim(store, f"studies/{study}/publisher"):
         publishing = _Publishing(store, study, tracking_uri)
         keys = publishing.entries()
-        publishing.publish(keys)
-        return len(keys)
+        publishing.publish(keys, has_ended=True)
+        return sum(publishing.is_published(key) for key in keys)
 
 
 class _Publishing:
@@ -114,7 +114,7 @@ class _Publishing:
             if not is_open:
                 gave_up_at = min(gave_up_at, time.monotonic() + _PATIENCE_S)
                 dirty |= set(self.entries())
-            published = self._try(lambda: self.publish(watched | dirty))  # noqa: B023
+            published = self._try(watched | dirty, has_ended=not is_open)
             if published:
                 dirty.clear()
                 pause_s = 0.0
@@ -126,18 +126,22 @@ class _Publishing:
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s + 1)
                 time.sleep(0 if is_open else pause_s)
 
-    def publish(self, keys: Iterable[str]) -> None:
-        """Publish the trials of these keys and the state of the study."""
+    def is_published(self, key: str) -> bool:
+        """Whether MLflow has a run of this trial."""
+        return key in self._tokens
+
+    def publish(self, keys: Iterable[str], *, has_ended: bool) -> None:
+        """Publish the trials of these keys and the state of the study, whose submission may have ended."""
         entries = self.entries()
         shots = [snapshot(self._store, key) for key in keys if key in entries]
         news = [shot for shot in shots if shot is not None and self._tokens.get(shot.key) != shot.token]
-        if not news:
+        if not news and not has_ended:
             return
         tracker = self._connect()
         for shot in news:
             tracker.publish(self._store, entries[shot.key], shot)
             self._tokens[shot.key] = shot.token
-        tracker.describe_study(self._manifests()[-1], self._counts(entries))
+        tracker.describe_study(self._manifests()[-1], self._counts(entries), has_ended=has_ended)
         self._remember()
 
     def _connect(self) -> Any:
@@ -148,9 +152,9 @@ class _Publishing:
             self._tracker = Tracker(self._tracking_uri, self._study, root)
         return self._tracker
 
-    def _try(self, action: Callable[[], None]) -> bool:
+    def _try(self, keys: Iterable[str], *, has_ended: bool) -> bool:
         try:
-            action()
+            self.publish(keys, has_ended=has_ended)
         except Exception as error:
             # Whatever goes wrong with MLflow must not end the feeder: it tries again until its patience ends.
             print(f"warning: MLflow is behind ({type(error).__name__}: {_first_line(error)})", file=sys.stderr)

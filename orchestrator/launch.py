@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -9,7 +11,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +118,8 @@ def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurr
         max_concurrent=max_concurrent or len(plan.planned),
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
-    with _sigterm_as_sigint() as interrupted:
+    # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
+    with _sigterm_as_sigint() as interrupted, contextlib.redirect_stdout(io.StringIO()):
         _tuner(searcher, settings, store, _Events(view, tell), name).fit()
     outcome.was_interrupted = interrupted.is_set() or any(
         trial.key not in outcome.failures and trial.key not in searcher.blocked and store.result(trial.key) is None
@@ -194,7 +196,7 @@ def _failure_of(store: Store, trial: Trial, *, recorded: bool) -> Failure:
     return crash
 
 
-@contextmanager
+@contextlib.contextmanager
 def _sigterm_as_sigint() -> Iterator[threading.Event]:
     """``ray job stop`` sends SIGTERM, Tune ends in order on SIGINT only: make one of the other."""
     interrupted = threading.Event()

@@ -52,8 +52,8 @@ class Tracker:
         self._runs = self._find_runs()
         self.parent_id = self._ensure_parent()
 
-    def describe_study(self, manifest: Mapping[str, Any], counts: Mapping[str, int]) -> None:
-        """Bring the parent run up to date with a submission."""
+    def describe_study(self, manifest: Mapping[str, Any], counts: Mapping[str, int], *, has_ended: bool) -> None:
+        """Bring the parent run up to date with a submission, which may have ended."""
         tags = {
             "mlflow.note.content": manifest["question"],
             "quarterturn.command": manifest["command"],
@@ -61,6 +61,9 @@ class Tracker:
             **{f"quarterturn.trials_{state}": str(n) for state, n in counts.items()},
         }
         self._client.log_batch(self.parent_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+        if not has_ended:
+            self._client.update_run(self.parent_id, status="RUNNING")
+            return
         is_complete = counts.get("done", 0) == sum(counts.values())
         self._client.set_terminated(self.parent_id, "FINISHED" if is_complete else "FAILED")
 

@@ -51,7 +51,9 @@ class View:
         self._blocked = counts[State.BLOCKED]
         self._lock = threading.RLock()
         self._said_at = time.monotonic()
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
+        )
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

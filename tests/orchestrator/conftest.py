@@ -1,0 +1,32 @@
+"""The toy trainables for this folder, also in Ray's workers, and one local Ray for the whole session."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+_HERE = str(Path(__file__).parent)
+sys.path.insert(0, _HERE)
+os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_HERE, os.environ.get("PYTHONPATH")) if p)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Ray with two cores, started once; left behind by nobody."""
+    from orchestrator.launch import Cluster
+
+    with Cluster("local") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def quick_settings(tmp_path):
+    """A function that makes settings for a store: checkpoints at every offer."""
+    from orchestrator.study import Resources
+    from orchestrator.trial import Settings
+
+    def make(store, **resources):
+        return Settings(store.uri, tmp_path / "cache", Resources(**resources), {"code_version": "test"}, 0.0)
+
+    return make

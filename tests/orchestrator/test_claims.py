@@ -1,0 +1,108 @@
+"""A trial runs once, whoever else wants to run it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from orchestrator import claims
+from orchestrator.claims import Claim, ClaimLost, is_held
+from orchestrator.store import Store
+
+
+def hold_for_ever(uri):
+    Claim(Store(uri), "trials/k").__enter__()
+    time.sleep(600)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path))
+
+
+def test_holders_follow_one_another(store):
+    inside, most = [], []
+
+    def work(number):
+        with Claim(store, "trials/k"):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+    assert is_held(store, "trials/k") is None
+
+
+def test_a_claim_of_a_killed_process_is_taken_over_at_once(store):
+    process = multiprocessing.get_context("spawn").Process(target=hold_for_ever, args=(store.uri,))
+    process.start()
+    while is_held(store, "trials/k") is None:
+        time.sleep(0.05)
+    assert str(process.pid) in is_held(store, "trials/k")
+    waited_for = []
+    os.kill(process.pid, signal.SIGSTOP)  # alive, but silent: nobody may take over yet
+    opened = threading.Event()
+
+    def take():
+        with Claim(store, "trials/k", waited_for.append):
+            opened.set()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert not opened.wait(1.5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert opened.wait(10)
+    thread.join()
+    assert waited_for == [f"process {process.pid} on {os.uname().nodename}"]
+
+
+def test_a_silent_claim_of_another_machine_lapses(store, monkeypatch):
+    monkeypatch.setattr(claims, "LAPSE_S", 1.0)
+    store.create_document("trials/k/claim.json", {"token": "t", "beat": 3, "host": "elsewhere", "pid": 1})
+    begun = time.monotonic()
+    with Claim(store, "trials/k"):
+        assert time.monotonic() - begun >= 1.0
+
+
+def test_a_renewed_claim_of_another_machine_does_not_lapse(store, monkeypatch):
+    monkeypatch.setattr(claims, "LAPSE_S", 1.0)
+    opened, stop = threading.Event(), threading.Event()
+
+    def renew():
+        beat = 0
+        while not stop.wait(0.2):
+            beat += 1
+            store.write_document("trials/k/claim.json", {"token": "t", "beat": beat, "host": "elsewhere", "pid": 1})
+
+    def take():
+        with Claim(store, "trials/k"):
+            opened.set()
+
+    store.create_document("trials/k/claim.json", {"token": "t", "beat": 0, "host": "elsewhere", "pid": 1})
+    threads = [threading.Thread(target=f) for f in (renew, take)]
+    for thread in threads:
+        thread.start()
+    assert not opened.wait(2.5)
+    stop.set()
+    assert opened.wait(5)
+    for thread in threads:
+        thread.join()
+
+
+def test_a_holder_that_was_replaced_may_not_publish(store):
+    with Claim(store, "trials/k") as claim:
+        claim.check()
+        store.write_document("trials/k/claim.json", {"token": "another's", "beat": 0})
+        with pytest.raises(ClaimLost, match="trials/k"):
+            claim.check()
+    assert store.read_document("trials/k/claim.json")["token"] == "another's"

@@ -1,0 +1,200 @@
+"""What survives a crash inside a trial, and what does not."""
+
+import math
+
+import numpy as np
+import pytest
+from toy import Count, Diverge, Misconfigured, ReadsText, Squares
+
+from orchestrator.claims import Claim
+from orchestrator.context import TrialContext
+from orchestrator.plan import trials_of
+from orchestrator.store import DamagedResult, Store
+from orchestrator.study import Study
+from orchestrator.trial import Payload, failure_kind, last_crash, run_trial
+from trainables.api.errors import BadData, NonFiniteMetric
+from trainables.api.identity import FileDigests
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "results"))
+
+
+@pytest.fixture
+def open_context(store, tmp_path):
+    """A function that opens the context of attempt n of one trial, as its process would."""
+    opened = []
+
+    def make(attempt=1, interval_s=0.0):
+        work_dir = tmp_path / f"work{len(opened)}"
+        work_dir.mkdir()
+        context = TrialContext(
+            store, "k", claim, attempt=attempt, num_cpus=1, cache_dir=tmp_path / "cache", work_dir=work_dir,
+            checkpoint_interval_s=interval_s, on_progress=opened.append,
+        )  # fmt: skip
+        opened.append(context)
+        return context
+
+    with Claim(store, "trials/k") as claim:
+        yield make
+
+
+def rows(store, segments):
+    return [row[:3] for segment in segments for row in store.segment("k", segment)]
+
+
+def test_rows_behind_the_last_checkpoint_never_reach_the_journal(store, open_context):
+    context = open_context()
+    context.log({"loss": 3.0}, step=0)
+    context.offer_checkpoint(lambda folder: (folder / "state").write_text("1"))
+    context.log({"loss": 2.5}, step=1)  # the process dies here
+    context = open_context(attempt=2)
+    assert (context.load_checkpoint() / "state").read_text() == "1"
+    context.log({"loss": 2.0}, step=1)
+    context.publish({"loss": 2.0}, work_flop=1.0, provenance={})
+    result = store.result("k")
+    assert rows(store, result.segments) == [["loss", 0, 3.0], ["loss", 1, 2.0]]
+    assert result.attempt == 2
+    assert result.started_at <= result.ended_at
+
+
+def test_offers_are_taken_only_when_due(open_context):
+    context = open_context(interval_s=3600.0)
+    assert not context.offer_checkpoint(lambda folder: pytest.fail("must not be written"))
+    assert open_context().offer_checkpoint(lambda folder: (folder / "state").write_text("1"))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, open_context, capsys):
+    context = open_context()
+    for number in range(3):
+        context.log({"loss": 1.0}, step=number)
+        context.offer_checkpoint(lambda folder: (folder / "state").write_text(f"state {number}"))  # noqa: B023
+    newest, before = store.generations("k")
+    assert len(store.names("trials/k/checkpoints")) == 2
+    (tmp := store._at(f"trials/k/{newest.checkpoint}/state"))
+    with open(tmp, "w") as file:
+        file.write("half")
+    context = open_context(attempt=2)
+    assert (context.load_checkpoint() / "state").read_text() == "state 1"
+    assert newest.checkpoint in capsys.readouterr().out
+    context.publish({}, work_flop=0.0, provenance={})
+    assert rows(store, store.result("k").segments) == [["loss", 0, 1.0], ["loss", 1, 1.0]]
+    assert before.segments == store.result("k").segments
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_metric_fails_with_name_and_step(open_context, value):
+    with pytest.raises(NonFiniteMetric, match=r"'train/loss'.*step 7"):
+        open_context().log({"train/loss": value}, step=7)
+
+
+@pytest.mark.parametrize("step", [0.5, True, "3"])
+def test_steps_are_integers(open_context, step):
+    with pytest.raises(TypeError, match=str(step)):
+        open_context().log({"loss": 1.0}, step=step)
+
+
+def test_map_keeps_finished_items_and_their_order(store, open_context):
+    computed = []
+
+    def square(items):
+        computed.extend(items)
+        if 6 in items and len(computed) == 8:
+            raise RuntimeError("killed")
+        return [{"square": np.array([i * i]), "name": np.array(f"item {i}")} for i in items]
+
+    with pytest.raises(RuntimeError, match="killed"):
+        open_context().map(square, list(range(9)), batch_size=2)
+    assert computed == [0, 1, 2, 3, 4, 5, 6, 7]
+    computed.extend([None] * 8)
+    results = open_context(attempt=2).map(square, list(range(9)), batch_size=2)
+    assert computed[16:] == [6, 7, 8]
+    assert [int(r["square"][0]) for r in results] == [i * i for i in range(9)]
+    assert [str(r["name"]) for r in results] == [f"item {i}" for i in range(9)]
+
+
+def test_map_refuses_a_wrong_number_of_results(open_context):
+    with pytest.raises(ValueError, match="1 results for 2 items"):
+        open_context().map(lambda items: [{}], [1, 2], batch_size=2)
+
+
+# -- run_trial ----------------------------------------------------------------------------------------
+
+
+def payload_of(trainable, settings):
+    study = Study("s", "?", {"t": trainable})
+    return Payload(trials_of(study, FileDigests())[-1], settings)
+
+
+def test_a_trial_is_computed_once_and_reads_its_upstream(store, quick_settings, tmp_path):
+    log = tmp_path / "log"
+    base = Count(2, log_path=log)
+    settings = quick_settings(store)
+    for _ in range(2):
+        run_trial(payload_of(base, settings))
+    run_trial(Payload.decode(payload_of(Count(3, upstream=base), settings).encode()))
+    assert log.read_text().splitlines() == ["epoch 0", "epoch 1"]
+    key = payload_of(Count(3, upstream=base), settings).trial.key
+    assert store.result(key).metrics == {"sum": 5.0}
+    assert not list((tmp_path / "cache").glob("trial-*"))
+
+
+@pytest.mark.parametrize(("trainable", "kind"), [(Diverge(), "non-finite"), (Misconfigured(), "bad configuration")])
+def test_a_deterministic_failure_is_recorded_and_not_raised(store, quick_settings, trainable, kind):
+    payload = payload_of(trainable, quick_settings(store))
+    run_trial(payload)
+    failure = store.failure(payload.trial.key)
+    assert failure.kind == kind
+    assert "in run" in failure.traceback
+    assert store.result(payload.trial.key) is None
+
+
+def test_an_upstream_damaged_meanwhile_is_set_aside_and_blames_nobody(store, quick_settings):
+    base = Count(2)
+    settings = quick_settings(store)
+    run_trial(payload_of(base, settings))
+    base_key = payload_of(base, settings).trial.key
+    with open(store._at(f"trials/{base_key}/files/sum.txt"), "w") as file:
+        file.write("7")
+    payload = payload_of(Count(3, upstream=base), settings)
+    run_trial(payload)
+    assert store.result(base_key) is None
+    assert store.failure(payload.trial.key) is None
+    assert "set aside" in last_crash(store, payload.trial.key).message
+    run_trial(payload_of(base, settings))
+    run_trial(payload)
+    assert store.result(payload.trial.key).metrics == {"sum": 5.0}
+
+
+def test_data_changed_after_the_plan_is_noticed(store, quick_settings, tmp_path):
+    (tmp_path / "data.txt").write_text("before")
+    payload = payload_of(ReadsText(path=tmp_path / "data.txt"), quick_settings(store))
+    (tmp_path / "data.txt").write_text("after it")
+    run_trial(payload)
+    assert "changed between plan and run" in store.failure(payload.trial.key).message
+    assert store.result(payload.trial.key) is None
+
+
+def test_items_of_a_trial_survive_a_failure_of_its_process(store, quick_settings, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("died\n")  # so that it does not kill this process
+    payload = payload_of(Squares(6, 2, log_path=log), quick_settings(store))
+    run_trial(payload)
+    assert store.result(payload.trial.key).metrics == {"total": 55.0}
+    assert [line.split()[1] for line in log.read_text().splitlines()[1:]] == list("012345")
+
+
+def test_classes_of_failure():
+    memory = type("OutOfMemoryError", (RuntimeError,), {})
+    errors = [
+        NonFiniteMetric("m", math.nan, 1),
+        BadData("x", {"f": "r"}),
+        memory("cuda"),
+        MemoryError(),
+        OSError("nfs"),
+    ]
+    kinds = [failure_kind(error) for error in [*errors, DamagedResult("x"), RuntimeError("odd")]]
+    assert kinds == [
+        "non-finite", "bad configuration", "out of memory", "out of memory", "crash", "interrupted", "crash",
+    ]  # fmt: skip

@@ -1,0 +1,147 @@
+"""MLflow says what the store says: one run a trial, every row once, whatever happened on the way."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from toy import Count, Diverge, Squares
+
+from orchestrator import feeder
+from orchestrator.plan import make_plan, manifest_of
+from orchestrator.store import Store
+from orchestrator.study import Study
+from orchestrator.tracking import KEY_TAG, flatten
+from orchestrator.trial import Payload, run_trial
+from trainables.api.identity import FileDigests
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def submitted(tmp_path, quick_settings, request):
+    """A function that submits trials of a study named after the test, running the first ``n``."""
+    store = Store(str(tmp_path / "results"))
+    name = request.node.name.split("[")[0]
+
+    def make(trials, n=None):
+        study = Study(name, "Does it track?", trials, facts={"scale": "smoke"})
+        plan = make_plan(study, store, FileDigests())
+        manifest = manifest_of(plan, "python x.py", {"code_version": "v"}, FileDigests())
+        store.write_document(f"studies/{name}/submission.json", manifest)
+        for trial in plan.runnable()[:n]:
+            run_trial(Payload(trial, quick_settings(store)))
+        return store, name
+
+    return make
+
+
+def runs_of(database, name):
+    client = MlflowClient(tracking_uri=database)
+    experiment = client.get_experiment_by_name(name)
+    return client, {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def history(client, run, metric):
+    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+
+
+def test_a_study_is_one_parent_and_one_run_a_trial(submitted, database, tmp_path):
+    base = Count(3)
+    store, name = submitted({"tune": Count(2, upstream=base), "bad": Diverge()})
+    for _ in range(3):
+        assert feeder.sync(store, name, database) == 3
+    client, runs = runs_of(database, name)
+    assert set(runs) == {name, "tune", "tune / Count", "bad"}
+    parent = runs.pop(name)
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert len({run.data.tags[KEY_TAG] for run in runs.values()}) == 3
+    tune = runs["tune"]
+    assert tune.info.status == "FINISHED"
+    assert runs["bad"].info.status == "FAILED"
+    assert "'train/loss' is nan at step 2" in runs["bad"].data.tags["quarterturn.failure"]
+    assert history(client, tune, "train/sum") == [(0, 4.0), (1, 5.0)]
+    assert tune.data.metrics["sum"] == 5.0
+    assert tune.data.params["upstream.num_epochs"] == "3"
+    assert tune.data.tags["quarterturn.code_version"] == "test"
+    assert parent.data.tags["quarterturn.scale"] == "smoke"
+    shown = client.download_artifacts(tune.info.run_id, "configuration.json", str(tmp_path))
+    assert json.loads(Path(shown).read_text())["upstream"]["num_epochs"] == 3
+    assert [a.path for a in client.list_artifacts(tune.info.run_id)] == ["configuration.json", "sum.csv"]
+
+
+def test_rows_arrive_while_a_trial_runs_and_never_twice(submitted, database, quick_settings):
+    trials = {"t": Count(4)}
+    store, name = submitted(trials, n=0)
+
+    def die_after_two(progress):
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    import orchestrator.context as context
+
+    payload = Payload(make_plan(Study(name, "?", trials), store, FileDigests()).runnable()[0], quick_settings(store))
+    pace, context._PROGRESS_S = context._PROGRESS_S, 0.0
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(payload, die_after_two)
+    finally:
+        context._PROGRESS_S = pace
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
+    assert runs["t"].info.status == "RUNNING"
+    run_trial(payload)
+    feeder.sync(store, name, database)
+    # As if nobody knew what was published, and even the tag on the run had been lost.
+    store.remove(f"studies/{name}/published.json")
+    client.set_tag(runs["t"].info.run_id, "quarterturn.state", "")
+    client.set_tag(runs["t"].info.run_id, "quarterturn.last_segment", "")
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0)]
+    assert runs["t"].data.tags["quarterturn.attempt"] == "2"
+
+
+def test_a_second_run_of_a_key_is_reconciled(submitted, database):
+    store, name = submitted({"t": Count(2)})
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    tags = {**runs["t"].data.tags, "mlflow.runName": "twin"}
+    twin = client.create_run(runs["t"].info.experiment_id, tags=tags)
+    store.remove(f"studies/{name}/published.json")
+    feeder.sync(store, name, database)
+    _, runs = runs_of(database, name)
+    assert set(runs) == {name, "t"}
+    assert client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_a_server_that_is_down_loses_nothing(submitted, database, monkeypatch, capsys):
+    monkeypatch.setattr(feeder, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(feeder, "_LONGEST_PAUSE_S", 0.2)
+    store, name = submitted({"t": Count(2)})
+    line = json.dumps(["ended", next(iter(store.names("trials")))]) + "\n"
+    assert not feeder.follow(store, name, "http://127.0.0.1:9", io.StringIO(line))
+    assert "MLflow is behind" in capsys.readouterr().err
+    assert feeder.follow(store, name, database, io.StringIO(line))
+    client, runs = runs_of(database, name)
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
+
+
+def test_long_histories_arrive_whole(submitted, database, tmp_path):
+    (tmp_path / "log").touch()
+    store, name = submitted({"squares": Squares(2500, 500, log_path=tmp_path / "log")})
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    assert history(client, runs["squares"], "square") == [(i, float(i * i)) for i in range(2500)]
+
+
+def test_configurations_are_flattened_to_dotted_names():
+    configuration = {"class": "A", "nested": {"x": 1, "steps": [1, 2]}, "parts": [{"p": 0.5}], "none": None}
+    assert flatten(configuration) == [
+        ("class", "A"), ("nested.x", "1"), ("nested.steps", "[1, 2]"), ("parts.0.p", "0.5"), ("none", "null"),
+    ]  # fmt: skip
