@@ -140,14 +140,16 @@ def _run(
         f"run, {_estimate_text(plan)}",
         highlight=False,
     )
-    with Cluster(options.address):
-        feeder = Feeder(store.uri, tracking_uri, plan.study.name)
-        try:
-            with View(plan, console, lambda: slots(settings.resources)) as view:
-                outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell)
-        finally:
-            is_up_to_date = feeder.close()
-    if not is_up_to_date:
+    # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
+    cluster = Cluster(options.address)
+    with (
+        Feeder(store.uri, tracking_uri, plan.study.name) as feeder,
+        cluster,
+        View(plan, console, lambda: slots(settings.resources)) as view,
+    ):
+        outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell)
+        feeder.finish()
+    if not feeder.is_up_to_date:
         _say_behind(store, tracking_uri, console)
     return outcome.was_interrupted
 
@@ -158,7 +160,9 @@ def _catch_up(plan: Plan, store: Store, tracking_uri: str, console: Console) -> 
     shots = [snapshot(store, p.trial.key) for p in plan.planned]
     if all(shot is None or known.get(shot.key) == shot.token for shot in shots):
         return
-    if not Feeder(store.uri, tracking_uri, plan.study.name).close():
+    with Feeder(store.uri, tracking_uri, plan.study.name) as feeder:
+        feeder.finish()
+    if not feeder.is_up_to_date:
         _say_behind(store, tracking_uri, console)
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from orchestrator.claims import Claim
 from orchestrator.provenance import without_password
@@ -28,7 +28,7 @@ _LONGEST_PAUSE_S = 20.0
 
 
 class Feeder:
-    """The driver's handle on its feeder process."""
+    """The driver's handle on its feeder process. Leaving the context waits until MLflow has everything, or cannot."""
 
     def __init__(self, storage_uri: str, tracking_uri: str, study: str) -> None:
         command = [sys.executable, "-m", "orchestrator", "sync", "--storage", storage_uri, "--study", study, "--follow"]
@@ -46,13 +46,24 @@ class Feeder:
             stream.write(json.dumps([event, key]) + "\n")
             stream.flush()
 
-    def close(self) -> bool:
-        """Let it publish what is left; True if MLflow has everything."""
+    def finish(self) -> None:
+        """No more keys will come: let it publish what is left and end."""
         stream = self._process.stdin
         assert stream is not None
         with contextlib.suppress(BrokenPipeError):
             stream.close()
-        return self._process.wait() == 0
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether MLflow has everything; to be asked after the context."""
+        return self._process.returncode == 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.finish()
+        self._process.wait()
 
 
 def published_tokens(store: Store, study: str, tracking_uri: str) -> dict[str, str]:

@@ -55,16 +55,17 @@ class Cluster:
     def __init__(self, address: str | None) -> None:
         """``address`` (or ``RAY_ADDRESS``) names a cluster; without either, Ray starts on this machine.
 
-        Raises ValueError when nothing answers there.
+        Raises ValueError for an address that takes jobs only; entering the context, when nothing answers there.
         """
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
 
-    def __enter__(self) -> Cluster:
         if self._address.startswith(("http://", "https://", "ray://")):
             raise ValueError(
                 f"the Ray address {self._address!r} takes jobs only; submit with `ray job submit --address "
                 f"{self._address} -- python studies/<study>.py`, or unset RAY_ADDRESS to run on this machine"
             )
+
+    def __enter__(self) -> Cluster:
         arguments: dict[str, Any] = {"include_dashboard": False} if self._address == "local" else {}
         try:
             ray.init(

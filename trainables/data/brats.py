@@ -61,6 +61,8 @@ class BraTS(Dataset):
     """
 
     name: ClassVar[str] = "brats"
+    licence: ClassVar[str] = "BraTS 2020 training data: by registration, for research; not redistributed"
+    split_description: ClassVar[str] = "by patient, one median axial slice each, drawn with split_seed"
 
     root: Path = recorded()
     modality: Modality = "flair"

@@ -58,6 +58,13 @@ class MNI152(Dataset):
     """
 
     name: ClassVar[str] = "mni152"
+    licence: ClassVar[str] = (
+        "ICBM 152 nonlinear atlas (2009a), McConnell Brain Imaging Centre; packaged with nilearn, free to use and "
+        "redistribute with its notice"
+    )
+    split_description: ClassVar[str] = (
+        "within one volume: contiguous slabs of axial slices with gaps between them, whole slabs held out"
+    )
 
     image_size_px: int = 128
     roi: Tissue = "white_matter"

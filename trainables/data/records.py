@@ -46,6 +46,10 @@ class Dataset(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    licence: ClassVar[str]
+    """What its publishers allow, in a sentence for reports."""
+    split_description: ClassVar[str]
+    """How training and validation images were kept apart, in a sentence for reports."""
 
     image_size_px: int
     """Side of the square that images and masks are brought to."""

@@ -1,0 +1,181 @@
+"""Kill anything, at any moment; the same command; the same results. Slow."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestrator.store import Store
+
+STUDY = Path(__file__).with_name("toy_study.py")
+pytestmark = pytest.mark.slow
+
+
+def command(folder, epoch_s):
+    return [
+        sys.executable, str(STUDY), "--storage", str(folder / "results"), "--log-dir", str(folder),
+        "--cache-dir", str(folder / "cache"), "--epoch-s", str(epoch_s),
+    ]  # fmt: skip
+
+
+def start(folder, epoch_s, **environment):
+    with (folder / "output").open("a") as output:
+        return subprocess.Popen(
+            command(folder, epoch_s), stdout=output, stderr=output, env={**os.environ, **environment}, cwd=folder
+        )
+
+
+def computed(folder):
+    """What the trials noted: lines by file."""
+    return {name: (folder / name).read_text().splitlines() for name in ("base", "tuned", "other", "items")}
+
+
+def outcome(folder):
+    """The results of the store by configuration, without what may differ: times, attempts, provenance."""
+    store = Store(str(folder / "results"))
+    found = {}
+    for key in store.names("trials"):
+        result = store.result(key)
+        rows = [row[:3] for segment in result.segments for row in store.segment(key, segment)]
+        found[key] = (result.metrics, result.files, rows)
+    return found
+
+
+def histories(folder):
+    """What MLflow says: (run name, metric) -> [(step, value)], and how many runs there are."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/results/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    names = [run.info.run_name for run in runs]
+    return sorted(names), {
+        (run.info.run_name, metric): [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+        for run in runs
+        for metric in run.data.metrics
+    }
+
+
+def leftover_processes(folder):
+    """Processes whose command line names this folder."""
+    done = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True)
+    return [int(pid) for pid in done.stdout.split() if int(pid) != os.getpid()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert start(folder, 0.0).wait(timeout=180) == 0, (folder / "output").read_text()
+    return folder
+
+
+def test_a_driver_killed_at_any_moment(undisturbed, tmp_path):
+    moments = random.Random(1)
+    for _ in range(20):
+        process = start(tmp_path, 1.5)
+        try:
+            code = process.wait(timeout=moments.uniform(4.0, 22.0))
+            assert code == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    else:
+        assert start(tmp_path, 0.1).wait(timeout=240) == 0
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert histories(tmp_path) == histories(undisturbed)
+    deadline = time.monotonic() + 60
+    while leftover_processes(tmp_path) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert leftover_processes(tmp_path) == []
+
+
+def test_ctrl_c_says_how_to_go_on_and_loses_nothing(undisturbed, tmp_path):
+    process = start(tmp_path, 1.5)
+    while not (tmp_path / "other").exists():
+        time.sleep(0.2)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "The same command goes on" in (tmp_path / "output").read_text()
+    assert start(tmp_path, 0.1).wait(timeout=180) == 0
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert histories(tmp_path) == histories(undisturbed)
+
+
+def test_two_drivers_compute_every_trial_once(undisturbed, tmp_path):
+    processes = [start(tmp_path, 0.5) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0], (tmp_path / "output").read_text()
+    assert computed(tmp_path)["base"] == [f"epoch {n}" for n in range(6)]
+    assert computed(tmp_path)["other"] == [f"epoch {n}" for n in range(8)]
+    assert [line.split()[1] for line in computed(tmp_path)["items"]] == [str(n) for n in range(10)]
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert histories(tmp_path) == histories(undisturbed)
+
+
+@pytest.fixture
+def head_node(tmp_path):
+    """`ray start --head` with token authentication on ports of its own; its environment for clients."""
+    token = tmp_path / "auth_token"
+    token.write_text("f" * 64)
+    token.chmod(0o600)
+    environment = {
+        **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": "/tmp",
+    }  # fmt: skip
+    ray = str(Path(sys.executable).with_name("ray"))
+    ports = [
+        "--port=6399",
+        "--dashboard-port=8299",
+        "--dashboard-agent-listen-port=52399",
+        "--ray-client-server-port=10099",
+    ]
+    subprocess.run(
+        [ray, "start", "--head", "--dashboard-host=127.0.0.1", "--num-cpus=2", *ports],
+        env=environment, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    environment["RAY_ADDRESS"] = "http://127.0.0.1:8299"
+    yield ray, environment
+    session = Path("/tmp/ray/session_latest").resolve()
+    subprocess.run([ray, "stop", "--force"], env=environment, capture_output=True, timeout=120)
+    assert session.exists()
+
+
+def submit_job(ray, environment, folder, epoch_s):
+    here = str(Path(__file__).parent)
+    runtime = f'{{"env_vars": {{"PYTHONPATH": "{here}"}}}}'
+    return subprocess.Popen(
+        [ray, "job", "submit", "--working-dir", here, "--runtime-env-json", runtime, "--", *command(folder, epoch_s)],
+        env=environment, stdout=(folder / "output").open("a"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def driver_pid(folder):
+    """The job's own python, not the shell or the submitter around it."""
+    done = subprocess.run(["pgrep", "-f", f"^[^ ]*python {STUDY}.*{folder}"], capture_output=True, text=True)
+    return [int(pid) for pid in done.stdout.split()]
+
+
+def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(head_node, undisturbed, tmp_path):
+    ray, environment = head_node
+    refused = subprocess.run(
+        [ray, "job", "list"], env={**environment, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True
+    )
+    assert refused.returncode != 0
+    job = submit_job(ray, environment, tmp_path, 1.5)
+    while not (tmp_path / "other").exists() or len(computed_so_far(tmp_path, "other")) < 3:
+        assert job.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.2)
+    for pid in driver_pid(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    assert job.wait(timeout=120) != 0
+    assert submit_job(ray, environment, tmp_path, 0.1).wait(timeout=240) == 0, (tmp_path / "output").read_text()
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert histories(tmp_path) == histories(undisturbed)
+
+
+def computed_so_far(folder, name):
+    return (folder / name).read_text().splitlines()

@@ -1,0 +1,116 @@
+"""The command line as its user meets it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STUDY = Path(__file__).with_name("toy_study.py")
+
+
+@pytest.fixture
+def call(tmp_path):
+    """A function that runs the toy study with flags: (exit status, standard output, standard error)."""
+
+    def make(*flags, command=(str(STUDY),), **environment):
+        own = command == (str(STUDY),)
+        places = ["--storage", str(tmp_path / "results"), "--log-dir", str(tmp_path)] if own else []
+        places += ["--cache-dir", str(tmp_path / "cache")] if own else []
+        done = subprocess.run(
+            [sys.executable, *command, *places, *flags],
+            capture_output=True, text=True, timeout=180, cwd=tmp_path, env={**os.environ, **environment},
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    return make
+
+
+def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path):
+    code, out, _ = call("--plan", "--json", "--with-failure")
+    plan = json.loads(out)
+    assert code == 0
+    assert {k: plan[k] for k in ("done", "new", "resumable", "blocked", "failed")} == {
+        "done": 0, "new": 6, "resumable": 0, "blocked": 0, "failed": 0,
+    }  # fmt: skip
+    assert {t["name"]: t["state"] for t in plan["trials"]}["tuned / Count"] == "new"
+    assert not (tmp_path / "results").exists()
+
+    code, out, err = call("--with-failure")
+    assert code == 1, err
+    assert "non-finite" in out
+    assert "waits for failed trial" in out
+    assert "4 of 6 trials are done" in out
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/results/mlflow.db" in out
+    assert str(tmp_path / "results" / "reports" / "toy" / "report.html") in out
+    first = {path.name: path.read_text() for path in tmp_path.glob("*") if path.is_file()}
+
+    code, out, _ = call("--with-failure")
+    assert code == 1
+    assert {path.name: path.read_text() for path in tmp_path.glob("*") if path.is_file()} == first
+    assert (tmp_path / "results/reports/toy/written").read_text() == "once\n"
+    plan = json.loads(call("--plan", "--json", "--with-failure")[1])
+    assert (plan["done"], plan["failed"], plan["blocked"]) == (4, 1, 1)
+    plan = json.loads(call("--plan", "--json", "--with-failure", "--retry-failed")[1])
+    assert (plan["done"], plan["new"]) == (4, 2)
+    assert call()[0] == 0
+
+    code, out, _ = call("--storage", str(tmp_path / "results"), command=("-m", "orchestrator", "status"))
+    assert "3 done" in out or "4 done" in out
+    code, out, _ = call("--storage", str(tmp_path / "results"), "--json", command=("-m", "orchestrator", "status"))
+    assert json.loads(out)["studies"][0]["study"] == "toy"
+
+
+def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):
+    assert call("--max-concurrent", "2")[0] == 0
+    results = tmp_path / "results"
+    (results / "trials" / "forgotten").mkdir()
+    (results / "trials" / "forgotten" / "big").write_text("x" * 1000)
+    needed = {p.name for p in (results / "trials").iterdir()} - {"forgotten"}
+    _, out, _ = call("--storage", str(results), command=("-m", "orchestrator", "gc"))
+    assert "forgotten" in out
+    assert (results / "trials" / "forgotten").exists()
+    call("--storage", str(results), "--delete", command=("-m", "orchestrator", "gc"))
+    assert {p.name for p in (results / "trials").iterdir()} == needed
+    assert json.loads(call("--plan", "--json")[1])["done"] == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "said"),
+    [
+        (["--json"], {}, "--json goes with --plan"),
+        (["--seeds", "0"], {}, "--seeds 0"),
+        (["--address", "http://127.0.0.1:8265"], {}, "ray job submit"),
+        (["--storage", "nonsense://x", "--plan"], {}, "nonsense://x"),
+        (["--storage", "results"], {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "QUARTERTURN_STORAGE"),
+        (["--storage", "memory://x"], {"MLFLOW_TRACKING_URI": ""}, "--tracking-uri"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(call, flags, environment, said):
+    code, _, err = call(*flags, **environment)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_status_without_results_says_where_it_looked(call, tmp_path):
+    code, _, err = call("--storage", str(tmp_path / "none"), command=("-m", "orchestrator", "status"))
+    assert code == 2
+    assert str(tmp_path / "none") in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_flag_has_a_sentence_of_help(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    flags = (
+        "--scale --data-root --seeds --storage --tracking-uri --cache-dir --address --max-concurrent "
+        "--workers-per-trial --gpus-per-trial --plan --json --retry-failed"
+    )
+    for flag in flags.split():
+        _, found, after = out.partition(flag + " ")
+        assert found, f"{flag} is missing"
+        assert re.search(r"[A-Za-z]{3,} [a-z]{2,}", after[:300]), f"{flag} has no help"
