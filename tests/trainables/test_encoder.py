@@ -1,0 +1,261 @@
+"""Encoders, their parts, and weights that come from a file."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from fabricated_weights import released_checkpoint, save
+from fake_context import FakeContext
+from tiny_shapes import TinyShapes
+from torch import nn
+
+from trainables import runtime
+from trainables.api.identity import FileDigests, key_of
+from trainables.models.batch_norm import SplitBatchNorm2d
+from trainables.models.encoder import (
+    RandomEncoder,
+    ReleasedWeights,
+    build_encoder,
+    calibrate_batch_norm,
+    frozen,
+    load_encoder,
+    save_encoder,
+)
+from trainables.models.momentum import momentum_copy, update_momentum_encoder
+from trainables.models.queue import KeyQueue
+from trainables.models.released import load_released
+
+
+def images(batch=4, channels=1, size=32):
+    return torch.rand(batch, channels, size, size, generator=runtime.generator("encoder images", batch))
+
+
+def test_encoder_is_the_torchvision_network_on_standardised_images():
+    encoder = frozen(build_encoder("resnet18", "v2", 3, 16, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]))
+    peer = torchvision.models.resnet18(num_classes=16)
+    peer.fc = copy.deepcopy(encoder.resnet.fc)
+    peer.load_state_dict(encoder.resnet.state_dict())
+    batch = images(channels=3)
+    standardised = torchvision.transforms.functional.normalize(batch, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    torch.testing.assert_close(encoder(batch), peer.eval()(standardised))
+    torch.testing.assert_close(encoder.resnet.fc(encoder.features(batch)), encoder(batch))
+    torch.testing.assert_close(encoder.feature_maps(batch).mean(dim=(2, 3)), encoder.features(batch))
+
+
+def test_heads_are_those_of_moco():
+    v1, v2 = build_encoder("resnet18", "v1", 1, 16).resnet.fc, build_encoder("resnet18", "v2", 1, 16).resnet.fc
+    assert isinstance(v1, nn.Linear)
+    assert (v1.in_features, v1.out_features) == (512, 16)
+    assert [type(layer) for layer in v2] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert [(v2[i].in_features, v2[i].out_features) for i in (0, 2)] == [(512, 512), (512, 16)]
+
+
+def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, same, other = (build_encoder("resnet18", "v1", 1, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(one.resnet.layer3[0].conv1.weight, same.resnet.layer3[0].conv1.weight)
+    assert torch.equal(one.resnet.conv1.weight, same.resnet.conv1.weight)
+    assert not torch.equal(one.resnet.conv1.weight, other.resnet.conv1.weight)
+
+
+def test_an_encoder_comes_back_from_its_file(tmp_path):
+    encoder = build_encoder("resnet18", "v2", 1, 16, [0.2], [0.4], seed=3, batch_norm_groups=2)
+    encoder(images())  # moves the running statistics
+    save_encoder(encoder, tmp_path / "encoder.pt")
+    loaded = load_encoder(tmp_path / "encoder.pt")
+    assert torch.equal(loaded(images()), encoder.eval()(images()))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("resnet34", "v1", 1), "resnet34"),
+        (("resnet18", "v3", 1), "v3"),
+        (("resnet18", "v1", 2), "in_channels = 2"),
+        (("resnet18", "v1", 1, 0), "embedding_dim = 0"),
+        (("resnet18", "v1", 1, 8, [0.0], [0.0]), "positive"),
+        (("resnet18", "v1", 3, 8, [0.0], [1.0]), "3 channels"),
+    ],
+)
+def test_errors_of_build_encoder_name_the_value(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        build_encoder(*arguments)
+
+
+def test_split_batch_norm_is_batch_norm_of_each_part():
+    split, parts = SplitBatchNorm2d(3, num_groups=2), [nn.BatchNorm2d(3) for _ in range(2)]
+    for layer in (split, *parts):
+        nn.init.constant_(layer.weight, 1.7)
+        nn.init.constant_(layer.bias, -0.3)
+    batch = torch.randn(6, 3, 5, 5, generator=runtime.generator("split")) * torch.arange(1, 7).view(6, 1, 1, 1)
+    expected = torch.cat([layer(part) for layer, part in zip(parts, batch.chunk(2), strict=True)])
+    torch.testing.assert_close(split(batch), expected)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(split, name), sum(getattr(layer, name) for layer in parts) / 2)
+    plain = nn.BatchNorm2d(3)
+    plain.load_state_dict(split.state_dict())
+    assert torch.equal(split.eval()(batch), plain.eval()(batch))
+
+
+def test_split_batch_norm_refuses_unequal_parts():
+    with pytest.raises(ValueError, match="batch of 5 does not divide into 2"):
+        SplitBatchNorm2d(3, num_groups=2)(torch.rand(5, 3, 2, 2))
+
+
+def test_momentum_update_is_the_average_of_parameters_only():
+    fast, slow = build_encoder("resnet18", "v1", 1, seed=1), momentum_copy(build_encoder("resnet18", "v1", 1, seed=2))
+    fast(images())  # the fast network's statistics must not reach the slow one
+    before = copy.deepcopy(slow)
+    update_momentum_encoder(slow, fast, 0.9)
+    for new, old, source in zip(slow.parameters(), before.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * source, atol=1e-7, rtol=1e-6)
+        assert not new.requires_grad
+    for new, old in zip(slow.buffers(), before.buffers(), strict=True):
+        assert torch.equal(new, old)
+
+
+def test_queue_is_first_in_first_out():
+    queue, pushed = KeyQueue(6, 2), [torch.full((2, 2), float(step)) for step in range(5)]
+    for keys in pushed:
+        queue.push(keys)
+    assert queue.keys_KD[:, 0].tolist() == [3.0, 3.0, 4.0, 4.0, 2.0, 2.0]
+    resumed = KeyQueue(6, 2)
+    resumed.load_state_dict(queue.state_dict())
+    resumed.push(torch.full((2, 2), 5.0))
+    assert resumed.keys_KD[:, 0].tolist() == [3.0, 3.0, 4.0, 4.0, 5.0, 5.0]
+    with pytest.raises(ValueError, match="4 keys do not divide a queue of 6"):
+        queue.push(torch.zeros(4, 2))
+
+
+def test_calibration_is_the_plain_average_over_batches():
+    encoder = build_encoder("resnet18", "v1", 1)
+    encoder(images(8) + 1)  # earlier statistics must not count
+    batches = [images(4), images(6)]
+    with torch.no_grad():
+        stems = [encoder.resnet.conv1(batch) for batch in batches]
+    calibrate_batch_norm(encoder, batches)
+    expected = torch.stack([stem.mean(dim=(0, 2, 3)) for stem in stems]).mean(dim=0)
+    torch.testing.assert_close(encoder.resnet.bn1.running_mean, expected, atol=1e-6, rtol=1e-5)
+    assert encoder.resnet.bn1.momentum == 0.1
+
+
+def test_random_encoder_is_calibrated_standardised_and_repeatable(tmp_path):
+    data = TinyShapes(num_train=40, num_val=4)
+    source = RandomEncoder(data, "resnet18", "v2", seed=4)
+    encoder, again = source.load(FakeContext(tmp_path / "a")), source.load(FakeContext(tmp_path / "b"))
+    assert all(torch.equal(one, two) for one, two in zip(encoder.buffers(), again.buffers(), strict=True))
+    train = np.stack([data.decode(record)[0] for record in data.records() if record.split == "train"]) / 255
+    assert float(encoder.mean) == pytest.approx(train.mean(), abs=1e-6)
+    assert float(encoder.std) == pytest.approx(train.std(), abs=1e-6)
+    assert not encoder.training
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    batch = torch.from_numpy(train).float()
+    normalised = encoder.resnet.bn1(encoder.resnet.conv1((batch - encoder.mean) / encoder.std))
+    assert float(normalised.mean(dim=(0, 2, 3)).abs().max()) < 0.05
+    assert float((normalised.var(dim=(0, 2, 3)) - 1).abs().max()) < 0.2
+    other = dataclasses.replace(source, seed=5).load(FakeContext(tmp_path / "a"))
+    assert not torch.equal(other.resnet.conv1.weight, encoder.resnet.conv1.weight)
+
+
+@pytest.mark.parametrize("head", ["v1", "v2"])
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_released_weights_give_the_released_network_with_its_head(tmp_path, head, prefix):
+    checkpoint, network = released_checkpoint(head, prefix=prefix)
+    encoder = build_encoder("resnet18", head, 1, 16)
+    report = load_released(save(checkpoint, tmp_path), encoder)
+    grey = images()
+    torch.testing.assert_close(encoder.eval()(grey), network.eval()(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
+    assert (report.arch, report.epoch, report.file) == ("resnet18", 800, "moco.pth.tar")
+    assert set(report.loaded) == set(network.state_dict())
+    assert report.adapted == ("conv1.weight: three input channels summed to one",)
+    names = network.state_dict()
+    assert set(report.unused) == {f"{prefix}{n}" for n in ("queue", "queue_ptr", *(f"encoder_k.{m}" for m in names))}
+    assert "800" in report.summary()
+
+
+def test_three_channels_are_taken_as_they_are(tmp_path):
+    checkpoint, network = released_checkpoint()
+    encoder = build_encoder("resnet18", "v2", 3, 16)
+    assert load_released(save(checkpoint, tmp_path), encoder).adapted == ()
+    assert torch.equal(encoder.resnet.conv1.weight, network.conv1.weight)
+
+
+def test_every_wrong_key_is_named_and_nothing_is_loaded(tmp_path):
+    checkpoint, _ = released_checkpoint()
+    state = checkpoint["state_dict"]
+    del state["module.encoder_q.layer1.0.conv1.weight"]
+    del state["module.encoder_q.bn1.running_mean"]
+    state["module.encoder_q.extra.weight"] = torch.zeros(1)
+    state["module.encoder_q.layer2.0.conv1.weight"] = torch.zeros(7, 64, 3, 3)
+    encoder = build_encoder("resnet18", "v2", 1, 16)
+    before = copy.deepcopy(encoder.state_dict())
+    with pytest.raises(ValueError, match="does not fit") as raised:
+        load_released(save(checkpoint, tmp_path), encoder)
+    problems = str(raised.value).splitlines()[1:]
+    assert problems == [
+        "  missing: bn1.running_mean",
+        "  missing: layer1.0.conv1.weight",
+        "  unexpected: extra.weight",
+        "  shape of layer2.0.conv1.weight: (7, 64, 3, 3) in the file, (128, 64, 3, 3) in the encoder",
+    ]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+
+
+def wrong_arch():
+    return released_checkpoint(arch="resnet50")[0]
+
+
+def other_head():
+    return released_checkpoint("v1")[0]
+
+
+def no_prefix():
+    return {"state_dict": released_checkpoint()[1].state_dict()}
+
+
+def no_state():
+    return {"model": {}, "epoch": 3}
+
+
+def numpy_scalar():
+    return {**released_checkpoint()[0], "best": np.float64(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (wrong_arch, "holds a resnet50, but the encoder is a resnet18"),
+        (other_head, "set head='v1'"),
+        (no_prefix, "encoder_q.*begins with"),
+        (no_state, "needs a 'state_dict'"),
+        (numpy_scalar, "save it again with only"),
+    ],
+)
+def test_files_that_cannot_be_used_say_why(tmp_path, make, named):
+    with pytest.raises(ValueError, match=named):
+        load_released(save(make(), tmp_path), build_encoder("resnet18", "v2", 1, 16))
+
+
+def test_a_damaged_or_absent_file_says_so(tmp_path):
+    path = tmp_path / "broken.pth.tar"
+    with pytest.raises(FileNotFoundError, match="broken"):
+        load_released(ReleasedWeights(str(path)), build_encoder("resnet18", "v2", 1, 16))
+    path.write_bytes(b"no checkpoint at all")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_released(ReleasedWeights(str(path)), build_encoder("resnet18", "v2", 1, 16))
+
+
+def test_released_weights_are_known_by_content_not_by_place(tmp_path):
+    digests = FileDigests()
+    for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (key_of(ReleasedWeights(str(tmp_path / name)), digests) for name in "abc")
+    assert a == b != c

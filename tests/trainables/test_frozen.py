@@ -1,0 +1,154 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.models.encoder import Encoder, build_encoder
+from trainables.models.frozen import FrozenEncoder
+
+CPU = torch.device("cpu")
+ENCODERS = [("resnet18", "v2", 1), ("resnet18", "v1", 3), ("resnet50", "v2", 3)]
+
+
+def lively_encoder(backbone: str = "resnet18", head: str = "v2", channels: int = 1, seed: int = 0) -> Encoder:
+    """An encoder whose batch normalisations all do something of their own."""
+    statistics = {"mean": [0.2, 0.3, 0.4][:channels], "std": [0.5, 0.25, 0.3][:channels]}
+    encoder = build_encoder(backbone, head, channels, 16, **statistics, seed=seed).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low, high in [
+                (module.running_mean, -0.3, 0.3),
+                (module.running_var, 0.5, 1.5),
+                (module.weight.data, 0.7, 1.2),
+                (module.bias.data, -0.2, 0.2),
+            ]:
+                values.copy_(low + (high - low) * torch.rand(values.shape, generator=generator))
+    return encoder
+
+
+def images_of(num: int, channels: int, size: int = 32) -> Tensor:
+    return torch.rand(num, channels, size, size, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+def input_gradient(frozen: FrozenEncoder, images: Tensor, weights: Tensor) -> Tensor:
+    """Gradient of sum(weights * embeddings) along the fast path."""
+    tape = frozen.forward(images)
+    (gradient,) = torch.autograd.grad((tape.embeddings_BD * weights).sum(), tape.features_BF)
+    return frozen.image_gradient(frozen.stem_gradient(tape, gradient), images.shape[2:])
+
+
+def autograd_gradient(encoder: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
+    leaf = images.clone().requires_grad_(True)
+    return torch.autograd.grad((encoder(leaf) * weights).sum(), leaf)[0]
+
+
+def folded_by_torch(encoder: Encoder) -> Encoder:
+    encoder = copy.deepcopy(encoder)
+    for module in list(encoder.modules()):
+        names = list(module._modules)
+        for name, following in zip(names, names[1:], strict=False):
+            pair = getattr(module, name), getattr(module, following)
+            if isinstance(pair[0], nn.Conv2d) and isinstance(pair[1], nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(*pair))
+                setattr(module, following, nn.Identity())
+    return encoder
+
+
+@pytest.mark.parametrize(("backbone", "head", "channels"), ENCODERS)
+@pytest.mark.parametrize("size", [32, 45])
+def test_embeddings_and_gradients_agree_with_the_plain_encoder(
+    backbone: str, head: str, channels: int, size: int
+) -> None:
+    encoder = lively_encoder(backbone, head, channels).double()
+    images, weights = images_of(3, channels, size), torch.randn(3, 16, dtype=torch.float64)
+    frozen = FrozenEncoder(encoder, CPU, torch.float64)
+    wanted = encoder(images)
+    torch.testing.assert_close(frozen.embeddings(images), wanted, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(frozen.forward(images).embeddings_BD.detach(), wanted, rtol=1e-10, atol=1e-12)
+    gradient = autograd_gradient(encoder, images, weights)
+    found = input_gradient(frozen, images, weights)
+    torch.testing.assert_close(found, gradient, rtol=0, atol=1e-9 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_in_float32_it_agrees_with_autograd_through_folded_convolutions(channels: int) -> None:
+    encoder = lively_encoder(channels=channels)
+    images, weights = images_of(4, channels).float(), torch.randn(4, 16)
+    wanted = autograd_gradient(folded_by_torch(encoder), images, weights)
+    found = input_gradient(FrozenEncoder(encoder, CPU), images, weights)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_the_pull_back_of_a_mean_is_the_mean_of_the_pull_backs() -> None:
+    encoder = lively_encoder(channels=3).double()
+    frozen = FrozenEncoder(encoder, CPU, torch.float64)
+    images, weights = images_of(5, 3), torch.randn(1, 16, dtype=torch.float64)
+    tape = frozen.forward(images)
+    (gradient,) = torch.autograd.grad((tape.embeddings_BD * weights).sum(), tape.features_BF)
+    mean = frozen.image_gradient(frozen.stem_gradient(tape, gradient).mean(dim=0, keepdim=True), (32, 32))
+    wanted = autograd_gradient(encoder, images, weights).mean(dim=0, keepdim=True)
+    torch.testing.assert_close(mean, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("num", [5, 6, 16])
+def test_an_images_result_does_not_depend_on_its_place_in_the_batch(num: int) -> None:
+    frozen = FrozenEncoder(lively_encoder(), CPU)
+    images, weights = images_of(num, 1).float(), torch.ones(1, 16)
+    order = torch.randperm(num, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(frozen.embeddings(images[order]), frozen.embeddings(images)[order])
+    found = input_gradient(frozen, images, weights)
+    assert torch.equal(input_gradient(frozen, images[order], weights), found[order])
+
+
+def test_the_encoder_it_was_made_of_is_left_as_it_was() -> None:
+    encoder = lively_encoder()
+    before = copy.deepcopy(encoder.state_dict())
+    frozen = FrozenEncoder(encoder, CPU)
+    images = images_of(2, 1).float()
+    kept = images.clone()
+    first = input_gradient(frozen, images, torch.ones(1, 16))
+    assert all(torch.equal(before[name], values) for name, values in encoder.state_dict().items())
+    assert torch.equal(images, kept)
+    assert torch.equal(input_gradient(frozen, images, torch.ones(1, 16)), first)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_operations_are_counted_as_torch_counts_them(backbone: str) -> None:
+    encoder = lively_encoder(backbone, "v1", 3)
+    stem, blocks = FrozenEncoder(encoder, CPU).flop((65, 65))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        encoder(images_of(1, 3, 65).float())
+    convolutions = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
+    assert stem + blocks == convolutions
+    assert stem == 2 * 64 * 3 * 49 * 33 * 33
+
+
+def test_the_memory_of_an_image_covers_what_a_pass_keeps() -> None:
+    frozen = FrozenEncoder(lively_encoder(), CPU)
+    tape = frozen.forward(images_of(4, 1).float())
+    assert 4 * frozen.bytes_per_image((1, 32, 32)) >= tape.num_bytes() > 4 * 4 * 64 * 16 * 16
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    encoder = lively_encoder()
+    images, weights = images_of(4, 1).float(), torch.ones(1, 16)
+    exact, rounded = FrozenEncoder(encoder, CPU), FrozenEncoder(encoder, CPU, torch.bfloat16)
+    torch.testing.assert_close(rounded.embeddings(images), exact.embeddings(images), rtol=0.05, atol=0.05)
+    gradients = [input_gradient(frozen, images, weights).double().flatten() for frozen in (exact, rounded)]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
+def test_what_cannot_be_frozen_is_refused_by_name() -> None:
+    encoder = lively_encoder()
+    encoder.resnet = nn.Sequential(nn.Conv2d(1, 1, 1))
+    with pytest.raises(TypeError, match="Sequential.*ResNet"):
+        FrozenEncoder(encoder, CPU)
+    encoder = lively_encoder()
+    encoder.resnet.layer2[0].bn1 = nn.GroupNorm(4, 128)
+    with pytest.raises(TypeError, match=r"GroupNorm.*folded"):
+        FrozenEncoder(encoder, CPU)

@@ -1,0 +1,256 @@
+"""SmoothGrad is held against slow loops given the same noise, never against another draw of it."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+from captum.attr import Saliency
+from test_frozen import CPU, folded_by_torch, images_of, lively_encoder
+from torch import Tensor, nn
+
+import trainables.saliency
+from trainables import augment
+from trainables.api.identity import FileDigests, key_of
+from trainables.models.frozen import FrozenEncoder
+from trainables.saliency import (
+    Anchors,
+    FixedMap,
+    ImageIntensity,
+    MaskRoundTrip,
+    SaliencyMethod,
+    SmoothGrad,
+    Views,
+)
+
+ANGLES_DEG = (0.0, 30.0, 90.0)
+METHODS = [
+    method
+    for _, method in inspect.getmembers(trainables.saliency, inspect.isclass)
+    if issubclass(method, SaliencyMethod) and method is not SaliencyMethod
+]
+
+
+def anchors_of(num: int = 3, channels: int = 1, dtype: torch.dtype = torch.float64) -> Anchors:
+    images = images_of(num, channels).to(dtype)
+    images = images * torch.linspace(0.5, 1.0, num, dtype=dtype)[:, None, None, None]  # ranges of their own
+    masks = (images[:, 0] > 0.3).to(dtype)
+    return Anchors(tuple(f"image {place}" for place in range(num)), images, masks)
+
+
+def all_views(anchors: Anchors, angles_deg: tuple[float, ...] = ANGLES_DEG) -> Views:
+    num = len(anchors.ids)
+    rows = torch.arange(num).repeat(len(angles_deg))
+    return anchors.views(rows, torch.tensor(angles_deg, dtype=torch.float64).repeat_interleave(num))
+
+
+def computed(method: SaliencyMethod, encoder: FrozenEncoder | None, anchors: Anchors, views: Views) -> Tensor:
+    return method.maps(encoder, anchors, method.prepare(encoder, anchors), views)
+
+
+def slow_smoothgrad(method: SmoothGrad, encoder: nn.Module, anchors: Anchors, views: Views) -> Tensor:
+    """One sample of one pair at a time, autograd through the encoder as it is."""
+    maps = []
+    for row, view in zip(views.rows_P.tolist(), views.images_PCHW, strict=True):
+        anchor = anchors.images_NCHW[row]
+        noise = anchors.noise(row, method.num_samples, method.noise_seed)
+        gradient = torch.zeros_like(view)
+        for sample in noise * method.sigma * (anchor.max() - anchor.min()):
+            noisy = (view + sample)[None].requires_grad_(True)
+            noisy_anchor = anchor + sample if method.noise_on == "both" else anchor
+            score = torch.cosine_similarity(encoder(noisy_anchor[None]), encoder(noisy))
+            gradient += torch.autograd.grad(score, noisy)[0][0] / method.num_samples
+        maps.append((gradient * view if method.times_input else gradient).abs().max(dim=0).values)
+    return torch.stack(maps)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("times_input", [False, True])
+@pytest.mark.parametrize("noise_on", ["view", "both"])
+def test_smoothgrad_agrees_with_one_sample_at_a_time(channels: int, times_input: bool, noise_on: str) -> None:
+    encoder = lively_encoder(channels=channels).double()
+    anchors = anchors_of(channels=channels)
+    method = SmoothGrad(num_samples=3, noise_on=noise_on, times_input=times_input, noise_seed=5)
+    views = all_views(anchors, (30.0, 90.0))
+    wanted = slow_smoothgrad(method, encoder, anchors, views)
+    found = computed(method, FrozenEncoder(encoder, CPU, torch.float64), anchors, views)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2, 4, 7, 1000])
+@pytest.mark.parametrize("noise_on", ["view", "both"])
+def test_the_memory_budget_changes_nothing(images_at_once: int, noise_on: str) -> None:
+    encoder = lively_encoder().double()
+    frozen = FrozenEncoder(encoder, CPU, torch.float64)
+    anchors = anchors_of()
+    views = all_views(anchors, (30.0,))
+    budget = images_at_once * frozen.bytes_per_image((1, 32, 32))
+    method = SmoothGrad(num_samples=3, noise_on=noise_on, memory_budget_bytes=budget)
+    wanted = slow_smoothgrad(method, encoder, anchors, views)
+    found = computed(method, frozen, anchors, views)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16])
+def test_the_batch_stays_within_the_memory_budget(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = FrozenEncoder(lively_encoder(), CPU)
+    anchors = anchors_of(dtype=torch.float32)
+    sizes = []
+    forward = frozen.forward
+    monkeypatch.setattr(frozen, "forward", lambda images: sizes.append(len(images)) or forward(images))
+    method = SmoothGrad(num_samples=4, memory_budget_bytes=batch * frozen.bytes_per_image((1, 32, 32)))
+    computed(method, frozen, anchors, all_views(anchors))
+    assert max(sizes) <= batch
+    assert max(sizes) >= batch * 0.6  # and uses it
+
+
+def test_smoothgrad_in_float32_agrees_where_the_order_of_operations_is_kept() -> None:
+    encoder = lively_encoder(channels=3)
+    anchors = anchors_of(channels=3, dtype=torch.float32)
+    method = SmoothGrad(num_samples=4)
+    views = all_views(anchors)
+    wanted = slow_smoothgrad(method, folded_by_torch(encoder), anchors, views)
+    found = computed(method, FrozenEncoder(encoder, CPU), anchors, views)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.max()))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_the_gradient_of_the_pair_agrees_with_captum(backbone: str) -> None:
+    encoder = lively_encoder(backbone, channels=3).double()
+    anchors = anchors_of(num=2, channels=3)
+    views = all_views(anchors, (40.0,))
+
+    def score(view: Tensor) -> Tensor:
+        return torch.cosine_similarity(encoder(anchors.images_NCHW), encoder(view))
+
+    wanted = Saliency(score).attribute(views.images_PCHW.clone(), abs=True).amax(dim=1)
+    method = SmoothGrad(num_samples=1, sigma=0.0)
+    found = computed(method, FrozenEncoder(encoder, CPU, torch.float64), anchors, views)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
+
+
+def test_noise_belongs_to_the_image_and_not_to_its_company() -> None:
+    anchors = anchors_of()
+    others = Anchors(("new", "image 2"), anchors.images_NCHW[1:], anchors.masks_NHW[1:])
+    assert torch.equal(anchors.noise(2, 4, 0), others.noise(1, 4, 0))
+    assert not torch.equal(anchors.noise(0, 4, 0), anchors.noise(1, 4, 0))
+    assert not torch.equal(anchors.noise(0, 4, 0), anchors.noise(0, 4, 1))
+
+
+def test_noise_is_the_same_when_it_is_not_kept() -> None:
+    kept, drawn_anew = anchors_of(), anchors_of()
+    drawn_anew._noise_bytes_left = 0
+    for _ in range(2):
+        assert torch.equal(kept.noise(1, 3, 0), drawn_anew.noise(1, 3, 0))
+    assert kept._noise
+    assert not drawn_anew._noise
+
+
+def test_shared_noise_leaves_out_whole_turns_only() -> None:
+    shared = SmoothGrad(noise_on="both")
+    assert [angle for angle in (-360.0, 0.0, 1.0, 90.0, 180.0, 359.5, 360.0) if shared.skips(angle)] == [-360, 0, 360]
+    assert not SmoothGrad().skips(0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestContract:
+    """What every method promises. A new one is found by itself."""
+
+    def example(self, method: type[SaliencyMethod]) -> SaliencyMethod:
+        fields = {field.name for field in dataclasses.fields(method)}
+        return method(**({"num_samples": 2} if "num_samples" in fields else {}))
+
+    def test_is_a_frozen_dataclass_with_an_identity(self, method: type[SaliencyMethod]) -> None:
+        assert dataclasses.is_dataclass(method)
+        assert method.__dataclass_params__.frozen
+        example = self.example(method)
+        assert key_of(example, FileDigests()) == key_of(self.example(method), FileDigests())
+        assert hash(example) == hash(self.example(method))
+
+    def test_maps_do_not_depend_on_the_batch_and_change_nothing(self, method: type[SaliencyMethod]) -> None:
+        example = self.example(method)
+        encoder = FrozenEncoder(lively_encoder(), CPU) if example.needs_encoder else None
+        anchors = anchors_of(dtype=torch.float32)
+        views = all_views(anchors)
+        images, seen = anchors.images_NCHW.clone(), views.images_PCHW.clone()
+        prepared = example.prepare(encoder, anchors)
+        together = example.maps(encoder, anchors, prepared, views)
+        assert together.shape == (len(views.rows_P), 32, 32)
+        assert together.isfinite().all()
+        assert (together >= 0).all()
+        for place in (0, 4, 8):
+            part = views[place : place + 1]
+            assert torch.equal(example.maps(encoder, anchors, prepared, part)[0], together[place])
+        assert torch.equal(anchors.images_NCHW, images)
+        assert torch.equal(views.images_PCHW, seen)
+
+    def test_prepared_tensors_serve_in_another_process(self, method: type[SaliencyMethod]) -> None:
+        example = self.example(method)
+        encoder = FrozenEncoder(lively_encoder(), CPU) if example.needs_encoder else None
+        anchors, elsewhere = anchors_of(dtype=torch.float32), anchors_of(dtype=torch.float32)
+        prepared = {name: torch.from_numpy(t.numpy().copy()) for name, t in example.prepare(encoder, anchors).items()}
+        views = all_views(anchors)
+        here = computed(example, encoder, anchors, views)
+        assert torch.equal(example.maps(encoder, elsewhere, prepared, views), here)
+
+
+def test_a_method_that_explains_refuses_to_do_without_an_encoder() -> None:
+    anchors = anchors_of()
+    with pytest.raises(ValueError, match="SmoothGrad explains an encoder"):
+        SmoothGrad().prepare(None, anchors)
+
+
+def test_the_fixed_map_is_the_unrotated_map_rotated() -> None:
+    encoder = FrozenEncoder(lively_encoder(), CPU)
+    anchors = anchors_of(dtype=torch.float32)
+    anchors.interpolation = "nearest"
+    smoothgrad = SmoothGrad(num_samples=2)
+    unrotated = computed(smoothgrad, encoder, anchors, all_views(anchors, (0.0,)))
+    found = computed(FixedMap(smoothgrad), encoder, anchors, all_views(anchors, (0.0, 37.0)))
+    rotated = augment.rotate(unrotated[:, None], 37.0, "nearest")[:, 0]
+    torch.testing.assert_close(found, torch.cat([unrotated, rotated]))
+
+
+def test_the_fixed_map_of_a_control_needs_no_encoder() -> None:
+    assert not FixedMap(ImageIntensity()).needs_encoder
+    assert FixedMap(SmoothGrad(bf16=True)).encoder_dtype == torch.bfloat16
+
+
+def test_a_map_that_is_not_defined_at_0_degrees_cannot_be_fixed() -> None:
+    with pytest.raises(ValueError, match="no map of the unrotated image"):
+        FixedMap(SmoothGrad(noise_on="both"))
+
+
+def test_intensity_is_the_brightest_channel_of_the_view() -> None:
+    anchors = anchors_of(channels=3)
+    views = all_views(anchors)
+    assert torch.equal(computed(ImageIntensity(), None, anchors, views), views.images_PCHW.max(dim=1).values)
+
+
+def test_the_mask_makes_the_trip_the_views_make() -> None:
+    anchors = anchors_of()
+    anchors.fill = "reflect"
+    views = all_views(anchors, (0.0, 25.0))
+    wanted = augment.rotate(anchors.masks_NHW[:, None], 25.0, "bilinear", "reflect")[:, 0]
+    found = computed(MaskRoundTrip(), None, anchors, views)
+    torch.testing.assert_close(found, torch.cat([anchors.masks_NHW, wanted]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_samples": 0}, "num_samples = 0"),
+        ({"sigma": -0.1}, "sigma = -0.1"),
+        ({"noise_on": "anchor"}, "noise_on = 'anchor'.*'both'"),
+        ({"memory_budget_bytes": 0}, "memory_budget_bytes = 0"),
+    ],
+)
+def test_impossible_settings_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SmoothGrad(**settings)
+
+
+def test_the_memory_budget_is_no_part_of_the_identity() -> None:
+    digests = FileDigests()
+    assert key_of(SmoothGrad(memory_budget_bytes=1 << 20), digests) == key_of(SmoothGrad(), digests)
+    assert key_of(SmoothGrad(times_input=True), digests) != key_of(SmoothGrad(), digests)

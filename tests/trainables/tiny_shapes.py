@@ -1,0 +1,50 @@
+"""A tiny synthetic data set: bars and discs at random places, each image different from the others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainables.api.trainable import recorded
+from trainables.data.records import Dataset, Record
+
+
+@dataclass(frozen=True)
+class TinyShapes(Dataset):
+    """Images of two ellipses each; the parameters of image i follow from (seed, i)."""
+
+    name = "tiny_shapes"
+    image_size_px: int = 32
+    num_train: int = 24
+    num_val: int = 6
+    channels: int = 1
+    seed: int = 0
+    root: str = recorded("")
+
+    @property
+    def num_channels(self) -> int:
+        return self.channels
+
+    def source_files(self) -> dict[str, Path]:
+        return {}
+
+    def records(self) -> list[Record]:
+        splits = ["train"] * self.num_train + ["val"] * self.num_val
+        return [Record(id=f"{i:03d}", group=f"{i:03d}", split=split, files={}) for i, split in enumerate(splits)]
+
+    def decode(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, int(record.id)])
+        axis = np.linspace(-1, 1, self.image_size_px)
+        image, mask = np.zeros((self.image_size_px,) * 2), np.zeros((self.image_size_px,) * 2, bool)
+        for _ in range(2):
+            x, y = rng.uniform(-0.5, 0.5, 2)
+            width, height = rng.uniform(0.1, 0.5, 2)
+            inside = ((axis - x) / width) ** 2 + ((axis[:, None] - y) / height) ** 2 < 1
+            image[inside] = rng.uniform(0.4, 1)
+            mask = inside
+        image_CHW = np.repeat((image * 255).astype(np.uint8)[None], self.channels, axis=0)
+        return image_CHW, mask.astype(np.uint8)
+
+    @classmethod
+    def example(cls, folder: Path) -> "TinyShapes":
+        return cls()

@@ -1,0 +1,101 @@
+"""The one place that knows devices, threads, precision, random numbers and state files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SEED_BITS = 63
+# SplitMix64 (Steele, Lea & Flood 2014): the increment and the two multipliers of its output function.
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def device() -> torch.device:
+    """CUDA when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_cores(num_cpus: int) -> None:
+    """Let this process keep ``num_cpus`` cores busy, and make it repeatable.
+
+    float32 means float32 on every device (no TF32), and cuDNN takes deterministic algorithms, because
+    device and number of workers are no part of a result's identity.
+
+    Raises:
+        ValueError: fewer than one core.
+    """
+    if num_cpus < 1:
+        raise ValueError(f"num_cpus = {num_cpus}: a trial needs at least one core")
+    torch.set_num_threads(num_cpus)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[Any]:
+    """Matrix products and convolutions in bfloat16 inside the block, where ``enabled``."""
+    return torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed in [0, 2^63) that depends on every part and their order, and is the same on every machine."""
+    text = json.dumps([int(part) if isinstance(part, int | np.integer) else str(part) for part in parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - _SEED_BITS)
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """A CPU generator for what the parts name, for example ``generator("order", seed, epoch)``.
+
+    Random numbers drawn per (seed, epoch, index), instead of from one running stream, are what makes a
+    killed and resumed training equal to an undisturbed one.
+    """
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def uniforms(indices: Tensor | np.ndarray[Any, Any], num_draws: int, *parts: int | str) -> Tensor:
+    """Uniform numbers for each index, independent of which other indices are asked for.
+
+    The index picks the place in the SplitMix64 stream that ``parts`` seed, so a whole batch is drawn at
+    once and a sample's numbers depend on (parts, index, num_draws) only.
+
+    Args:
+        indices: [B], non-negative.
+        num_draws: numbers for each index.
+
+    Returns:
+        [B, num_draws] float64 in [0, 1), on the CPU.
+    """
+    places: Any = np.asarray(indices, dtype=np.uint64)[:, None] * np.uint64(num_draws)
+    places = places + np.arange(1, num_draws + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the method
+        bits = np.uint64(seed_of(*parts)) + places * np.uint64(_GAMMA)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(_MIX_1)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(_MIX_2)
+        bits = bits ^ (bits >> np.uint64(31))
+    return torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values as a torch file, whole or not at all."""
+    aside = path.with_name(path.name + ".writing")
+    torch.save(state, aside)
+    os.replace(aside, path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what ``save_state`` wrote, onto the CPU. Never unpickles code."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a dictionary of state")
+    return state

@@ -1,0 +1,363 @@
+"""Momentum Contrast (He et al. 2020, arXiv:1911.05722; v2: Chen et al. 2020, arXiv:2003.04297).
+
+Shapes: B images of a batch, C channels, H x W pixels, D embedding dimensions, K keys in the queue, N images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainables import runtime
+from trainables.api.context import Context
+from trainables.api.trainable import Trainable
+from trainables.augment import THESIS_AUGMENTATION, Augmentation
+from trainables.data.batches import DeviceImages
+from trainables.data.cache import ImageTable, open_table
+from trainables.data.records import Dataset
+from trainables.models.encoder import (
+    ENCODER_FILE,
+    Backbone,
+    Encoder,
+    EncoderConfig,
+    Head,
+    ReleasedWeights,
+    build_encoder,
+    check_choice,
+    forward_flop,
+    load_encoder,
+    save_encoder,
+)
+from trainables.models.momentum import momentum_copy, update_momentum_encoder
+from trainables.models.queue import KeyQueue
+from trainables.models.released import load_released
+from trainables.ssl import losses
+
+PROVENANCE_FILE = "provenance.json"
+_STATE_FILE = "moco.pt"
+_PAPER_TEMPERATURE: dict[str, float] = {"v1": 0.07, "v2": 0.2}
+_EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class MoCo(Trainable):
+    """Contrastive pretraining of an encoder. The defaults are the thesis's (section 4.1.2) where it states them.
+
+    Stated there: ResNet-50, MLP head, SGD 0.03 with momentum 0.9, 100 epochs, batch 4, one random transformation of
+    three. From MoCo: temperature, key momentum, dimension, weight decay. Ours: a queue of 256, the largest
+    power of two below the 329 training images; batch normalisation in groups; a constant learning rate, as no
+    schedule is stated.
+    """
+
+    data: Dataset
+    augmentation: Augmentation = THESIS_AUGMENTATION
+    augmented_views: Literal["both", "key"] = "both"
+    """``both`` as in MoCo; ``key`` shows the query encoder the plain image (thesis, figure 2.3)."""
+    backbone: Backbone = "resnet50"
+    head: Head = "v2"
+    init: ReleasedWeights | None = None
+    """Weights to go on from, head included; a random start where None."""
+    num_epochs: int = 100
+    batch_size: int = 4
+    """Images of one step, over all workers. The images left over at the end of an epoch's order are dropped;
+    every epoch has another order."""
+    queue_size: int = 256
+    embedding_dim: int = 128
+    temperature: float | None = None
+    """None takes the paper's: 0.07 for head v1, 0.2 for v2."""
+    key_momentum: float = 0.999
+    learning_rate: float = 0.03
+    schedule: Literal["constant", "cosine"] = "constant"
+    """``cosine`` falls from ``learning_rate`` towards 0, a new value each epoch (MoCo v2)."""
+    sgd_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch_norm_groups: int = 2
+    """Parts of a batch that are normalised by themselves. The keys are shuffled among them, so that batch
+    statistics do not give the positive away; with 1 they may (He et al. 2020, section 3.3)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    pretrain_seed: int = 0
+
+    def __post_init__(self) -> None:
+        EncoderConfig(self.backbone, self.head, self.data.num_channels, self.embedding_dim)
+        check_choice("augmented_views", self.augmented_views, ("both", "key"))
+        check_choice("schedule", self.schedule, ("constant", "cosine"))
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
+        for name in ("num_epochs", "batch_size", "queue_size", "batch_norm_groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: at least 1")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate} must be positive, weight_decay = {self.weight_decay} at least 0"
+            )
+        for name in ("key_momentum", "sgd_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: a momentum lies in [0, 1)")
+        if self.contrast_temperature <= 0:
+            raise ValueError(f"temperature = {self.temperature}: it must be positive")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if self.queue_size % self.batch_size:
+            raise ValueError(
+                f"queue_size = {self.queue_size} is no multiple of batch_size = {self.batch_size}: "
+                f"take {max(1, self.queue_size // self.batch_size) * self.batch_size}"
+            )
+        if self.batch_size % self.batch_norm_groups or self.batch_size // self.batch_norm_groups < 2:
+            raise ValueError(
+                f"batch_norm_groups = {self.batch_norm_groups} must divide batch_size = {self.batch_size} into equal "
+                "parts of at least 2 images"
+            )
+
+    @property
+    def contrast_temperature(self) -> float:
+        """The temperature in use."""
+        return _PAPER_TEMPERATURE[self.head] if self.temperature is None else self.temperature
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.num_epochs))
+
+    def run(self, context: Context) -> Mapping[str, float]:
+        """Train; publishes ``encoder.pt`` (the query encoder with its head) and ``provenance.json``.
+
+        Logs after each epoch, with step = epochs done: ``train/loss``, ``train/contrast_accuracy`` (chance
+        1 / (1 + queue_size)), ``train/embedding_std`` (compare 1 / sqrt(embedding_dim)), ``train/effective_rank``,
+        ``learning_rate``, and where there are validation images ``val/retrieval_accuracy`` (chance 1 / their number).
+
+        Raises:
+            ValueError: a batch larger than the training split; weights that do not fit.
+            NonFiniteMetric: the training diverged.
+        """
+        runtime.use_cores(context.num_cpus)
+        training = _start(self, context)
+        for epoch in range(training.epochs_done, self.num_epochs):
+            metrics = training.train_epoch(epoch, context) | training.validate()
+            context.log(metrics, step=epoch + 1)
+            training.epochs_done, training.metrics = epoch + 1, metrics
+            context.offer_checkpoint(training.save)
+        save_encoder(training.query, context.output_dir / ENCODER_FILE)
+        (context.output_dir / PROVENANCE_FILE).write_text(json.dumps(training.provenance, indent=2) + "\n")
+        return training.metrics
+
+    def load(self, context: Context) -> Encoder:
+        """The trained query encoder: in evaluation mode, on the CPU, frozen."""
+        return load_encoder(context.result_dir(self) / ENCODER_FILE)
+
+    def work_flop(self) -> float:
+        """Forward and backward of the query encoder (three forward passes' worth), forward of the key encoder."""
+        num_images = sum(record.split == "train" for record in self.data.records())
+        return 4 * forward_flop(self.backbone, self.data.image_size_px) * num_images * self.num_epochs
+
+
+class _Training:
+    """The state of one pretraining and what an epoch does to it."""
+
+    def __init__(self, config: MoCo, table: ImageTable, query: Encoder, provenance: dict[str, Any]) -> None:
+        self.config, self.provenance = config, provenance
+        self.device = runtime.device()
+        self.train_images = DeviceImages(table, table.rows("train"), self.device)
+        self.val_images = _validation_images(table, self.device)
+        self.query = query.to(self.device).to(memory_format=torch.channels_last)
+        self.key = momentum_copy(self.query)
+        self.queue = KeyQueue(config.queue_size, config.embedding_dim).to(self.device)
+        self.optimizer = torch.optim.SGD(
+            self.query.parameters(),
+            lr=config.learning_rate,
+            momentum=config.sgd_momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.epochs_done = 0
+        self.metrics: dict[str, float] = {}
+
+    def train_epoch(self, epoch: int, context: Context) -> dict[str, float]:
+        """One pass over the training split in the epoch's own order; returns its metrics."""
+        config = self.config
+        self.query.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate_at(epoch)
+        order_N = torch.randperm(
+            len(self.train_images), generator=runtime.generator("order", config.pretrain_seed, epoch)
+        )
+        num_steps = len(order_N) // config.batch_size
+        step_losses, accuracies, embeddings = [], [], []
+        for step in range(num_steps):
+            positions_B = order_N[step * config.batch_size : (step + 1) * config.batch_size]
+            loss, accuracy, queries_BD = self._step(positions_B, epoch, step)
+            step_losses.append(loss)
+            accuracies.append(accuracy)
+            embeddings.append(queries_BD)
+            context.report_progress(epoch + (step + 1) / num_steps, config.num_epochs, "epochs")
+        queries_ND = torch.cat(embeddings)
+        return {
+            "train/loss": float(torch.stack(step_losses).mean()),
+            "train/contrast_accuracy": float(torch.stack(accuracies).mean()),
+            "train/embedding_std": float(losses.embedding_std(queries_ND)),
+            "train/effective_rank": _effective_rank(queries_ND),
+            "learning_rate": config.learning_rate_at(epoch),
+        }
+
+    def _step(self, positions_B: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One optimizer step; returns loss, contrast accuracy and unit-length queries [B, D], detached."""
+        config = self.config
+        images_BCHW = self.train_images.images(positions_B)
+        query_images_BCHW = images_BCHW
+        if config.augmented_views == "both":
+            query_images_BCHW = self._augmented(images_BCHW, positions_B, "query", epoch)
+        key_images_BCHW = self._augmented(images_BCHW, positions_B, "key", epoch)
+        update_momentum_encoder(self.key, self.query, config.key_momentum)
+        keys_BD = self._keys(key_images_BCHW, runtime.generator("shuffle", config.pretrain_seed, epoch, step))
+        queries_BD = self._embed(self.query, query_images_BCHW)
+        logits_BK = losses.contrast_logits(queries_BD, keys_BD, self.queue.keys_KD, config.contrast_temperature)
+        loss = losses.info_nce(logits_BK)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.queue.push(keys_BD)
+        return loss.detach(), losses.contrast_accuracy(logits_BK.detach()), queries_BD.detach()
+
+    def _augmented(self, images_BCHW: Tensor, indices_B: Tensor, view: str, epoch: int) -> Tensor:
+        augmentation = self.config.augmentation
+        draws_BN = runtime.uniforms(indices_B, augmentation.num_draws, view, self.config.pretrain_seed, epoch)
+        return augmentation.apply(images_BCHW, draws_BN)
+
+    @torch.no_grad()
+    def _keys(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Unit-length keys [B, D], encoded in a shuffled order so that they meet other groups than the queries."""
+        shuffled_B = torch.randperm(len(images_BCHW), generator=generator).to(self.device)
+        return self._embed(self.key, images_BCHW[shuffled_B])[torch.argsort(shuffled_B)]
+
+    def _embed(self, encoder: Encoder, images_BCHW: Tensor) -> Tensor:
+        with runtime.autocast(self.device, self.config.precision == "bfloat16"):
+            embeddings_BD = encoder(images_BCHW)
+        return functional.normalize(embeddings_BD.float(), dim=1)
+
+    def fill_queue(self) -> None:
+        """Keys of augmented training images, so that the first negatives are the encoder's own.
+
+        The reference starts with random directions; a trained encoder would tell those from images at once.
+        """
+        config, num_images = self.config, len(self.train_images)
+        orders = [
+            torch.randperm(num_images, generator=runtime.generator("fill order", config.pretrain_seed, turn))
+            + turn * num_images
+            for turn in range(math.ceil(config.queue_size / num_images))
+        ]
+        indices_K = torch.cat(orders)[: config.queue_size]
+        for step, indices_B in enumerate(torch.split(indices_K, config.batch_size)):
+            images_BCHW = self.train_images.images(indices_B % num_images)
+            views_BCHW = self._augmented(images_BCHW, indices_B, "fill", 0)
+            self.queue.push(self._keys(views_BCHW, runtime.generator("fill shuffle", config.pretrain_seed, step)))
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Share of validation images whose augmented view, the same one every epoch, is nearest to them.
+
+        The encoder is in evaluation mode, as it will be used.
+        """
+        num_images = len(self.val_images)
+        if num_images < 2:
+            return {}
+        self.query.eval()
+        queries, keys = [], []
+        for positions_B in torch.split(torch.arange(num_images), _EVALUATION_BATCH):
+            images_BCHW = self.val_images.images(positions_B)
+            queries.append(self._embed(self.query, images_BCHW))
+            keys.append(self._embed(self.query, self._augmented(images_BCHW, positions_B, "val", 0)))
+        similarities_NN = torch.cat(queries) @ torch.cat(keys).T
+        others_NN = similarities_NN.clone().fill_diagonal_(-math.inf)
+        retrieved_N = similarities_NN.diagonal() > others_NN.amax(dim=1)
+        return {"val/retrieval_accuracy": float(retrieved_N.float().mean())}
+
+    def save(self, folder: Path) -> None:
+        """The full state after a whole epoch; orders, augmentations and schedule follow from the epoch."""
+        state = {
+            "epochs_done": self.epochs_done,
+            "query": self.query.state_dict(),
+            "key": self.key.state_dict(),
+            "queue": self.queue.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "metrics": self.metrics,
+            "provenance": json.dumps(self.provenance),
+        }
+        runtime.save_state(folder / _STATE_FILE, state)
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what ``save`` wrote."""
+        state = runtime.load_state(folder / _STATE_FILE)
+        self.epochs_done, self.metrics = state["epochs_done"], state["metrics"]
+        self.query.load_state_dict(state["query"])
+        self.key.load_state_dict(state["key"])
+        self.queue.load_state_dict(state["queue"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.provenance = json.loads(state["provenance"])
+
+
+def _start(config: MoCo, context: Context) -> _Training:
+    """Data and networks as they were left by the last checkpoint, or at the beginning."""
+    table = open_table(config.data, context.cache_dir, context.report_progress)
+    rows = table.rows("train")
+    if config.batch_size > len(rows):
+        raise ValueError(
+            f"batch_size = {config.batch_size} is larger than the training split of {len(rows)} images: "
+            "no step could be made; lower batch_size"
+        )
+    mean, std = table.mean_std(rows)
+    query = build_encoder(
+        config.backbone,
+        config.head,
+        config.data.num_channels,
+        config.embedding_dim,
+        mean,
+        std,
+        seed=config.pretrain_seed,
+        batch_norm_groups=config.batch_norm_groups,
+    )
+    checkpoint = context.load_checkpoint()
+    # The checkpoint carries the report of a first start, which may have been on a machine with the weights at hand.
+    provenance = {} if checkpoint else _initialise(config, query, len(rows))
+    training = _Training(config, table, query, provenance)
+    if checkpoint:
+        training.restore(checkpoint)
+    else:
+        training.fill_queue()
+    return training
+
+
+def _initialise(config: MoCo, query: Encoder, num_images: int) -> dict[str, Any]:
+    """Load the weights to start from, if any, and say where the encoder comes from."""
+    provenance: dict[str, Any] = {"num_train_images": num_images, "warnings": []}
+    if config.queue_size >= num_images:
+        warning = (
+            f"queue_size = {config.queue_size} is not below the {num_images} training images: "
+            "images meet their own older keys as negatives"
+        )
+        warnings.warn(warning, stacklevel=2)
+        provenance["warnings"].append(warning)
+    if config.init is None:
+        summary = f"random start, pretrain_seed {config.pretrain_seed}: no pretrained weights were used"
+        return {"init": "random", "summary": summary, **provenance}
+    report = load_released(config.init, query)
+    return {"init": "released", "summary": report.summary(), "weights": report.as_dict(), **provenance}
+
+
+def _validation_images(table: ImageTable, device: torch.device) -> DeviceImages:
+    rows = table.rows("val") if "val" in table.index["split"].to_list() else table.rows("train")[:0]
+    return DeviceImages(table, rows, device)
+
+
+def _effective_rank(embeddings_ND: Tensor) -> float:
+    """A diverged network has no singular values: NaN then, which is refused as a metric and named."""
+    if not bool(torch.isfinite(embeddings_ND).all()):
+        return math.nan
+    return float(losses.effective_rank(embeddings_ND))
