@@ -1,20 +1,26 @@
 import copy
+import functools
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.models.encoder import Encoder, build_encoder
 from trainables.models.frozen import FrozenEncoder
 
 CPU = torch.device("cpu")
-ENCODERS = [("resnet18", "v2", 1), ("resnet18", "v1", 3), ("resnet50", "v2", 3)]
+ENCODERS = [("resnet18", "v2", 1, 32), ("resnet18", "v1", 3, 45), ("resnet50", "v2", 3, 32)]
 
 
 def lively_encoder(backbone: str = "resnet18", head: str = "v2", channels: int = 1, seed: int = 0) -> Encoder:
-    """An encoder whose batch normalisations all do something of their own."""
+    """An encoder of one's own, whose batch normalisations all do something."""
+    return copy.deepcopy(_lively_encoder(backbone, head, channels, seed))
+
+
+@functools.cache
+def _lively_encoder(backbone: str, head: str, channels: int, seed: int) -> Encoder:
     statistics = {"mean": [0.2, 0.3, 0.4][:channels], "std": [0.5, 0.25, 0.3][:channels]}
     encoder = build_encoder(backbone, head, channels, 16, **statistics, seed=seed).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -46,25 +52,32 @@ def autograd_gradient(encoder: nn.Module, images: Tensor, weights: Tensor) -> Te
     return torch.autograd.grad((encoder(leaf) * weights).sum(), leaf)[0]
 
 
-def folded_by_torch(encoder: Encoder) -> Encoder:
-    encoder = copy.deepcopy(encoder)
-    for module in list(encoder.modules()):
-        names = list(module._modules)
-        for name, following in zip(names, names[1:], strict=False):
-            pair = getattr(module, name), getattr(module, following)
-            if isinstance(pair[0], nn.Conv2d) and isinstance(pair[1], nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(*pair))
-                setattr(module, following, nn.Identity())
-    return encoder
+class SameOperations(nn.Module):
+    """The folded convolutions in the same order, differentiated by autograd."""
+
+    def __init__(self, frozen: FrozenEncoder) -> None:
+        super().__init__()
+        self.frozen = frozen
+
+    def forward(self, images: Tensor) -> Tensor:
+        frozen = self.frozen
+        centred = (images - frozen._mean).contiguous(memory_format=torch.channels_last)
+        maps = F.max_pool2d(F.relu(frozen._stem.forward(centred)), 3, stride=2, padding=1)
+        for block in frozen._blocks:
+            inner = maps
+            for convolution in block.convolutions[:-1]:
+                inner = F.relu(convolution.forward(inner))
+            shortcut = maps if block.projection is None else block.projection.forward(maps)
+            maps = F.relu(block.convolutions[-1].forward(inner) + shortcut)
+        return frozen._head(maps.mean(dim=(2, 3)))
 
 
-@pytest.mark.parametrize(("backbone", "head", "channels"), ENCODERS)
-@pytest.mark.parametrize("size", [32, 45])
+@pytest.mark.parametrize(("backbone", "head", "channels", "size"), ENCODERS)
 def test_embeddings_and_gradients_agree_with_the_plain_encoder(
     backbone: str, head: str, channels: int, size: int
 ) -> None:
     encoder = lively_encoder(backbone, head, channels).double()
-    images, weights = images_of(3, channels, size), torch.randn(3, 16, dtype=torch.float64)
+    images, weights = images_of(2, channels, size), torch.randn(2, 16, dtype=torch.float64)
     frozen = FrozenEncoder(encoder, CPU, torch.float64)
     wanted = encoder(images)
     torch.testing.assert_close(frozen.embeddings(images), wanted, rtol=1e-10, atol=1e-12)
@@ -75,12 +88,13 @@ def test_embeddings_and_gradients_agree_with_the_plain_encoder(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_in_float32_it_agrees_with_autograd_through_folded_convolutions(channels: int) -> None:
-    encoder = lively_encoder(channels=channels)
-    images, weights = images_of(4, channels).float(), torch.randn(4, 16)
-    wanted = autograd_gradient(folded_by_torch(encoder), images, weights)
-    found = input_gradient(FrozenEncoder(encoder, CPU), images, weights)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+def test_in_float32_it_agrees_with_autograd_through_the_same_operations(channels: int) -> None:
+    frozen = FrozenEncoder(lively_encoder(channels=channels), CPU)
+    images, weights = images_of(16, channels).float(), torch.randn(16, 16)
+    wanted = autograd_gradient(SameOperations(frozen), images, weights)
+    torch.testing.assert_close(
+        input_gradient(frozen, images, weights), wanted, rtol=0, atol=1e-6 * float(wanted.abs().max())
+    )
 
 
 def test_the_pull_back_of_a_mean_is_the_mean_of_the_pull_backs() -> None:
@@ -146,7 +160,7 @@ def test_bfloat16_stays_near_float32() -> None:
 def test_what_cannot_be_frozen_is_refused_by_name() -> None:
     encoder = lively_encoder()
     encoder.resnet = nn.Sequential(nn.Conv2d(1, 1, 1))
-    with pytest.raises(TypeError, match="Sequential.*ResNet"):
+    with pytest.raises(TypeError, match=r"Sequential.*ResNet"):
         FrozenEncoder(encoder, CPU)
     encoder = lively_encoder()
     encoder.resnet.layer2[0].bn1 = nn.GroupNorm(4, 128)

@@ -141,7 +141,7 @@ def test_a_constant_map_covers_nothing(rule: metrics.Binarisation) -> None:
 
 
 def test_binarise_refuses_an_unknown_rule_and_an_impossible_percentile() -> None:
-    with pytest.raises(ValueError, match="'median'.*otsu"):
+    with pytest.raises(ValueError, match=r"'median'.*otsu"):
         metrics.binarise(torch.rand(1, 4), torch.ones(1, 4), "median")
     with pytest.raises(ValueError, match=r"percentile = 101.*0 to 100"):
         metrics.binarise(torch.rand(1, 4), torch.ones(1, 4), "percentile", 101)

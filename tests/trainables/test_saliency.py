@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 from captum.attr import Saliency
-from test_frozen import CPU, folded_by_torch, images_of, lively_encoder
+from test_frozen import CPU, SameOperations, images_of, lively_encoder
 from torch import Tensor, nn
 
 import trainables.saliency
@@ -31,7 +31,7 @@ METHODS = [
 ]
 
 
-def anchors_of(num: int = 3, channels: int = 1, dtype: torch.dtype = torch.float64) -> Anchors:
+def anchors_of(num: int = 2, channels: int = 1, dtype: torch.dtype = torch.float64) -> Anchors:
     images = images_of(num, channels).to(dtype)
     images = images * torch.linspace(0.5, 1.0, num, dtype=dtype)[:, None, None, None]  # ranges of their own
     masks = (images[:, 0] > 0.3).to(dtype)
@@ -70,25 +70,25 @@ def slow_smoothgrad(method: SmoothGrad, encoder: nn.Module, anchors: Anchors, vi
 def test_smoothgrad_agrees_with_one_sample_at_a_time(channels: int, times_input: bool, noise_on: str) -> None:
     encoder = lively_encoder(channels=channels).double()
     anchors = anchors_of(channels=channels)
-    method = SmoothGrad(num_samples=3, noise_on=noise_on, times_input=times_input, noise_seed=5)
-    views = all_views(anchors, (30.0, 90.0))
+    method = SmoothGrad(num_samples=2, noise_on=noise_on, times_input=times_input, noise_seed=5)
+    views = all_views(anchors, (30.0,))
     wanted = slow_smoothgrad(method, encoder, anchors, views)
     found = computed(method, FrozenEncoder(encoder, CPU, torch.float64), anchors, views)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
 
 
-@pytest.mark.parametrize("images_at_once", [1, 2, 4, 7, 1000])
 @pytest.mark.parametrize("noise_on", ["view", "both"])
-def test_the_memory_budget_changes_nothing(images_at_once: int, noise_on: str) -> None:
+def test_the_memory_budget_changes_nothing(noise_on: str) -> None:
     encoder = lively_encoder().double()
     frozen = FrozenEncoder(encoder, CPU, torch.float64)
     anchors = anchors_of()
     views = all_views(anchors, (30.0,))
-    budget = images_at_once * frozen.bytes_per_image((1, 32, 32))
-    method = SmoothGrad(num_samples=3, noise_on=noise_on, memory_budget_bytes=budget)
-    wanted = slow_smoothgrad(method, encoder, anchors, views)
-    found = computed(method, frozen, anchors, views)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
+    wanted = slow_smoothgrad(SmoothGrad(num_samples=3, noise_on=noise_on), encoder, anchors, views)
+    for images_at_once in (1, 2, 4, 7, 1000):
+        budget = images_at_once * frozen.bytes_per_image((1, 32, 32))
+        method = SmoothGrad(num_samples=3, noise_on=noise_on, memory_budget_bytes=budget)
+        found = computed(method, frozen, anchors, views)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
 
 
 @pytest.mark.parametrize("batch", [1, 5, 16])
@@ -104,13 +104,26 @@ def test_the_batch_stays_within_the_memory_budget(batch: int, monkeypatch: pytes
     assert max(sizes) >= batch * 0.6  # and uses it
 
 
-def test_smoothgrad_in_float32_agrees_where_the_order_of_operations_is_kept() -> None:
-    encoder = lively_encoder(channels=3)
+class RepeatedToBatch(nn.Module):
+    """One image computed as a row of a batch of 16, because batches of other sizes are rounded differently."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        padding = images.detach().expand(15, -1, -1, -1)
+        return self.encoder(torch.cat([images, padding]))[:1]
+
+
+@pytest.mark.parametrize("noise_on", ["view", "both"])
+def test_smoothgrad_in_float32_agrees_where_the_order_of_operations_is_kept(noise_on: str) -> None:
+    frozen = FrozenEncoder(lively_encoder(channels=3), CPU)
     anchors = anchors_of(channels=3, dtype=torch.float32)
-    method = SmoothGrad(num_samples=4)
-    views = all_views(anchors)
-    wanted = slow_smoothgrad(method, folded_by_torch(encoder), anchors, views)
-    found = computed(method, FrozenEncoder(encoder, CPU), anchors, views)
+    method = SmoothGrad(num_samples=4, noise_on=noise_on)
+    views = all_views(anchors, (30.0, 90.0))
+    wanted = slow_smoothgrad(method, RepeatedToBatch(SameOperations(frozen)), anchors, views)
+    found = computed(method, frozen, anchors, views)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.max()))
 
 
@@ -123,7 +136,7 @@ def test_the_gradient_of_the_pair_agrees_with_captum(backbone: str) -> None:
     def score(view: Tensor) -> Tensor:
         return torch.cosine_similarity(encoder(anchors.images_NCHW), encoder(view))
 
-    wanted = Saliency(score).attribute(views.images_PCHW.clone(), abs=True).amax(dim=1)
+    wanted = Saliency(score).attribute(views.images_PCHW.clone().requires_grad_(True), abs=True).amax(dim=1)
     method = SmoothGrad(num_samples=1, sigma=0.0)
     found = computed(method, FrozenEncoder(encoder, CPU, torch.float64), anchors, views)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
@@ -131,8 +144,8 @@ def test_the_gradient_of_the_pair_agrees_with_captum(backbone: str) -> None:
 
 def test_noise_belongs_to_the_image_and_not_to_its_company() -> None:
     anchors = anchors_of()
-    others = Anchors(("new", "image 2"), anchors.images_NCHW[1:], anchors.masks_NHW[1:])
-    assert torch.equal(anchors.noise(2, 4, 0), others.noise(1, 4, 0))
+    others = Anchors(("new", "image 1"), anchors.images_NCHW, anchors.masks_NHW)
+    assert torch.equal(anchors.noise(1, 4, 0), others.noise(1, 4, 0))
     assert not torch.equal(anchors.noise(0, 4, 0), anchors.noise(1, 4, 0))
     assert not torch.equal(anchors.noise(0, 4, 0), anchors.noise(0, 4, 1))
 
@@ -178,7 +191,7 @@ class TestContract:
         assert together.shape == (len(views.rows_P), 32, 32)
         assert together.isfinite().all()
         assert (together >= 0).all()
-        for place in (0, 4, 8):
+        for place in (0, 3, 5):
             part = views[place : place + 1]
             assert torch.equal(example.maps(encoder, anchors, prepared, part)[0], together[place])
         assert torch.equal(anchors.images_NCHW, images)
