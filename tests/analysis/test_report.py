@@ -1,13 +1,17 @@
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 
+import altair as alt
+import numpy as np
 import polars as pl
 import pytest
 from synthetic_curves import GRID_5, study
 from synthetic_report import inputs
 
 from analysis import findings, page, report
+from analysis.figures.style import Datasets, Figure
 from analysis.resampling import Bootstrap
 from analysis.statistics import look_up
 
@@ -85,6 +89,26 @@ def test_the_page_says_what_it_is_about(written, html):
         "&quot;num_samples&quot;: 10", "rotated by 95°",
     ):  # fmt: skip
         assert text in html, text
+
+
+def test_data_cannot_end_the_script_element():
+    datasets = Datasets()
+    chart = alt.Chart(datasets.add(pl.DataFrame({"x": ["</script><script>alert(1)"]}))).mark_point().encode(x="x:N")
+    html = page.figure(1, Figure("name", "Title", "Caption", chart, datasets), "<svg/>")
+    assert html.count("<script") == html.count("</script>") == 1
+    content = re.search(r"<script[^>]*>(.*)</script>", html)[1]
+    assert json.loads(content)["datasets"]["data-0"][0]["x"] == "</script><script>alert(1)"
+
+
+def test_a_smoke_study_of_two_images_and_eight_angles_still_gets_its_report(tmp_path):
+    curves = study(num_images=2, angles_deg=np.arange(0, 361, 45.0))
+    given = inputs(curves)
+    only_0 = {name: content | {"angles_deg": np.array([0.0])} for name, content in given.samples.items()}
+    given = dataclasses.replace(given, samples=only_0)
+    html = report.write_report(given, tmp_path).report_html.read_text()
+    assert "the grid of angles is too coarse" in html
+    assert "published none at 0° and at another angle" in html
+    assert "–" in (tmp_path / "tables" / "coefficients.md").read_text()
 
 
 def test_figures_and_tables_lie_beside_the_page(written):

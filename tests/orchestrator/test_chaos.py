@@ -127,21 +127,27 @@ def head_node(tmp_path):
         "RAY_TMPDIR": "/tmp",
     }  # fmt: skip
     ray = str(Path(sys.executable).with_name("ray"))
-    ports = [
-        "--port=6399",
-        "--dashboard-port=8299",
-        "--dashboard-agent-listen-port=52399",
-        "--ray-client-server-port=10099",
-    ]
-    subprocess.run(
-        [ray, "start", "--head", "--dashboard-host=127.0.0.1", "--num-cpus=2", *ports],
-        env=environment, check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+    ports = "--port=6399 --dashboard-port=8299 --dashboard-agent-listen-port=52399 --ray-client-server-port=9399"
+    with (tmp_path / "head").open("w") as log:
+        # --block: ending this process ends its cluster; `ray stop` would end every cluster on the machine.
+        head = subprocess.Popen(
+            [ray, "start", "--head", "--block", "--dashboard-host=127.0.0.1", "--num-cpus=2", *ports.split()],
+            env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
     environment["RAY_ADDRESS"] = "http://127.0.0.1:8299"
-    yield ray, environment
-    session = Path("/tmp/ray/session_latest").resolve()
-    subprocess.run([ray, "stop", "--force"], env=environment, capture_output=True, timeout=120)
-    assert session.exists()
+    try:
+        wait_for_jobs_api(ray, environment, head, tmp_path / "head")
+        yield ray, environment
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def wait_for_jobs_api(ray, environment, head, log):
+    deadline = time.monotonic() + 90
+    while subprocess.run([ray, "job", "list"], env=environment, capture_output=True).returncode != 0:
+        assert head.poll() is None and time.monotonic() < deadline, log.read_text()  # noqa: PT018
+        time.sleep(1)
 
 
 def submit_job(ray, environment, folder, epoch_s):
