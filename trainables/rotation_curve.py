@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from trainables import augment, metrics, runtime
-from trainables.api.errors import BadData
 from trainables.api.trainable import Trainable
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
@@ -112,7 +111,8 @@ class RotationCurve(Trainable):
         """Compute, write and log the curve.
 
         Raises:
-            BadData: the data set is unusable, or has too few images with a mask.
+            BadData: the data set is unusable.
+            ValueError: it has too few images with a mask, or other channels than the encoder.
         """
         runtime.use_cores(context.num_cpus)
         table = open_table(self.data, context.cache_dir, context.report_progress, context.num_cpus)
@@ -247,11 +247,10 @@ class _Selection:
         has_mask = np.array([bool((table.masks_NHW[row] & inside_HW).any()) for row in rows], dtype=bool)
         candidates = rows[has_mask]
         if len(candidates) < curve.num_images:
-            problem = (
+            raise ValueError(
                 f"num_images = {curve.num_images}, but only {len(candidates)} of the {len(rows)} images in "
                 f"{', '.join(curve.splits)} have a mask inside the inscribed circle: ask for fewer or add splits"
             )
-            raise BadData(curve.data.name, {"selection": problem})
         if curve.image_selection == "evenly":
             places = _even_places(len(candidates), curve.num_images)
         else:

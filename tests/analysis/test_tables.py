@@ -98,6 +98,7 @@ def test_extrema_table(evidence):
 def test_published_table_has_the_thesis_and_ours(evidence):
     table = rotation.published_table(evidence[2], evidence[3], "mni152", "trained", "otsu")
     assert table.frame["dataset"].to_list() == ["mni152", "mni152", "BraTS", "Lung Mask Image", "Kvasir-SEG"]
+    assert table.frame["source"].to_list()[:2] == ["this study, full field", "this study, inscribed circle"]
     assert "Not comparable" in table.note
     assert "| 0.627 | 0.658 | 90°, 180°, 270° | 45°, 135°, 225°, 315° | 0.47 | 75 |" in to_markdown(table)
     same = rotation.published_table(evidence[2], evidence[3], "brats", "trained", "otsu")
