@@ -114,7 +114,7 @@ def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurr
     searcher = GraphSearcher(
         plan.runnable(),
         done=[p.trial.key for p in plan.planned if p.state is State.DONE],
-        encode=lambda trial: Payload(trial, settings).encode(),
+        encode=lambda trial: _configuration(Payload(trial, settings)),
         finished=finished,
         max_concurrent=max_concurrent or len(plan.planned),
     )
@@ -159,7 +159,7 @@ def _tuner(searcher: GraphSearcher, settings: Settings, store: Store, events: tu
     resources = settings.resources
     bundle = {"CPU": resources.cpus, "GPU": resources.gpus} if resources.gpus else {"CPU": resources.cpus}
     return Tuner(
-        tune.with_resources(run_in_tune, PlacementGroupFactory([bundle] * resources.workers)),
+        tune.with_resources(run_in_tune, lambda config: PlacementGroupFactory([bundle] * config["num_workers"])),
         tune_config=TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -176,6 +176,10 @@ def _tuner(searcher: GraphSearcher, settings: Settings, store: Store, events: tu
             verbose=0,
         ),
     )
+
+
+def _configuration(payload: Payload) -> dict[str, Any]:
+    return {"key": payload.trial.key, "num_workers": payload.num_workers, "payload": payload.encode()}
 
 
 def _trial_name(trial: Any) -> str:

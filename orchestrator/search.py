@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.plan import Trial
 
-Encode = Callable[[Trial], str]
+Encode = Callable[[Trial], dict[str, Any]]
 Finished = Callable[[Trial, bool], bool]
 
 
@@ -23,9 +23,10 @@ class GraphSearcher(Searcher):
     def __init__(
         self, trials: Sequence[Trial], done: Collection[str], encode: Encode, finished: Finished, max_concurrent: int
     ) -> None:
-        """``finished(trial, error)`` is called once a trial has ended, and tells whether its result is there.
+        """``trials`` are to be run, upstream first; ``done`` are keys whose results exist already.
 
-        ``trials`` are to be run, upstream first; ``done`` are keys whose results exist already.
+        ``encode`` makes a trial's Tune configuration. ``finished(trial, error)`` is called once a trial has ended, and
+        tells whether its result is there.
         """
         super().__init__(metric=None, mode=None)
         self._waiting = list(trials)
@@ -43,7 +44,7 @@ class GraphSearcher(Searcher):
         for position, trial in enumerate(self._waiting):
             if self._done.issuperset(trial.upstream):
                 self._running[trial_id] = self._waiting.pop(position)
-                return {"key": trial.key, "payload": self._encode(trial)}
+                return self._encode(trial)
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

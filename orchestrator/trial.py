@@ -55,6 +55,11 @@ class Payload:
     trial: Trial
     settings: Settings
 
+    @property
+    def num_workers(self) -> int:
+        """More than one only where there are items to share."""
+        return self.settings.resources.workers if self.trial.trainable.maps_items else 1
+
     def encode(self) -> str:
         """As text, for a Tune configuration. By value where the class lives in the study's own file."""
         return base64.b64encode(cloudpickle.dumps(self)).decode()
@@ -77,8 +82,7 @@ def run_in_tune(config: Mapping[str, Any]) -> None:
         # Not "done": that name tells Tune to stop the trial.
         tune.report({"items_done": progress.done, "items_total": progress.total, "unit": progress.unit})
 
-    spread = in_tasks(payload.settings.resources) if payload.settings.resources.workers > 1 else in_process
-    run_trial(payload, on_progress, spread)
+    run_trial(payload, on_progress, in_tasks(payload.settings.resources) if payload.num_workers > 1 else in_process)
 
 
 def run_trial(

@@ -13,7 +13,7 @@ def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=
     by_name = {t.name: t.key for t in planned}
     todo = [t for t in planned if t.name not in done]
     return GraphSearcher(
-        todo, [by_name[n] for n in done], lambda t: t.name, lambda t, error: succeeds(t), max_concurrent
+        todo, [by_name[n] for n in done], lambda t: {"payload": t.name}, lambda t, error: succeeds(t), max_concurrent
     )
 
 

@@ -97,6 +97,8 @@ class Flaky(Trainable):
 class Squares(Trainable):
     """Maps squaring over items; every computed item leaves a line."""
 
+    maps_items = True
+
     num_items: int = 10
     batch_size: int = 2
     item_s: float = recorded(0.0)

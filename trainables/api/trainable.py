@@ -26,6 +26,8 @@ class Trainable(ABC):
     """
 
     version: ClassVar[int] = 1
+    maps_items: ClassVar[bool] = False
+    """Whether ``run`` does its work in ``context.map``, so that several workers can share it."""
 
     @abstractmethod
     def run(self, context: Context) -> Mapping[str, float]:
