@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def load_study(store: Store, manifest: Mapping[str, Any]) -> StudyResults:
 
     Raises DamagedResult when published files are not what was published.
     """
-    cache_dir = Path(tempfile.gettempdir()) / "quarterturn-analysis"
+    cache_dir = Path(tempfile.gettempdir()) / f"quarterturn-analysis-{getpass.getuser()}"
     finished: dict[str, FinishedTrial] = {}
     missing: dict[str, str] = {}
     reasons: dict[str, str] = {}  # by key, for the trials that wait for a missing one

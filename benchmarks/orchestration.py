@@ -42,12 +42,13 @@ def whole_path(num_trials: int, folder: str) -> None:
     """A study as a user submits it."""
     from rich.console import Console
 
-    from orchestrator.cli import StudyOptions, submit
+    from orchestrator.options import StudyOptions
     from orchestrator.study import Study
+    from orchestrator.submission import submit
 
     study = Study("nothing", "What does a trial cost?", {f"trial {n}": Nothing(n) for n in range(num_trials)})
     options = StudyOptions(storage=folder, cache_dir=Path(folder) / "cache")
-    code = submit(options, study, Console(file=sys.stderr, quiet=True))
+    code = submit(options, lambda: study, Console(file=sys.stderr, quiet=True))
     assert code == 0, f"the study ended with {code}"
 
 

@@ -1,7 +1,8 @@
 """Who runs a trial now. Two drivers may share a study: a claim sees to it that a trial runs once.
 
 A claim is a document that its holder renews. It lapses when it has not been renewed for ``LAPSE_S`` on the watcher's
-own clock (clocks of two machines are never compared), or at once when its holder is a dead process of this machine.
+own clock (clocks of two machines are never compared). On its holder's own machine a claim lapses when the process is
+dead, at once, and never before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from orchestrator.store import Store
 RENEW_S = 10.0
 LAPSE_S = 60.0
 _POLL_S = 0.5
+_LONGEST_GAP_S = 5.0  # between two looks: after a longer one this process was asleep, and the holder perhaps too
 
 
 class ClaimLost(Exception):
@@ -37,7 +39,8 @@ class Claim:
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
 
-    def __enter__(self) -> Claim:
+    def acquire(self, may_wait: Callable[[], bool] = lambda: True) -> bool:
+        """Wait for the claim as long as ``may_wait`` allows; returns whether it is held now."""
         watch = _Watch()
         while not self._store.create_document(self._path, self._document(0)):
             current = self._store.read_document(self._path)
@@ -46,17 +49,27 @@ class Claim:
                 continue
             if watch.is_first_look:
                 self._on_wait(_holder_name(current))
+            if not may_wait():
+                return False
             time.sleep(_POLL_S)
         self._renewer.start()
+        return True
+
+    def release(self) -> None:
+        """Give the claim up, unless another process has taken it over."""
+        self._stop.set()
+        self._renewer.join()
+        if self._is_mine():
+            self._store.remove(self._path)
+
+    def __enter__(self) -> Claim:
+        self.acquire()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._renewer.join()
-        if self._is_mine():
-            self._store.remove(self._path)
+        self.release()
 
     def check(self) -> None:
         """Raise ClaimLost if another process took over; to be called before publishing."""
@@ -71,9 +84,12 @@ class Claim:
         beat = 0
         while not self._stop.wait(RENEW_S):
             beat += 1
-            if not self._is_mine():
-                return
-            self._store.write_document(self._path, self._document(beat))
+            try:
+                if not self._is_mine():
+                    return
+                self._store.write_document(self._path, self._document(beat))
+            except Exception:  # a storage that stalls now may answer at the next beat
+                continue
 
     def _document(self, beat: int) -> dict[str, Any]:
         return {"token": self._token, "beat": beat, **_this_process()}
@@ -93,7 +109,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self._seen: Any = None
-        self._since = time.monotonic()
+        self._since = self._looked_at = time.monotonic()
         self._looks = 0
 
     @property
@@ -102,11 +118,13 @@ class _Watch:
 
     def has_lapsed(self, current: Any) -> bool:
         self._looks += 1
-        if isinstance(current, dict) and _is_dead_here(current):
-            return True
-        if current != self._seen:
-            self._seen, self._since = current, time.monotonic()
-        return current is not None and time.monotonic() - self._since > LAPSE_S
+        now, paused = time.monotonic(), time.monotonic() - self._looked_at > _LONGEST_GAP_S
+        self._looked_at = now
+        if isinstance(current, dict) and _is_of_this_machine(current):
+            return _is_dead_here(current)
+        if current != self._seen or paused:
+            self._seen, self._since = current, now
+        return now - self._since > LAPSE_S
 
 
 def is_held(store: Store, path: str) -> str | None:
@@ -126,10 +144,12 @@ def _this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "namespace": _namespace(), "pid": pid, "pid_start": _start_of(pid)}
 
 
+def _is_of_this_machine(holder: dict[str, Any]) -> bool:
+    return holder.get("host") == socket.gethostname() and holder.get("namespace") == _namespace()
+
+
 def _is_dead_here(holder: dict[str, Any]) -> bool:
-    if holder.get("host") != socket.gethostname() or holder.get("namespace") != _namespace():
-        return False
-    return bool(_start_of(int(holder["pid"])) != holder["pid_start"])
+    return _is_of_this_machine(holder) and bool(_start_of(int(holder["pid"])) != holder["pid_start"])
 
 
 def _namespace() -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,16 +69,17 @@ class TrialContext:
         work_dir: Path,
         checkpoint_interval_s: float,
         on_progress: Callable[[Progress], None],
+        say: Callable[[str], None],
         spread: Spread = in_process,
     ) -> None:
         self._store, self._key, self._claim = store, key, claim
         self._cache_dir, self._num_cpus, self._work_dir = cache_dir, num_cpus, work_dir
         self._output_dir = work_dir / "output"
         self._output_dir.mkdir()
-        self._interval_s, self._on_progress, self._spread = checkpoint_interval_s, on_progress, spread
+        self._interval_s, self._on_progress, self._say, self._spread = checkpoint_interval_s, on_progress, say, spread
         self._digests = FileDigests(cache_dir / "digests.json")
         self._rows: list[list[Any]] = []
-        self._sequence = 0
+        self._names = (f"{attempt:03d}-{uuid.uuid4().hex[:6]}-{n:05d}" for n in itertools.count(1))
         self._started = self._saved_at = time.monotonic()
         self._progress = Progress(0, 0, "")
         self._progress_at = -math.inf
@@ -125,7 +128,7 @@ class TrialContext:
             return False
         with tempfile.TemporaryDirectory(dir=self._work_dir) as folder:
             write(Path(folder))
-            name = f"checkpoints/{self._next_name()}"
+            name = f"checkpoints/{next(self._names)}"
             files = self._store.upload(Path(folder), f"trials/{self._key}/{name}")
         self._save(replace(self._current, checkpoint=name, checkpoint_files=files))
         return True
@@ -170,10 +173,14 @@ class TrialContext:
     # -- what the trial process does with it ----------------------------------------------------------
 
     def publish(self, metrics: Mapping[str, float], *, work_flop: float, provenance: Mapping[str, str]) -> Result:
-        """Publish the output folder, the journal and the summary metrics as the result of the trial."""
+        """Publish the output folder, the journal and the summary metrics as the result of the trial.
+
+        Raises ClaimLost, having touched nothing, when another process has taken over.
+        """
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), None)
+        self._claim.check()
         folder = f"trials/{self._key}/files"
         self._store.remove(folder)
         files = self._store.upload(self._output_dir, folder)
@@ -205,7 +212,7 @@ class TrialContext:
                 for segment in generation.segments:
                     self._store.segment(self._key, segment)
             except DamagedResult as error:
-                print(f"warning: {error}; going on from the state before it", flush=True)
+                self._say(f"{error}; going on from the state before it")
                 continue
             return generations[position:], replace(generation, attempt=attempt), checkpoint_dir, items
         return [], Generation(attempt=attempt, started_at=time.time()), None, {}
@@ -233,7 +240,7 @@ class TrialContext:
 
     def _save_items(self, unsaved: Mapping[int, Arrays]) -> None:
         with tempfile.TemporaryDirectory(dir=self._work_dir) as folder:
-            name = f"{self._next_name()}.npz"
+            name = f"{next(self._names)}.npz"
             arrays = {f"{i}/{entry}": array for i, result in unsaved.items() for entry, array in result.items()}
             np.savez(Path(folder) / name, **arrays)  # type: ignore[arg-type]
             files = self._store.upload(Path(folder), f"trials/{self._key}/items")
@@ -262,15 +269,10 @@ class TrialContext:
     def _write_rows(self) -> list[str]:
         if not self._rows:
             return self._current.segments
-        name = f"{self._next_name()}.json"
-        self._store.write_segment(self._key, name, self._rows)
+        name = self._store.write_segment(self._key, next(self._names), self._rows)
         self._rows = []
         self._current = replace(self._current, segments=[*self._current.segments, name])
         return self._current.segments
-
-    def _next_name(self) -> str:
-        self._sequence += 1
-        return f"{self._current.attempt:03d}-{self._sequence:05d}"
 
     def _busy_s(self) -> float:
         return self._busy_before_s + time.monotonic() - self._started

@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 from orchestrator.claims import Claim
 from orchestrator.provenance import without_password
 from orchestrator.snapshot import artifact_root, snapshot
-from orchestrator.store import Store
+from orchestrator.store import DamagedResult, Store
 
 _TICK_S = 3.0
 _PATIENCE_S = 30.0  # without any success, once the input has ended
@@ -68,9 +68,7 @@ class Feeder:
 
 def published_tokens(store: Store, study: str, tracking_uri: str) -> dict[str, str]:
     """What MLflow is known to have: the token of every key published to this URI."""
-    document = store.read_document(_record(study)) or {}
-    tokens = document.get(without_password(tracking_uri), {})
-    return dict(tokens) if isinstance(tokens, dict) else {}
+    return _recorded(store, study, tracking_uri)[1]
 
 
 def follow(store: Store, study: str, tracking_uri: str, lines: IO[str]) -> bool:
@@ -83,30 +81,55 @@ def follow(store: Store, study: str, tracking_uri: str, lines: IO[str]) -> bool:
                 events.put(json.loads(line))
         events.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
-    with Claim(store, f"studies/{study}/publisher"):
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    patience = _Patience(reader)
+    claim = Claim(store, f"studies/{study}/publisher", _say_waiting)
+    if not claim.acquire(patience.lasts):
+        # The other driver's feeder publishes the keys of every submission, also this one's, before it ends.
+        print("MLflow will have the runs of this study when the other driver's feeder ends", file=sys.stderr)
+        return True
+    try:
         return _Publishing(store, study, tracking_uri).run(events)
+    finally:
+        claim.release()
 
 
 def sync(store: Store, study: str, tracking_uri: str) -> int:
-    """Publish everything the store has of a study, once; returns the number of trials published.
+    """Publish everything the store has of a study, once; returns the number of trials that MLflow has.
 
-    Raises what MLflow raises: the caller is a person.
+    Looks at every run, whatever is remembered of earlier times. Raises what MLflow raises: the caller is a person.
     """
-    with Claim(store, f"studies/{study}/publisher"):
-        publishing = _Publishing(store, study, tracking_uri)
+    with Claim(store, f"studies/{study}/publisher", _say_waiting):
+        publishing = _Publishing(store, study, tracking_uri, forget=True)
         keys = publishing.entries()
         publishing.publish(keys, has_ended=True)
         return sum(publishing.is_published(key) for key in keys)
 
 
+class _Patience:
+    """Waits for another publisher as long as the driver runs, and a while longer."""
+
+    def __init__(self, reader: threading.Thread) -> None:
+        self._reader, self._ended_at = reader, float("inf")
+
+    def lasts(self) -> bool:
+        if not self._reader.is_alive():
+            self._ended_at = min(self._ended_at, time.monotonic())
+        return time.monotonic() - self._ended_at < _PATIENCE_S
+
+
+def _say_waiting(holder: str) -> None:
+    print(f"MLflow is fed by {holder} just now; waiting", file=sys.stderr)
+
+
 class _Publishing:
     """One connection's worth of publishing; made anew after an error, so that it looks again what is there."""
 
-    def __init__(self, store: Store, study: str, tracking_uri: str) -> None:
+    def __init__(self, store: Store, study: str, tracking_uri: str, *, forget: bool = False) -> None:
         self._store, self._study, self._tracking_uri = store, study, tracking_uri
         self._tracker: Any = None
-        self._tokens = published_tokens(store, study, tracking_uri)
+        self._parent_id, self._tokens = ("", {}) if forget else _recorded(store, study, tracking_uri)
 
     def entries(self) -> dict[str, Mapping[str, Any]]:
         """Manifest entries of all trials of the study, by key; those of the latest submission win."""
@@ -143,16 +166,22 @@ class _Publishing:
 
     def publish(self, keys: Iterable[str], *, has_ended: bool) -> None:
         """Publish the trials of these keys and the state of the study, whose submission may have ended."""
+        tracker = self._connect()
         entries = self.entries()
         shots = [snapshot(self._store, key) for key in keys if key in entries]
         news = [shot for shot in shots if shot is not None and self._tokens.get(shot.key) != shot.token]
         if not news and not has_ended:
             return
-        tracker = self._connect()
         for shot in news:
-            tracker.publish(self._store, entries[shot.key], shot)
+            try:
+                tracker.publish(self._store, entries[shot.key], shot)
+            except DamagedResult as error:
+                print(f"warning: {error}", file=sys.stderr)
+                self._store.set_aside(shot.key)
+                continue
             self._tokens[shot.key] = shot.token
-        tracker.describe_study(self._manifests()[-1], self._counts(entries), has_ended=has_ended)
+        latest = self._manifests()[-1]
+        tracker.describe_study(latest, self._counts(latest), has_ended=has_ended)
         self._remember()
 
     def _connect(self) -> Any:
@@ -161,6 +190,9 @@ class _Publishing:
         if self._tracker is None:
             root = artifact_root(self._store, self._tracking_uri)
             self._tracker = Tracker(self._tracking_uri, self._study, root)
+            if self._tracker.parent_id != self._parent_id:
+                # Another database than the one that is remembered, perhaps under the same address.
+                self._parent_id, self._tokens = self._tracker.parent_id, {}
         return self._tracker
 
     def _try(self, keys: Iterable[str], *, has_ended: bool) -> bool:
@@ -177,13 +209,14 @@ class _Publishing:
         manifests = [m for m in self._store.manifests() if m["study"] == self._study]
         return sorted(manifests, key=lambda m: float(m["submitted_at"]))
 
-    def _counts(self, entries: Mapping[str, Any]) -> dict[str, int]:
-        states = [self._tokens.get(key, "waiting").partition(":")[0] for key in entries]
+    def _counts(self, manifest: Mapping[str, Any]) -> dict[str, int]:
+        keys = {trial["key"] for trial in manifest["trials"]}
+        states = [self._tokens.get(key, "waiting").partition(":")[0] for key in keys]
         return {state: states.count(state) for state in ("done", "running", "failed", "waiting")}
 
     def _remember(self) -> None:
         document = self._store.read_document(_record(self._study)) or {}
-        document[without_password(self._tracking_uri)] = self._tokens
+        document[without_password(self._tracking_uri)] = {"parent": self._parent_id, "tokens": self._tokens}
         self._store.write_document(_record(self._study), document)
 
 
@@ -205,9 +238,19 @@ def _drain(events: queue.Queue[list[str] | None], watched: set[str], dirty: set[
             dirty.add(key)
 
 
+def _recorded(store: Store, study: str, tracking_uri: str) -> tuple[str, dict[str, str]]:
+    """The parent run and the published tokens that are remembered for a tracking URI."""
+    document = store.read_document(_record(study)) or {}
+    try:
+        entry = document[without_password(tracking_uri)]
+        return str(entry["parent"]), dict(entry["tokens"])
+    except (KeyError, TypeError, ValueError):
+        return "", {}
+
+
 def _record(study: str) -> str:
     return f"studies/{study}/published.json"
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+    return without_password((str(error).splitlines() or [""])[0])[:200]

@@ -7,17 +7,22 @@ import io
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # Tune reads these when it is imported. No logger files of its own: the journal is the record. No strict check of a
 # searched metric: nothing is searched by metric here. Many pending trials, or slots stay empty (one is the default).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# A trial that asked for no GPU sees none, or all trials of a machine would meet on one.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+# Trials keep the driver's working folder: a relative path means the same in both.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
@@ -29,6 +34,7 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
 from orchestrator.context import Progress
+from orchestrator.options import StudyOptions
 from orchestrator.plan import Plan, State, Trial, failure_text
 from orchestrator.search import GraphSearcher
 from orchestrator.store import Failure, Store
@@ -37,7 +43,8 @@ from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
 from orchestrator.view import View
 
 Tell = Callable[[str, str], None]
-MAX_CRASHES = 3  # attempts after the first; losing a preempted node is not counted by Tune
+MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted
+_SLOW_STORAGE_S = 30.0
 
 
 @dataclass
@@ -85,6 +92,34 @@ class Cluster:
         ray.shutdown()
 
 
+def resources_for(plan: Plan, options: StudyOptions) -> Resources:
+    """What one worker of a trial gets on the connected cluster: a GPU where there are any, unless told otherwise.
+
+    Raises ValueError when a cluster that does not grow can never hold a trial.
+    """
+    total = ray.cluster_resources()
+    gpus = options.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if total.get("GPU", 0.0) >= 1 else 0.0
+    resources = Resources(options.cpus_per_trial, gpus, options.workers_per_trial)
+    shares = any(trial.trainable.maps_items for trial in plan.runnable())
+    workers = resources.workers if shares else 1
+    needs = {"CPU": resources.cpus * workers, "GPU": gpus * workers}
+    lacking = {name: amount for name, amount in needs.items() if amount > total.get(name, 0.0)}
+    if lacking and not _can_grow():
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in lacking.items())
+        there = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in lacking)
+        raise ValueError(
+            f"a trial asks for {asked}, and the cluster has {there}: lower --workers-per-trial or --gpus-per-trial"
+        )
+    return resources
+
+
+def _can_grow() -> bool:
+    """Whether an autoscaler may add nodes: clusters of `ray up` tell it by this file on the head."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+
+
 def slots(resources: Resources) -> int:
     """How many trials of this size the cluster runs at once, at least 1."""
     total = ray.cluster_resources()
@@ -101,12 +136,14 @@ def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurr
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
+    events = _Events(view, tell)
+
     def finished(trial: Trial, error: bool) -> bool:
         tell(trial.key, "ended")
-        if store.result(trial.key) is not None:
+        if _has_result(store, trial.key, ended_well=not error):
             view.done(trial.key)
             return True
-        failure = _failure_of(store, trial, recorded=error)
+        failure = _failure_of(store, trial, events.errors.get(trial.key), is_final=error)
         outcome.failures[trial.key] = failure
         view.failed(trial.key, failure_text(failure))
         return False
@@ -121,7 +158,7 @@ def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurr
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
     with _sigterm_as_sigint() as interrupted, contextlib.redirect_stdout(io.StringIO()):
-        _tuner(searcher, settings, store, _Events(view, tell), name).fit()
+        _tuner(searcher, settings, store, events, name).fit()
     outcome.was_interrupted = interrupted.is_set() or any(
         trial.key not in outcome.failures and trial.key not in searcher.blocked and store.result(trial.key) is None
         for trial in plan.runnable()
@@ -138,9 +175,10 @@ class _Events(tune.Callback):
     def __init__(self, view: View, tell: Tell) -> None:
         self._view: View | None = view
         self._tell: Tell | None = tell
+        self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_view": None, "_tell": None}
+        return {"_view": None, "_tell": None, "errors": {}}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._view and self._tell:
@@ -150,9 +188,36 @@ class _Events(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if self._view and "message" in result:
+            self._view.note(trial.config["key"], result["message"])
         if self._view and "unit" in result:
             progress = Progress(result["items_done"], result["items_total"], result["unit"])
             self._view.progressed(trial.config["key"], progress)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._remember(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._remember(trial)
+
+    def _remember(self, trial: Any) -> None:
+        lines = str(trial.get_error() or "").strip().splitlines()
+        if lines:
+            self.errors[trial.config["key"]] = lines[-1][:500]
+
+
+def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:
+    """Whether the result is there, with patience for a network file system that shows it late."""
+    deadline = time.monotonic() + _SLOW_STORAGE_S
+    while store.result(key) is None:
+        # A process that ended in order leaves a result or word of a failure, and no claim. One that never began, or
+        # was ended by Ctrl-C, does not.
+        in_order = store.exists(f"trials/{key}/trial.json") and not store.exists(f"trials/{key}/claim.json")
+        explained = store.failure(key) or last_crash(store, key)
+        if not ended_well or not in_order or explained or time.monotonic() > deadline:
+            return False
+        time.sleep(1.0)
+    return True
 
 
 def _tuner(searcher: GraphSearcher, settings: Settings, store: Store, events: tune.Callback, name: str) -> Tuner:
@@ -186,18 +251,21 @@ def _trial_name(trial: Any) -> str:
     return str(trial.config["key"])
 
 
-def _failure_of(store: Store, trial: Trial, *, recorded: bool) -> Failure:
-    """Why a trial has no result. A crash that Tune gave up on (``recorded``) becomes a failure for good."""
+def _failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
+    """Why a trial has no result. A crash that Tune gave up on (``is_final``) becomes a failure for good."""
     failure = store.failure(trial.key)
     if failure is not None:
         return failure
     crash = last_crash(store, trial.key)
     if crash is None:
         attempt = (store.read_document(f"trials/{trial.key}/trial.json") or {}).get("attempt", 0)
-        message = "its process died (killed, or out of memory) in every attempt; look at the memory of the machine"
-        crash = Failure("crash", message, "", attempt, time.time())
-    if recorded:
-        store.record_failure(trial.key, crash)
+        message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
+        crash = Failure("crash", f"{message} ({error})" if error else message, "", attempt, time.time())
+    if is_final:
+        try:
+            store.record_failure(trial.key, crash)
+        except OSError as full:
+            print(f"warning: the failure of {trial.name} could not be recorded: {full}", file=sys.stderr)
     return crash
 
 

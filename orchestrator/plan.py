@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from orchestrator.claims import is_held
 from orchestrator.provenance import data_fingerprints
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
-from trainables.api.identity import FileDigests, describe, key_of
+from trainables.api.identity import Keys, describe, parts_of
 from trainables.api.trainable import Trainable
 
 # Nothing of the kind has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
@@ -94,71 +95,73 @@ class Plan:
         return {"study": self.study.name, **self.counts(), **estimate, "trials": trials}
 
 
-def trials_of(study: Study, digests: FileDigests) -> list[Trial]:
+def trials_of(study: Study, keys: Keys) -> list[Trial]:
     """The trials of a study, each once, upstream before downstream.
 
     Raises TypeError naming a field that has no canonical form, and FileNotFoundError naming a missing input file.
     """
     trials: dict[str, Trial] = {}
+    # A trial that the study names itself keeps that name, also where another trial holds it in a field. Of two names
+    # for one configuration the first stands here; the manifest has both.
+    given: dict[str, str] = {}
+    for name, trainable in study.trials.items():
+        given.setdefault(keys.key(trainable), name)
+    taken = set(study.trials)
 
     def visit(trainable: Trainable, name: str) -> str:
-        key = key_of(trainable, digests)
+        key = keys.key(trainable)
         if key not in trials:
             upstream = {visit(part, f"{name} / {type(part).__name__}") for part in nested_trainables(trainable)}
-            trials[key] = Trial(key, name, trainable, tuple(sorted(upstream)))
+            trials[key] = Trial(key, given.get(key) or _free_name(name, taken), trainable, tuple(sorted(upstream)))
         return key
 
-    # A trial that the study names itself keeps that name, also where another trial holds it in a field.
-    given = {key_of(trainable, digests): name for name, trainable in study.trials.items()}
     for name, trainable in study.trials.items():
         visit(trainable, name)
-    return [dataclasses.replace(trial, name=given.get(trial.key, trial.name)) for trial in trials.values()]
+    return list(trials.values())
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    numbered = (f"{name} {number}" for number in itertools.count(2))
+    free = next(n for n in itertools.chain([name], numbered) if n not in taken)
+    taken.add(free)
+    return free
 
 
 def nested_trainables(value: Any) -> Iterator[Trainable]:
     """The trainables held directly in the fields of a configuration, also inside sources, tuples and dicts."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts: list[Any] = [getattr(value, f.name) for f in dataclasses.fields(value)]
-    elif isinstance(value, Mapping):
-        parts = list(value.values())
-    elif isinstance(value, list | tuple):
-        parts = list(value)
-    else:
-        return
-    for part in parts:
+    for part in parts_of(value):
         if isinstance(part, Trainable):
             yield part
         else:
             yield from nested_trainables(part)
 
 
-def make_plan(study: Study, store: Store, digests: FileDigests, *, retry_failed: bool = False) -> Plan:
+def make_plan(study: Study, store: Store, keys: Keys, *, retry_failed: bool = False) -> Plan:
     """Look up every trial of the study in the store. Runs and changes nothing but damaged results."""
-    states: dict[str, State] = {}
-    planned = []
-    for trial in trials_of(study, digests):
-        entry = _look_up(trial, store, states, retry_failed)
-        states[trial.key] = entry.state
-        planned.append(entry)
+    looked_up: dict[str, PlannedTrial] = {}
+    for trial in trials_of(study, keys):
+        looked_up[trial.key] = _look_up(trial, store, looked_up, retry_failed)
+    planned = list(looked_up.values())
     rates = _seconds_per_flop(planned)
     estimated = tuple(_with_estimate(p, rates) for p in planned)
     kinds = {type(p.trial.trainable).__name__ for p in estimated if p.state in (State.NEW, State.RESUMABLE)}
     return Plan(study, estimated, is_measured=kinds <= set(rates))
 
 
-def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], digests: FileDigests) -> dict[str, Any]:
+def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: Keys) -> dict[str, Any]:
     """What a submission needs and how it was called, for those who read the store later."""
     trials = [
         {
             "key": p.trial.key,
-            "name": p.trial.name,
+            "name": name,
             "class": type(p.trial.trainable).__name__,
             "upstream": list(p.trial.upstream),
-            "named": p.trial.name in plan.study.trials,
-            "data": data_fingerprints(p.trial.trainable, digests),
+            "named": name in plan.study.trials,
+            "data": data_fingerprints(p.trial.trainable, keys),
             "configuration": describe(p.trial.trainable),
         }
         for p in plan.planned
+        for name in _names(p.trial, plan.study, keys)
     ]
     return {
         "study": plan.study.name,
@@ -171,16 +174,22 @@ def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], digests
     }
 
 
-def _look_up(trial: Trial, store: Store, states: Mapping[str, State], retry_failed: bool) -> PlannedTrial:
+def _names(trial: Trial, study: Study, keys: Keys) -> list[str]:
+    given = [name for name, trainable in study.trials.items() if keys.key(trainable) == trial.key]
+    return given or [trial.name]
+
+
+def _look_up(trial: Trial, store: Store, before: Mapping[str, PlannedTrial], retry_failed: bool) -> PlannedTrial:
     result = store.result(trial.key)
     if result is not None:
         return PlannedTrial(trial, State.DONE, result=result, fraction=1.0)
     failure = None if retry_failed else store.failure(trial.key)
     if failure is not None:
         return PlannedTrial(trial, State.FAILED, reason=failure_text(failure))
-    stuck = [key for key in trial.upstream if states[key] in (State.FAILED, State.BLOCKED)]
+    stuck = [before[key] for key in trial.upstream if before[key].state in (State.FAILED, State.BLOCKED)]
     if stuck:
-        return PlannedTrial(trial, State.BLOCKED, reason=f"waits for failed trial {', '.join(stuck)}")
+        reason = "; ".join(f"waits for {p.trial.name!r}, which is {p.state.value}" for p in stuck)
+        return PlannedTrial(trial, State.BLOCKED, reason)
     holder = is_held(store, f"trials/{trial.key}")
     reason = f"run by {holder}" if holder else ""
     generations = store.generations(trial.key)

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainables.api.identity import FileDigests
+from trainables.api.identity import Keys, parts_of
 from trainables.api.trainable import ReadsFiles
 
 _PACKAGES = ("torch", "torchvision", "ray", "mlflow", "optuna", "numpy", "polars", "scikit-image", "nibabel")
@@ -45,27 +45,25 @@ def code_version() -> str:
     return f"{sha}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else sha
 
 
-def data_fingerprints(configuration: Any, digests: FileDigests) -> dict[str, str]:
-    """Content digest of every part of a configuration that reads files, by class name."""
-    return {
-        type(part).__name__: digests.digest_all(part.source_files()) for part in _parts_reading_files(configuration)
-    }
+def data_fingerprints(configuration: Any, keys: Keys) -> dict[str, str]:
+    """Content digest of every part of a configuration that reads files, by class name; several joined by ``+``."""
+    found: dict[str, set[str]] = {}
+    for part in _parts_reading_files(configuration):
+        found.setdefault(type(part).__name__, set()).add(keys.content(part))
+    return {name: "+".join(sorted(contents)) for name, contents in found.items()}
 
 
-def without_password(uri: str) -> str:
-    """A URI fit for records: ``user:password@`` is cut out."""
-    return re.sub(r"(?<=://)[^/@]*@", "", uri)
+def without_password(text: str) -> str:
+    """A text fit for records: ``user:password@`` is cut out of every URI, and the value of ``password=``."""
+    text = re.sub(r"(?<=://)[^\s]*@", "", text)
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1...", text)
 
 
 def _parts_reading_files(value: Any) -> Iterator[ReadsFiles]:
     if isinstance(value, ReadsFiles):
         yield value
-    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        for name in value.__dataclass_fields__:
-            yield from _parts_reading_files(getattr(value, name))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _parts_reading_files(part)
+    for part in parts_of(value):
+        yield from _parts_reading_files(part)
 
 
 def _version(package: str) -> str:

@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -65,7 +66,7 @@ class Result:
 class Failure:
     """A trial that failed for good: its class of failure and what to tell the user."""
 
-    kind: str  # "non-finite", "bad configuration", "out of memory", "crash", "time limit"
+    kind: str  # "non-finite", "bad configuration", "out of memory" or "crash"
     message: str
     traceback: str
     attempt: int
@@ -96,13 +97,14 @@ class Store:
         Raises ValueError naming the URI when its protocol needs a package that is not installed.
         """
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(uri)
+            # A listing remembered from before another process wrote would make a whole result look damaged.
+            self._fs, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ValueError(f"cannot open the storage {uri!r}: {error}") from error
         self.is_local = isinstance(self._fs, LocalFileSystem)
         if self.is_local:
             self._root = str(Path(self._root).resolve())
-        self.uri = self._root if self.is_local else self._fs.unstrip_protocol(self._root)
+        self.uri = self._root if self.is_local else uri.rstrip("/")
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.uri,)
@@ -158,9 +160,12 @@ class Store:
         except FileNotFoundError:
             return
 
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        return bool(self._fs.exists(self._at(path)))
+
     def names(self, path: str) -> list[str]:
         """Sorted names of what lies in a folder; empty when it is absent."""
-        self._fs.invalidate_cache()
         try:
             entries = self._fs.ls(self._at(path), detail=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -169,7 +174,7 @@ class Store:
 
     def size_bytes(self, path: str) -> int:
         """Bytes below a path; 0 when it is absent."""
-        return int(self._fs.du(self._at(path))) if self._fs.exists(self._at(path)) else 0
+        return int(self._fs.du(self._at(path))) if self.exists(path) else 0
 
     # -- folders of files -----------------------------------------------------------------------------
 
@@ -216,10 +221,13 @@ class Store:
         except (AttributeError, KeyError, TypeError):
             self.set_aside(key)
             return None
-        if not self.is_whole(f"trials/{key}/files", files):
+        if not self.is_whole(f"trials/{key}/files", files) or not self._has_segments(result):
             self.set_aside(key)
             return None
         return result
+
+    def _has_segments(self, result: Result) -> bool:
+        return all(self._size(f"trials/{result.key}/journal/{name}") is not None for name in result.segments)
 
     def publish(self, result: Result) -> None:
         """Make a result valid. Its files were uploaded before; what was only needed to resume goes."""
@@ -250,7 +258,8 @@ class Store:
         """Take a damaged result out of use, keeping it for a look."""
         aside = self.take_away(f"trials/{key}/result.json")
         if aside is not None:
-            print(f"warning: the result of trial {key} is damaged; set aside as {self.uri}/{aside}", flush=True)
+            message = f"warning: the result of trial {key} is damaged; set aside as {self.uri}/{aside}"
+            print(message, file=sys.stderr, flush=True)
 
     def failure(self, key: str) -> Failure | None:
         """Why a trial failed for good, or None."""
@@ -277,16 +286,23 @@ class Store:
         """Replace the resumable states of a trial atomically."""
         self.write_document(f"trials/{key}/progress.json", [asdict(g) for g in generations])
 
-    def write_segment(self, key: str, name: str, rows: list[list[Any]]) -> None:
-        """One journal segment: rows of [metric, step, value, time in ms]."""
-        self._replace(f"trials/{key}/journal/{name}", json.dumps(rows, allow_nan=False).encode())
+    def write_segment(self, key: str, name: str, rows: list[list[Any]]) -> str:
+        """One journal segment, rows of [metric, step, value, time in ms]; returns its full name, with a digest."""
+        content = json.dumps(rows, allow_nan=False).encode()
+        name = f"{name}-{_short_digest(content)}.json"
+        self._replace(f"trials/{key}/journal/{name}", content)
+        return name
 
     def segment(self, key: str, name: str) -> list[list[Any]]:
-        """The rows of one journal segment."""
-        rows = self.read_document(f"trials/{key}/journal/{name}")
-        if rows is None:
-            raise DamagedResult(f"{self.uri}/trials/{key}/journal/{name} is missing or garbled")
-        return list(rows)
+        """The rows of one journal segment. Raises DamagedResult when it is missing or differs from its digest."""
+        path = f"trials/{key}/journal/{name}"
+        try:
+            content = self._fs.cat_file(self._at(path))
+        except FileNotFoundError as error:
+            raise DamagedResult(f"{self.uri}/{path} is missing") from error
+        if not name.endswith(f"-{_short_digest(content)}.json"):
+            raise DamagedResult(f"{self.uri}/{path} does not match its digest")
+        return list(json.loads(content))
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """All manifests, study by study."""
@@ -339,10 +355,17 @@ class Store:
             raise OSError(f"{self.uri}/{path} did not arrive whole ({size_bytes} bytes): is the disk full?")
 
     def _get(self, path: str, target: Path) -> None:
+        # Aside and renamed: another trial of this node may be reading the same file.
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            self._fs.get_file(self._at(path), str(target))
+            self._fs.get_file(self._at(path), str(aside))
         except FileNotFoundError as error:
             raise DamagedResult(f"{self.uri}/{path} is missing") from error
+        os.replace(aside, target)
+
+
+def _short_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def sha256_of(path: Path) -> str:

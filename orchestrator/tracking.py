@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 # Before mlflow is imported. Its client would repeat a POST that timed out after the commit and make a second run;
@@ -32,6 +34,7 @@ STUDY_TAG = "quarterturn.study"
 KIND_TAG = "quarterturn.kind"
 STATE_TAG = "quarterturn.state"
 SEGMENT_TAG = "quarterturn.last_segment"
+DESCRIBED_TAG = "quarterturn.described"
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 _MAX_PARAM_CHARACTERS = 6000
@@ -63,17 +66,25 @@ class Tracker:
         self._client.log_batch(self.parent_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
         if not has_ended:
             self._client.update_run(self.parent_id, status="RUNNING")
-            return
-        is_complete = counts.get("done", 0) == sum(counts.values())
-        self._client.set_terminated(self.parent_id, "FINISHED" if is_complete else "FAILED")
+        elif counts["failed"]:
+            self._client.set_terminated(self.parent_id, "FAILED")
+        else:
+            is_complete = counts["done"] == sum(counts.values())
+            self._client.set_terminated(self.parent_id, "FINISHED" if is_complete else "KILLED")
 
     def publish(self, store: Store, entry: Mapping[str, Any], shot: Snapshot) -> None:
         """Make the run of one trial say what the store says. ``entry`` is the trial's part of the manifest."""
         run = self._runs.get(shot.key)
         if run is not None and run.data.tags.get(STATE_TAG) == shot.token:
             return
+        if run is not None and run.data.tags.get(SEGMENT_TAG, "") not in ("", *shot.segments):
+            # The trial was computed again from an earlier state than MLflow has seen: what it has is not this history.
+            self._client.delete_run(run.info.run_id)
+            run = None
         if run is None:
             run = self._create(entry, shot)
+        if DESCRIBED_TAG not in run.data.tags:
+            self._describe(run, entry["configuration"])
         self._log_rows(run, store, shot)
         if shot.state == "done":
             self._log_artifacts(run.info.run_id, store, shot.key)
@@ -81,7 +92,9 @@ class Tracker:
         at_ms = int((shot.ended_at or 0) * 1000)
         summary = [Metric(name, value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
         self._client.log_batch(run.info.run_id, metrics=summary, tags=[RunTag(n, v[:5000]) for n, v in tags.items()])
-        if shot.state != "running":
+        if shot.state == "running":
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        else:
             status = "FINISHED" if shot.state == "done" else "FAILED"
             self._client.set_terminated(run.info.run_id, status, end_time=at_ms)
         run.data.tags.update(tags)
@@ -143,11 +156,16 @@ class Tracker:
             self._experiment_id, start_time=int(shot.started_at * 1000), tags=tags, run_name=entry["name"]
         )
         self._runs[shot.key] = run
+        return run
+
+    def _describe(self, run: Run, configuration: Mapping[str, Any]) -> None:
+        """Params and the exact configuration; repeated as a whole if the server failed in the middle."""
         params = iter([Param(name, value[:_MAX_PARAM_CHARACTERS]) for name, value in flatten(configuration)])
         while batch := list(islice(params, _PARAMS_PER_BATCH)):
             self._client.log_batch(run.info.run_id, params=batch)
         self._client.log_dict(run.info.run_id, configuration, "configuration.json")
-        return run
+        self._client.set_tag(run.info.run_id, DESCRIBED_TAG, "yes")
+        run.data.tags[DESCRIBED_TAG] = "yes"
 
     def _log_rows(self, run: Run, store: Store, shot: Snapshot) -> None:
         last = run.data.tags.get(SEGMENT_TAG, "")
@@ -161,9 +179,13 @@ class Tracker:
             self._client.log_batch(run.info.run_id, metrics=batch)
 
     def _log_artifacts(self, run_id: str, store: Store, key: str) -> None:
-        names = [n for n in store.names(f"trials/{key}/files/artifacts") if not n.startswith(".")]
-        if names and store.is_local:
-            self._client.log_artifacts(run_id, f"{store.uri}/trials/{key}/files/artifacts")
+        result = store.result(key)
+        shown = {n: e for n, e in (result.files if result else {}).items() if n.startswith("artifacts/")}
+        if not shown:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            local = store.download(f"trials/{key}/files", shown, Path(folder))
+            self._client.log_artifacts(run_id, str(local / "artifacts"))
 
 
 def _state_tags(shot: Snapshot) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 import tempfile
@@ -16,13 +17,15 @@ from typing import Any
 import cloudpickle
 
 from orchestrator.claims import Claim, ClaimLost
-from orchestrator.context import Finished, Function, Progress, TrialContext, in_process
+from orchestrator.context import Finished, Function, Progress, Spread, TrialContext, in_process
 from orchestrator.plan import Trial
 from orchestrator.store import DamagedResult, Failure, Store
 from orchestrator.study import Resources
 from trainables.api.context import Arrays
 from trainables.api.errors import BadData, NonFiniteMetric
 from trainables.api.identity import FileDigests, describe, key_of
+
+DEFAULT_CHECKPOINT_INTERVAL_S = 15.0
 
 # The same input fails the same way again, so none of these is retried.
 _DETERMINISTIC = (
@@ -45,7 +48,7 @@ class Settings:
     cache_dir: Path
     resources: Resources
     provenance: Mapping[str, str]
-    checkpoint_interval_s: float = 15.0
+    checkpoint_interval_s: float = DEFAULT_CHECKPOINT_INTERVAL_S
 
 
 @dataclass(frozen=True)
@@ -82,35 +85,67 @@ def run_in_tune(config: Mapping[str, Any]) -> None:
         # Not "done": that name tells Tune to stop the trial.
         tune.report({"items_done": progress.done, "items_total": progress.total, "unit": progress.unit})
 
-    run_trial(payload, on_progress, in_tasks(payload.settings.resources) if payload.num_workers > 1 else in_process)
+    def say(message: str) -> None:
+        tune.report({"message": message})
+
+    spread = in_tasks(payload.settings.resources) if payload.num_workers > 1 else in_process
+    run_trial(payload, on_progress, say, spread)
 
 
 def run_trial(
-    payload: Payload, on_progress: Callable[[Progress], None] = lambda progress: None, spread: Any = in_process
+    payload: Payload,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = print,
+    spread: Spread = in_process,
 ) -> None:
     """Run one trial to its end unless it is done already.
 
     A failure that would come again is recorded in the store and not raised; anything else is noted and raised, so that
-    Tune starts the trial again, from its last checkpoint.
+    Tune starts the trial again, from its last checkpoint. ``say`` gets what a person should know meanwhile.
     """
-    trial, settings = payload.trial, payload.settings
-    store = Store(settings.storage_uri)
+    trial = payload.trial
+    store = Store(payload.settings.storage_uri)
 
     def on_wait(holder: str) -> None:
-        print(f"{trial.name}: waiting for {holder}, which runs the same trial", flush=True)
+        say(f"waits for {holder}, which runs the same trial")
 
-    with Claim(store, f"trials/{trial.key}", on_wait) as claim:
-        if store.result(trial.key) is not None:
+    while store.result(trial.key) is None:
+        with Claim(store, f"trials/{trial.key}", on_wait) as claim:
+            if store.result(trial.key) is not None:
+                return
+            try:
+                _attempt(payload, store, claim, on_progress, say, spread)
+            except ClaimLost as error:
+                # Whoever took over has the trial now: wait for it like anybody else.
+                say(str(error))
+                continue
             return
-        attempt = _begin_attempt(store, trial)
-        settings.cache_dir.mkdir(parents=True, exist_ok=True)
-        work_dir = Path(tempfile.mkdtemp(prefix=f"trial-{trial.key[:8]}-", dir=settings.cache_dir))
-        try:
-            _run(payload, store, claim, attempt, work_dir, on_progress, spread)
-        except Exception as error:
-            _note_failure(store, trial, attempt, error)
-        finally:
-            shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _attempt(
+    payload: Payload,
+    store: Store,
+    claim: Claim,
+    on_progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+    spread: Spread,
+) -> None:
+    trial, cache_dir = payload.trial, payload.settings.cache_dir
+    attempt = _begin_attempt(store, trial)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    prefix = f"trial-{trial.key}-"
+    for abandoned in cache_dir.glob(f"{prefix}*"):  # nobody else runs this trial: its process was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
+    work_dir = Path(tempfile.mkdtemp(prefix=prefix, dir=cache_dir))
+    try:
+        _run(payload, store, claim, attempt, work_dir, on_progress, say, spread)
+    except ClaimLost:
+        raise
+    except Exception as error:
+        claim.check()  # the failure of a process that was replaced says nothing about the trial
+        _note_failure(store, trial, attempt, error)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
 
 
 def _run(
@@ -120,7 +155,8 @@ def _run(
     attempt: int,
     work_dir: Path,
     on_progress: Callable[[Progress], None],
-    spread: Any,
+    say: Callable[[str], None],
+    spread: Spread,
 ) -> None:
     trial, settings = payload.trial, payload.settings
     if (key := key_of(trial.trainable, FileDigests(settings.cache_dir / "digests.json"))) != trial.key:
@@ -137,6 +173,7 @@ def _run(
         work_dir=work_dir,
         checkpoint_interval_s=settings.checkpoint_interval_s,
         on_progress=on_progress,
+        say=say,
         spread=spread,
     )
     metrics = trial.trainable.run(context)
@@ -145,7 +182,8 @@ def _run(
 
 def _begin_attempt(store: Store, trial: Trial) -> int:
     path = f"trials/{trial.key}/trial.json"
-    attempt = int((store.read_document(path) or {}).get("attempt", 0)) + 1
+    attempts = [int((store.read_document(path) or {}).get("attempt", 0))]
+    attempt = max(attempts + [generation.attempt for generation in store.generations(trial.key)]) + 1
     store.write_document(
         path,
         {
@@ -164,7 +202,7 @@ def _note_failure(store: Store, trial: Trial, attempt: int, error: Exception) ->
     """Record a failure for good, or note it and raise it again where another attempt may succeed."""
     kind = failure_kind(error)
     failure = Failure(kind, f"{type(error).__name__}: {error}", traceback.format_exc(), attempt, time.time())
-    if isinstance(error, DamagedResult | ClaimLost):
+    if isinstance(error, DamagedResult):
         # Not this trial's fault: the next submission computes what is missing and comes back here.
         note_crash(store, trial.key, failure)
     elif kind == "crash":
@@ -181,14 +219,15 @@ def failure_kind(error: BaseException) -> str:
     # torch.OutOfMemoryError by name: this package does not know torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory"
-    if isinstance(error, DamagedResult | ClaimLost):
+    if isinstance(error, DamagedResult):
         return "interrupted"
     return "bad configuration" if isinstance(error, _DETERMINISTIC) else "crash"
 
 
 def note_crash(store: Store, key: str, failure: Failure) -> None:
-    """Leave word of a crash that may not be the end of the trial."""
-    store.write_document(f"trials/{key}/crash.json", vars(failure))
+    """Leave word of a crash that may not be the end of the trial, if the storage still takes it."""
+    with contextlib.suppress(OSError):
+        store.write_document(f"trials/{key}/crash.json", vars(failure))
 
 
 def last_crash(store: Store, key: str) -> Failure | None:
@@ -198,7 +237,7 @@ def last_crash(store: Store, key: str) -> Failure | None:
     return Failure(**document) if document and document["attempt"] == attempt else None
 
 
-def in_tasks(resources: Resources) -> Any:
+def in_tasks(resources: Resources) -> Spread:
     """Spread items over Ray tasks in the trial's own placement group, and work along here meanwhile."""
 
     def spread(function: Function, batches: list[list[int]], items: Sequence[Any], finished: Finished) -> None:
@@ -215,7 +254,11 @@ def in_tasks(resources: Resources) -> Any:
         def collect(timeout_s: float | None) -> None:
             ready, _ = ray.wait(list(running), num_returns=1, timeout=timeout_s)
             for reference in ready:
-                finished(running.pop(reference), ray.get(reference))
+                try:
+                    finished(running.pop(reference), ray.get(reference))
+                except ray.exceptions.RayTaskError as error:
+                    # What went wrong, not where: its class decides whether the trial is tried again.
+                    raise error.cause from error
 
         while waiting or running:
             while waiting and len(running) < resources.workers - 1:

@@ -18,6 +18,7 @@ from orchestrator.context import Progress
 from orchestrator.plan import Plan, State
 
 _PLAIN_EVERY_S = 30.0
+_PATIENCE_S = 30.0
 
 
 @dataclass
@@ -50,7 +51,9 @@ class View:
         self._failed = counts[State.FAILED]
         self._blocked = counts[State.BLOCKED]
         self._lock = threading.RLock()
-        self._said_at = time.monotonic()
+        self._said_at = self._moved_at = time.monotonic()
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._live = Live(
             get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
         )
@@ -58,17 +61,29 @@ class View:
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._ticker.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
+        else:
+            self._ended.set()
+            self._ticker.join()
+
+    def _tick(self) -> None:
+        """Where there is no live view, a line now and then shows that the study is alive."""
+        while not self._ended.wait(1.0):
+            if time.monotonic() - self._said_at > _PLAIN_EVERY_S:
+                self._say(self._summary())
 
     def started(self, key: str) -> None:
         """A trial began, or began again after a crash."""
         with self._lock:
             again = key in self._running
             self._waiting.discard(key)
+            self._moved_at = time.monotonic()
             self._running[key] = _Running(time.monotonic())
         self._say(f"{'again  ' if again else 'started'} {self._names[key]}")
 
@@ -79,8 +94,11 @@ class View:
             running.progress = progress
             if running.first_fraction is None:
                 running.first_fraction = progress.fraction
-        if not self._console.is_terminal and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
-            self._say(self._summary())
+
+    def note(self, key: str, message: str) -> None:
+        """A trial has something to tell."""
+        with self._lock:
+            self._console.print(Text(f"{self._names[key]}: {message}"), soft_wrap=True)
 
     def done(self, key: str) -> None:
         """A trial published its result."""
@@ -103,6 +121,7 @@ class View:
     def _end(self, key: str) -> float:
         with self._lock:
             running = self._running.pop(key, None)
+            self._moved_at = time.monotonic()
             return time.monotonic() - running.since if running else 0.0
 
     def _say(self, line: str) -> None:
@@ -115,6 +134,8 @@ class View:
         parts = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
         parts += [f"{self._failed} failed"] if self._failed else []
         parts += [f"{self._blocked} blocked"] if self._blocked else []
+        if not self._running and self._waiting and time.monotonic() - self._moved_at > _PATIENCE_S:
+            return ", ".join([*parts, f"{len(self._waiting)} waiting for free CPUs or GPUs of the cluster"])
         parts.append(f"about {duration_text(self._left_s())} left")
         return ", ".join(parts)
 

@@ -25,7 +25,8 @@ from typing import Literal
 
 from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
 from analysis.rotation_report import SEPARATOR, rotation_report
-from orchestrator.cli import StudyOptions, main
+from orchestrator.cli import main
+from orchestrator.options import StudyOptions
 from orchestrator.study import Study
 from trainables.api.trainable import Trainable
 from trainables.data.brats import BraTS
@@ -58,7 +59,10 @@ class Scale:
     backbone: Backbone
     num_epochs: int
     batch_size: int
+    batch_norm_groups: int
     queue_size: int
+    learning_rate: float
+    key_momentum: float
     angles_deg: tuple[int, ...]
     num_images: int
     num_samples: int
@@ -70,18 +74,55 @@ _FIVE_DEGREES = tuple(
 )
 
 SCALES = {
-    "smoke": Scale(32, "resnet18", 1, 8, 32, tuple(range(0, 361, 15)), 4, 2),
-    "laptop": Scale(96, "resnet18", 20, 8, 64, _FIVE_DEGREES, 16, 5),
+    "smoke": Scale(
+        image_size_px=32,
+        backbone="resnet18",
+        num_epochs=1,
+        batch_size=8,
+        batch_norm_groups=2,
+        queue_size=32,
+        learning_rate=0.03,
+        key_momentum=0.99,
+        angles_deg=tuple(range(0, 361, 15)),
+        num_images=4,
+        num_samples=2,
+    ),
+    # From random weights and in 80 steps, batches of 4 learn nothing that lasts: larger batches, a faster key encoder.
+    "laptop": Scale(
+        image_size_px=96,
+        backbone="resnet18",
+        num_epochs=40,
+        batch_size=32,
+        batch_norm_groups=4,
+        queue_size=64,
+        learning_rate=0.06,
+        key_momentum=0.99,
+        angles_deg=_FIVE_DEGREES,
+        num_images=16,
+        num_samples=5,
+    ),
     # The thesis: 75 images, every degree, MoCo as released (ResNet-50), 100 epochs of batches of 4. Its tool draws 50
     # noise samples. It does not state an image size; 224 is what the released weights were trained on.
-    "full": Scale(224, "resnet50", 100, 4, 256, tuple(range(361)), 75, 50),
+    "full": Scale(
+        image_size_px=224,
+        backbone="resnet50",
+        num_epochs=100,
+        batch_size=4,
+        batch_norm_groups=2,
+        queue_size=256,
+        learning_rate=0.03,
+        key_momentum=0.999,
+        angles_deg=tuple(range(361)),
+        num_images=75,
+        num_samples=50,
+    ),
 }
 
 
 def make_study(options: RotationPeriodOptions) -> Study:
     """The trials of the study: one pretraining and seven curves a data set."""
     scale = SCALES[options.scale]
-    init = ReleasedWeights(str(options.pretrained)) if options.pretrained else None
+    init = ReleasedWeights(str(options.pretrained.resolve())) if options.pretrained else None
     start = f"released weights ({options.pretrained.name})" if options.pretrained else "random weights"
     facts = {"scale": options.scale, "pretraining_start": start}
     trials: dict[str, Trainable] = {}
@@ -101,6 +142,9 @@ def _curves(data: Dataset, scale: Scale, init: ReleasedWeights | None, seeds: in
         num_epochs=scale.num_epochs,
         batch_size=scale.batch_size,
         queue_size=scale.queue_size,
+        batch_norm_groups=scale.batch_norm_groups,
+        learning_rate=scale.learning_rate,
+        key_momentum=scale.key_momentum,
     )
     smooth_grad = SmoothGrad(num_samples=scale.num_samples)
     trained = RotationCurve(data, encoder, smooth_grad, angles_deg=scale.angles_deg, num_images=scale.num_images)
@@ -129,7 +173,7 @@ def _dataset(name: DatasetName, scale: Scale, data_root: Path | None) -> Dataset
             "the data set brats is not packaged: give --data-root with the folder that holds "
             "MICCAI_BraTS2020_TrainingData, or run on packaged images with --datasets mni152"
         )
-    return BraTS(root=data_root, image_size_px=scale.image_size_px)
+    return BraTS(root=data_root.resolve(), image_size_px=scale.image_size_px)
 
 
 def _facts(data: Dataset, scale: Scale) -> dict[str, str]:

@@ -99,6 +99,22 @@ def test_a_renewed_claim_of_another_machine_does_not_lapse(store, monkeypatch):
         thread.join()
 
 
+def test_a_garbled_claim_lapses(store, monkeypatch):
+    monkeypatch.setattr(claims, "LAPSE_S", 1.0)
+    store.create_document("trials/k/claim.json", {})
+    with open(store._at("trials/k/claim.json"), "w") as file:
+        file.write("{ half")
+    with Claim(store, "trials/k"):
+        assert is_held(store, "trials/k") == f"process {os.getpid()} on {os.uname().nodename}"
+
+
+def test_a_silent_process_of_this_machine_keeps_its_claim(store, monkeypatch):
+    monkeypatch.setattr(claims, "LAPSE_S", 0.5)
+    with Claim(store, "trials/k"):
+        deadline = time.monotonic() + 2.0
+        assert not Claim(store, "trials/k").acquire(lambda: time.monotonic() < deadline)
+
+
 def test_a_holder_that_was_replaced_may_not_publish(store):
     with Claim(store, "trials/k") as claim:
         claim.check()

@@ -42,10 +42,10 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
     code, out, err = call("--with-failure")
     assert code == 1, err
     assert "non-finite" in out
-    assert "waits for failed trial" in out
+    assert "waits for 'diverges', which is failed" in out
     assert "4 of 6 trials are done" in out
     assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/results/mlflow.db" in out
-    assert str(tmp_path / "results" / "reports" / "toy" / "report.html") in out
+    assert str(tmp_path / "results" / "reports" / "toy" / "part" / "report.html") in out
     first = {path.name: path.read_text() for path in tmp_path.glob("*") if path.is_file()}
 
     code, out, _ = call("--with-failure")
@@ -111,6 +111,7 @@ def test_every_flag_has_a_sentence_of_help(call):
         "--workers-per-trial --gpus-per-trial --plan --json --retry-failed"
     )
     for flag in flags.split():
-        _, found, after = out.partition(flag + " ")
-        assert found, f"{flag} is missing"
-        assert re.search(r"[A-Za-z]{3,} [a-z]{2,}", after[:300]), f"{flag} has no help"
+        entry = re.search(rf"{flag}[ ,].*?(?=\n│ --|\n╰)", out, re.DOTALL)
+        assert entry, f"{flag} is missing"
+        words = re.findall(r"[a-z]{2,}", entry.group().partition("\n")[2] + entry.group()[len(flag) :])
+        assert len(words) >= 6, f"{flag} has no help: {entry.group()}"

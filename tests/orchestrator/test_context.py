@@ -1,10 +1,11 @@
 """What survives a crash inside a trial, and what does not."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from toy import Count, Diverge, Misconfigured, ReadsText, Squares
+from toy import Count, Diverge, Misconfigured, ReadsText
 
 from orchestrator.claims import Claim
 from orchestrator.context import TrialContext
@@ -13,7 +14,7 @@ from orchestrator.store import DamagedResult, Store
 from orchestrator.study import Study
 from orchestrator.trial import Payload, failure_kind, last_crash, run_trial
 from trainables.api.errors import BadData, NonFiniteMetric
-from trainables.api.identity import FileDigests
+from trainables.api.identity import FileDigests, Keys
 
 
 @pytest.fixture
@@ -24,18 +25,19 @@ def store(tmp_path):
 @pytest.fixture
 def open_context(store, tmp_path):
     """A function that opens the context of attempt n of one trial, as its process would."""
-    opened = []
+    opened, said = [], []
 
     def make(attempt=1, interval_s=0.0):
         work_dir = tmp_path / f"work{len(opened)}"
         work_dir.mkdir()
         context = TrialContext(
             store, "k", claim, attempt=attempt, num_cpus=1, cache_dir=tmp_path / "cache", work_dir=work_dir,
-            checkpoint_interval_s=interval_s, on_progress=opened.append,
+            checkpoint_interval_s=interval_s, on_progress=opened.append, say=said.append,
         )  # fmt: skip
         opened.append(context)
         return context
 
+    make.said = said
     with Claim(store, "trials/k") as claim:
         yield make
 
@@ -65,7 +67,7 @@ def test_offers_are_taken_only_when_due(open_context):
     assert open_context().offer_checkpoint(lambda folder: (folder / "state").write_text("1"))
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, open_context, capsys):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, open_context):
     context = open_context()
     for number in range(3):
         context.log({"loss": 1.0}, step=number)
@@ -77,7 +79,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, open_context, 
         file.write("half")
     context = open_context(attempt=2)
     assert (context.load_checkpoint() / "state").read_text() == "state 1"
-    assert newest.checkpoint in capsys.readouterr().out
+    assert newest.checkpoint in open_context.said[0]
     context.publish({}, work_flop=0.0, provenance={})
     assert rows(store, store.result("k").segments) == [["loss", 0, 1.0], ["loss", 1, 1.0]]
     assert before.segments == store.result("k").segments
@@ -124,7 +126,7 @@ def test_map_refuses_a_wrong_number_of_results(open_context):
 
 def payload_of(trainable, settings):
     study = Study("s", "?", {"t": trainable})
-    return Payload(trials_of(study, FileDigests())[-1], settings)
+    return Payload(trials_of(study, Keys(FileDigests()))[-1], settings)
 
 
 def test_a_trial_is_computed_once_and_reads_its_upstream(store, quick_settings, tmp_path):
@@ -176,13 +178,55 @@ def test_data_changed_after_the_plan_is_noticed(store, quick_settings, tmp_path)
     assert store.result(payload.trial.key) is None
 
 
-def test_items_of_a_trial_survive_a_failure_of_its_process(store, quick_settings, tmp_path):
-    log = tmp_path / "log"
-    log.write_text("died\n")  # so that it does not kill this process
-    payload = payload_of(Squares(6, 2, log_path=log), quick_settings(store))
+def test_a_lost_record_of_attempts_does_not_mix_up_the_journal(store, quick_settings, monkeypatch):
+    monkeypatch.setattr("orchestrator.context._PROGRESS_S", 0.0)
+    payload = payload_of(Count(4), quick_settings(store))
+
+    def die_in_epoch_2(progress):
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(payload, die_in_epoch_2)
+    with open(store._at(f"trials/{payload.trial.key}/trial.json"), "w") as file:
+        file.write("{ garbled")
     run_trial(payload)
-    assert store.result(payload.trial.key).metrics == {"total": 55.0}
-    assert [line.split()[1] for line in log.read_text().splitlines()[1:]] == list("012345")
+    result = store.result(payload.trial.key)
+    found = [row[:3] for s in result.segments for row in store.segment(result.key, s)]
+    assert found == [["train/sum", epoch, epoch + 1.0] for epoch in range(4)]
+    assert result.attempt == 2
+
+
+def test_a_process_that_was_replaced_touches_nothing_and_waits(store, quick_settings, monkeypatch, tmp_path):
+    """Another process takes over in the middle and finishes; this one finds the result and leaves it alone."""
+    payload = payload_of(Count(3), quick_settings(store))
+    elsewhere = dataclasses.replace(payload.settings, cache_dir=tmp_path / "cache of another machine")
+    said = []
+    monkeypatch.setattr("orchestrator.context._PROGRESS_S", 0.0)
+
+    def be_replaced(progress):
+        if progress.done == 2 and not said:
+            said.append("replaced")
+            store.remove(f"trials/{payload.trial.key}/claim.json")
+            run_trial(Payload(payload.trial, elsewhere))
+
+    run_trial(payload, be_replaced, said.append)
+    assert store.result(payload.trial.key).metrics == {"sum": 3.0}
+    assert store.result(payload.trial.key).attempt == 2
+    assert store.failure(payload.trial.key) is None
+    assert any("taken over" in line for line in said)
+
+
+def test_a_garbled_journal_segment_is_found(store, quick_settings):
+    payload = payload_of(Count(2), quick_settings(store))
+    run_trial(payload)
+    name = store.result(payload.trial.key).segments[0]
+    with open(store._at(f"trials/{payload.trial.key}/journal/{name}"), "w") as file:
+        file.write('[["train/sum", 0, 7.0, 0]]')
+    with pytest.raises(DamagedResult, match=name):
+        store.segment(payload.trial.key, name)
+    store.remove(f"trials/{payload.trial.key}/journal/{name}")
+    assert store.result(payload.trial.key) is None
 
 
 def test_classes_of_failure():

@@ -2,17 +2,19 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
-from toy import Count, Diverge, Flaky, Squares
+from toy import BadItems, Count, Diverge, Flaky, ReadsText, Squares
 
-from orchestrator.launch import launch
+from orchestrator.launch import launch, resources_for
+from orchestrator.options import StudyOptions
 from orchestrator.plan import make_plan
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.view import View
-from trainables.api.identity import FileDigests
+from trainables.api.identity import FileDigests, Keys
 
 
 @pytest.fixture
@@ -21,12 +23,12 @@ def run(cluster, tmp_path, quick_settings):
 
     def make(trials, **resources):
         store = Store(str(tmp_path / "results"))
-        plan = make_plan(Study("s", "?", trials), store, FileDigests())
+        plan = make_plan(Study("s", "?", trials), store, Keys(FileDigests()))
         shown, told = io.StringIO(), []
         with View(plan, Console(file=shown, width=200), lambda: 2) as view:
             settings = quick_settings(store, **resources)
             outcome = launch(plan, store, settings, view, None, lambda key, event: told.append((key, event)))
-        states = {p.trial.name: p.state.value for p in make_plan(plan.study, store, FileDigests()).planned}
+        states = {p.trial.name: p.state.value for p in make_plan(plan.study, store, Keys(FileDigests())).planned}
         return store, outcome, states, shown.getvalue(), told
 
     return make
@@ -50,7 +52,7 @@ def test_a_study_with_every_fate(run, tmp_path):
     # SIGKILL in epoch 2: epochs 0 and 1 lie in the checkpoint, 2 is computed again, and its row is there once.
     lines = (tmp_path / "killed").read_text().splitlines()
     assert lines == ["epoch 0", "epoch 1", "epoch 2", "died", "epoch 2", "epoch 3"]
-    plan = make_plan(Study("s", "?", trials), store, FileDigests())
+    plan = make_plan(Study("s", "?", trials), store, Keys(FileDigests()))
     result = next(p.result for p in plan.planned if p.trial.name == "killed")
     assert [row[:3] for s in result.segments for row in store.segment(result.key, s)] == [
         ["train/sum", epoch, 7.0 * (epoch + 1)] for epoch in range(4)
@@ -78,10 +80,37 @@ def test_items_are_shared_among_workers_and_kept_through_a_kill(run, tmp_path):
     assert counts[:6] == [1] * 6
 
 
+def test_an_error_in_a_shared_item_keeps_its_class(run, tmp_path):
+    (tmp_path / "log").touch()
+    _, outcome, states, _, _ = run({"bad": BadItems(8, 1, log_path=tmp_path / "log")}, cpus=1, workers=2)
+    assert states == {"bad": "failed"}
+    (failure,) = outcome.failures.values()
+    assert failure.kind == "bad configuration"
+    assert failure.message.startswith("ValueError: item ")
+
+
+def test_relative_paths_mean_the_same_in_trials(run):
+    here = Path("relative-input.txt")
+    here.write_text("abc")
+    try:
+        assert run({"t": ReadsText(path=here)})[2] == {"t": "done"}
+    finally:
+        here.unlink()
+
+
+def test_what_no_machine_of_the_cluster_can_hold_is_refused(cluster, tmp_path):
+    plan = make_plan(Study("s", "?", {"t": Squares()}), Store(str(tmp_path)), Keys(FileDigests()))
+    with pytest.raises(ValueError, match=r"asks for 8 CPU.*--workers-per-trial"):
+        resources_for(plan, StudyOptions(workers_per_trial=8))
+    with pytest.raises(ValueError, match="asks for 1 GPU"):
+        resources_for(plan, StudyOptions(gpus_per_trial=1.0))
+    assert resources_for(plan, StudyOptions(workers_per_trial=2)).workers == 2
+
+
 def test_the_result_does_not_depend_on_how_it_was_run(run, tmp_path):
     (tmp_path / "log").touch()
     squares = Squares(5, 2, log_path=tmp_path / "log")
     store, *_ = run({"squares": squares}, cpus=1, workers=2)
     again = dataclasses.replace(squares, log_path=tmp_path / "other")
-    plan = make_plan(Study("s", "?", {"squares": again}), store, FileDigests())
+    plan = make_plan(Study("s", "?", {"squares": again}), store, Keys(FileDigests()))
     assert plan.planned[0].result.metrics == {"total": 30.0}

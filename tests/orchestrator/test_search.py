@@ -5,11 +5,11 @@ from toy import Count
 from orchestrator.plan import trials_of
 from orchestrator.search import GraphSearcher
 from orchestrator.study import Study
-from trainables.api.identity import FileDigests
+from trainables.api.identity import FileDigests, Keys
 
 
 def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=10):
-    planned = trials_of(Study("s", "?", trials), FileDigests())
+    planned = trials_of(Study("s", "?", trials), Keys(FileDigests()))
     by_name = {t.name: t.key for t in planned}
     todo = [t for t in planned if t.name not in done]
     return GraphSearcher(

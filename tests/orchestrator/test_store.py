@@ -21,7 +21,8 @@ def publish(store, tmp_path, key="k1", text="content"):
     (folder / "sub" / "a.txt").write_text(text)
     (folder / "b.txt").write_text(text * 2)
     files = store.upload(folder, f"trials/{key}/files")
-    result = Result(key, {"m": 1.5}, files, ["001-00001.json"], 1.0, 2.0, 1.0, 1, 5.0, {"code_version": "x"})
+    segments = [store.write_segment(key, "001-00001", [["loss", 0, 1.5, 1000]])]
+    result = Result(key, {"m": 1.5}, files, segments, 1.0, 2.0, 1.0, 1, 5.0, {"code_version": "x"})
     store.publish(result)
     return result
 
@@ -61,7 +62,7 @@ def test_a_truncated_or_missing_file_sets_the_result_aside(store, tmp_path, dama
     else:
         store.remove("trials/k1/files/b.txt")
     assert store.result("k1") is None
-    assert "k1" in capsys.readouterr().out
+    assert "k1" in capsys.readouterr().err
     assert any(name.startswith("result.json.") for name in store.names("trials/k1"))
 
 

@@ -10,11 +10,12 @@ from toy import Count, Diverge, Squares
 
 from orchestrator import feeder
 from orchestrator.plan import make_plan, manifest_of
+from orchestrator.provenance import without_password
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.tracking import KEY_TAG, flatten
 from orchestrator.trial import Payload, run_trial
-from trainables.api.identity import FileDigests
+from trainables.api.identity import FileDigests, Keys
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,18 @@ def submitted(tmp_path, quick_settings, request):
 
     def make(trials, n=None):
         study = Study(name, "Does it track?", trials, facts={"scale": "smoke"})
-        plan = make_plan(study, store, FileDigests())
-        manifest = manifest_of(plan, "python x.py", {"code_version": "v"}, FileDigests())
+        plan = make_plan(study, store, Keys(FileDigests()))
+        manifest = manifest_of(plan, "python x.py", {"code_version": "v"}, Keys(FileDigests()))
         store.write_document(f"studies/{name}/submission.json", manifest)
         for trial in plan.runnable()[:n]:
             run_trial(Payload(trial, quick_settings(store)))
         return store, name
 
     return make
+
+
+def first_runnable(store, name, trials):
+    return make_plan(Study(name, "?", trials), store, Keys(FileDigests())).runnable()[0]
 
 
 def runs_of(database, name):
@@ -84,7 +89,9 @@ def test_rows_arrive_while_a_trial_runs_and_never_twice(submitted, database, qui
 
     import orchestrator.context as context
 
-    payload = Payload(make_plan(Study(name, "?", trials), store, FileDigests()).runnable()[0], quick_settings(store))
+    payload = Payload(
+        make_plan(Study(name, "?", trials), store, Keys(FileDigests())).runnable()[0], quick_settings(store)
+    )
     pace, context._PROGRESS_S = context._PROGRESS_S, 0.0
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -118,6 +125,71 @@ def test_a_second_run_of_a_key_is_reconciled(submitted, database):
     _, runs = runs_of(database, name)
     assert set(runs) == {name, "t"}
     assert client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_a_new_database_is_filled_from_the_store(submitted, database, tmp_path):
+    store, name = submitted({"t": Count(2)})
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    client.delete_run(runs["t"].info.run_id)
+    client.delete_run(runs[name].info.run_id)  # as if it were another database under the same address
+    assert feeder.follow(store, name, database, io.StringIO(""))
+    client, runs = runs_of(database, name)
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
+
+
+def test_a_result_that_was_computed_again_has_one_history(submitted, database, quick_settings):
+    trials = {"t": Count(2)}
+    store, name = submitted(trials)
+    feeder.sync(store, name, database)
+    (key,) = store.names("trials")
+    store.set_aside(key)
+    run_trial(
+        Payload(make_plan(Study(name, "?", trials), store, Keys(FileDigests())).runnable()[0], quick_settings(store))
+    )
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    assert set(runs) == {name, "t"}
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
+
+
+def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monkeypatch):
+    store, name = submitted({"t": Count(2)})
+    real, calls = MlflowClient.log_batch, []
+
+    def fail_once(self, *arguments, **named):
+        calls.append(named)
+        if len(calls) == 1:
+            raise TimeoutError("gateway")
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", fail_once)
+    with pytest.raises(TimeoutError):
+        feeder.sync(store, name, database)
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    assert set(runs) == {name, "t"}
+    assert runs["t"].data.params["num_epochs"] == "2"
+    assert {a.path for a in client.list_artifacts(runs["t"].info.run_id)} == {"configuration.json", "sum.csv"}
+
+
+def test_a_damaged_journal_does_not_hold_up_the_others(submitted, database):
+    store, name = submitted({"good": Count(2), "bad": Count(3)})
+    entries = {t["name"]: t["key"] for t in next(store.manifests())["trials"]}
+    segment = store.result(entries["bad"]).segments[0]
+    with open(store._at(f"trials/{entries['bad']}/journal/{segment}"), "w") as file:
+        file.write("[]")
+    assert feeder.follow(store, name, database, io.StringIO(""))
+    assert "good" in runs_of(database, name)[1]
+    assert store.result(entries["bad"]) is None
+
+
+def test_no_password_is_shown(submitted, monkeypatch, capsys):
+    monkeypatch.setattr(feeder, "_PATIENCE_S", 0.1)
+    store, name = submitted({"t": Count(2)})
+    assert not feeder.follow(store, name, "http://user:sEcr@et@127.0.0.1:9", io.StringIO(""))
+    assert "sEcr" not in capsys.readouterr().err
+    assert without_password("see http://u:p@ss@h/x?password=q&a=1 now") == "see http://h/x?password=...&a=1 now"
 
 
 def test_a_server_that_is_down_loses_nothing(submitted, database, monkeypatch, capsys):

@@ -136,3 +136,11 @@ class ReadsText(Trainable):
 
     def run(self, context):
         return {"length": float(len(self.path.read_text()) * self.repeat)}
+
+
+@dataclass(frozen=True)
+class BadItems(Squares):
+    """Refuses every item."""
+
+    def square(self, items):
+        raise ValueError(f"item {items[0]} is bad")

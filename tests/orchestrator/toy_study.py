@@ -5,7 +5,8 @@ from pathlib import Path
 
 from toy import Count, Diverge, Squares
 
-from orchestrator.cli import StudyOptions, main
+from orchestrator.cli import main
+from orchestrator.options import StudyOptions
 from orchestrator.study import Study
 
 
@@ -21,7 +22,8 @@ class ToyOptions(StudyOptions):
 
 def report(store, manifest, out_dir):
     """Counts how often it was written."""
-    path = out_dir / "report.html"
+    path = out_dir / "part" / "report.html"
+    path.parent.mkdir(exist_ok=True)
     path.write_text("<p>report</p>")
     with (out_dir / "written").open("a") as file:
         file.write("once\n")

@@ -15,7 +15,7 @@ import pytest
 from orchestrator.plan import trials_of
 from orchestrator.store import Store
 from studies.rotation_period import RotationPeriodOptions, make_study
-from trainables.api.identity import FileDigests
+from trainables.api.identity import FileDigests, Keys
 from trainables.data.brats import write_brats
 
 STUDY = Path(__file__).parents[2] / "studies" / "rotation_period.py"
@@ -120,7 +120,7 @@ def test_full_scale_is_the_thesis(tmp_path):
         0.03,
     )
     assert encoder.augmentation.choose == "one"
-    assert len(trials_of(study, FileDigests())) == 8
+    assert len(trials_of(study, Keys(FileDigests()))) == 8
     assert json.loads(study.facts["brats.counts"]) == {"train": 2, "val": 40}
     assert study.facts["brats.block_length"] == "2"  # 75 images of 42 patients
 

@@ -15,7 +15,7 @@ class NonFiniteMetric(Exception):
         where = "in the summary" if self.step is None else f"at step {self.step}"
         return (
             f"metric {self.metric!r} is {self.value} {where}: the training diverged; "
-            "lower the learning rate or look at the data, then submit with --retry-failed"
+            "lower the learning rate or look at the data"
         )
 
 

@@ -63,12 +63,12 @@ def canonical(configuration: Any, digests: FileDigests) -> Any:
     Nested trainables appear as ``{"trial": key}``. Raises TypeError naming the field and value that has no
     canonical form.
     """
-    return _Canonical(digests).of(configuration, type(configuration).__name__)
+    return Keys(digests).canonical(configuration)
 
 
 def key_of(configuration: Any, digests: FileDigests) -> str:
-    """Content hash of a configuration: ``KEY_LENGTH`` hexadecimal digits."""
-    return _Canonical(digests).key(configuration)
+    """Content hash of one configuration; ``Keys`` is faster for many that share parts."""
+    return Keys(digests).key(configuration)
 
 
 def describe(configuration: Any) -> Any:
@@ -85,15 +85,26 @@ def describe(configuration: Any) -> Any:
     return str(configuration)
 
 
-class _Canonical:
-    """One walk over a configuration; digests and keys of shared parts are computed once."""
+def parts_of(value: Any) -> list[Any]:
+    """What a configuration holds directly: the values of fields, mappings and sequences; nothing for plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+class Keys:
+    """Keys of configurations that share parts: every part is visited, and its files looked at, once."""
 
     def __init__(self, digests: FileDigests) -> None:
         self._digests = digests
         self._keys: dict[int, str] = {}
+        self._contents: dict[int, str] = {}
         self._alive: list[Any] = []  # keeps ids valid while they serve as memo keys
 
     def key(self, configuration: Any) -> str:
+        """Content hash of a configuration: ``KEY_LENGTH`` hexadecimal digits."""
         if id(configuration) not in self._keys:
             document = self._dataclass(configuration, type(configuration).__name__)
             text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -101,7 +112,18 @@ class _Canonical:
             self._alive.append(configuration)
         return self._keys[id(configuration)]
 
-    def of(self, value: Any, where: str, *, nested: bool = False) -> Any:
+    def canonical(self, configuration: Any) -> Any:
+        """See ``canonical``."""
+        return self._of(configuration, type(configuration).__name__)
+
+    def content(self, part: ReadsFiles) -> str:
+        """Digest of the files that a part of a configuration reads."""
+        if id(part) not in self._contents:
+            self._contents[id(part)] = self._digests.digest_all(part.source_files())
+            self._alive.append(part)
+        return self._contents[id(part)]
+
+    def _of(self, value: Any, where: str, *, nested: bool = False) -> Any:
         if isinstance(value, bool | int | str) or value is None:
             return value
         if isinstance(value, float):
@@ -111,9 +133,9 @@ class _Canonical:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._dataclass(value, where)
         if isinstance(value, list | tuple | range):
-            return [self.of(v, f"{where}[{i}]", nested=True) for i, v in enumerate(value)]
+            return [self._of(v, f"{where}[{i}]", nested=True) for i, v in enumerate(value)]
         if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-            return {name: self.of(v, f"{where}[{name!r}]", nested=True) for name, v in value.items()}
+            return {name: self._of(v, f"{where}[{name!r}]", nested=True) for name, v in value.items()}
         raise TypeError(
             f"{where} = {value!r} has no canonical form: use numbers, strings, tuples, dicts with string keys, "
             "frozen dataclasses, or mark the field with recorded() if it must not count"
@@ -129,9 +151,9 @@ class _Canonical:
             content = getattr(value, field.name)
             if field.metadata.get(RECORDED_ONLY) or _is_unhashed(field, content):
                 continue
-            document[f"field:{field.name}"] = self.of(content, f"{where}.{field.name}", nested=True)
+            document[f"field:{field.name}"] = self._of(content, f"{where}.{field.name}", nested=True)
         if isinstance(value, ReadsFiles):
-            document["content"] = self._digests.digest_all(value.source_files())
+            document["content"] = self.content(value)
         return document
 
 

@@ -1,0 +1,147 @@
+"""``python -m orchestrator``: what a store holds, MLflow brought up to date, what nobody needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import tyro
+
+from orchestrator.claims import is_held
+from orchestrator.plan import failure_text
+from orchestrator.printing import ROWS_SHOWN, make_console
+from orchestrator.provenance import without_password
+from orchestrator.snapshot import default_tracking_uri
+from orchestrator.store import Store
+from orchestrator.study import Manifest
+
+EXIT_OK, EXIT_FAILED = 0, 1
+
+
+def status(storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
+    """Show every study of a storage: trials by state, and why some failed.
+
+    Args:
+        storage: Folder or URL of the results.
+        as_json: Print one JSON object for scripts.
+    """
+    store = _existing(storage)
+    studies = [_study_status(store, manifest) for manifest in _latest_manifests(store)]
+    if as_json:
+        print(json.dumps({"studies": studies}))
+    else:
+        _show_status(studies)
+    return EXIT_FAILED if any(s["counts"]["failed"] for s in studies) else EXIT_OK
+
+
+def sync(
+    storage: str = "results",
+    tracking_uri: str | None = None,
+    study: str | None = None,
+    follow: bool = False,
+) -> int:
+    """Bring MLflow up to date with a storage. Safe to repeat: nothing appears twice.
+
+    Args:
+        storage: Folder or URL of the results.
+        tracking_uri: The MLflow server or database (default: $MLFLOW_TRACKING_URI or sqlite beside local results).
+        study: Only this study.
+        follow: Publish the keys that a driver names on standard input (studies start this themselves).
+    """
+    from mlflow.exceptions import MlflowException
+
+    from orchestrator import feeder
+
+    store = _existing(storage)
+    uri = tracking_uri or default_tracking_uri(store)
+    if follow:
+        assert study is not None
+        return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
+    for name in dict.fromkeys(m["study"] for m in store.manifests() if study in (None, m["study"])):
+        try:
+            print(f"{name}: {feeder.sync(store, name, uri)} trials are in MLflow at {without_password(uri)}")
+        except MlflowException as error:
+            raise ValueError(f"MLflow at {without_password(uri)}: {without_password(str(error))}") from error
+    return EXIT_OK
+
+
+def gc(storage: str = "results", delete: bool = False, latest_only: bool = False) -> int:
+    """List what no study needs any more, with sizes: unreferenced trials, damaged results, leftovers of Tune.
+
+    Args:
+        storage: Folder or URL of the results.
+        delete: Remove it, instead of listing it only. Let no study run meanwhile.
+        latest_only: Only the latest submission of each study counts as a need; earlier ones are forgotten.
+    """
+    store = _existing(storage)
+    manifests = _latest_manifests(store) if latest_only else list(store.manifests())
+    needed = {trial["key"] for manifest in manifests for trial in manifest["trials"]}
+    paths = [f"trials/{key}" for key in store.names("trials") if key not in needed]
+    paths += [f"trials/{k}/{n}" for k in needed for n in store.names(f"trials/{k}") if n.startswith("result.json.")]
+    paths += [f".tune/{name}" for name in store.names(".tune")]
+    total = 0
+    for path in paths:
+        size = store.size_bytes(path)
+        total += size
+        print(f"{'removed' if delete else 'unneeded'} {size / 1e6:10.1f} MB  {store.uri}/{path}")
+        if delete:
+            store.remove(path)
+    print(f"{len(paths)} things, {total / 1e6:.1f} MB{'' if delete or not paths else '; --delete removes them'}")
+    return EXIT_OK
+
+
+def _existing(storage: str) -> Store:
+    store = Store(storage)
+    if not store.names("studies"):
+        raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
+    return store
+
+
+def _latest_manifests(store: Store) -> list[Manifest]:
+    latest: dict[str, Manifest] = {}
+    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+        latest[manifest["study"]] = manifest
+    return list(latest.values())
+
+
+def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:
+    states: dict[str, str] = {}
+    trials = []
+    for entry in manifest["trials"]:
+        state, reason, fraction = _trial_status(store, entry, states)
+        states[entry["key"]] = state
+        trials.append(
+            {**{n: entry[n] for n in ("key", "name", "class")}, "state": state, "reason": reason, "fraction": fraction}
+        )
+    names = ("done", "running", "resumable", "waiting", "failed", "blocked")
+    counts = {name: list(states.values()).count(name) for name in names}
+    return {"study": manifest["study"], "command": manifest["command"], "counts": counts, "trials": trials}
+
+
+def _trial_status(store: Store, entry: dict[str, Any], states: dict[str, str]) -> tuple[str, str, float]:
+    key = entry["key"]
+    if store.result(key) is not None:
+        return "done", "", 1.0
+    generations = store.generations(key)
+    fraction = generations[0].fraction if generations else 0.0
+    if holder := is_held(store, f"trials/{key}"):
+        return "running", holder, fraction
+    if failure := store.failure(key):
+        return "failed", failure_text(failure), fraction
+    stuck = [key[:8] for key in entry["upstream"] if states.get(key) in ("failed", "blocked")]
+    if stuck:
+        return "blocked", f"waits for {', '.join(stuck)}, which failed or is blocked", fraction
+    return ("resumable" if generations else "waiting"), "", fraction
+
+
+def _show_status(studies: list[dict[str, Any]]) -> None:
+    console = make_console()
+    for entry in studies:
+        counts = ", ".join(f"{n} {state}" for state, n in entry["counts"].items() if n)
+        console.print(f"[bold]{entry['study']}[/bold]: {counts}", highlight=False)
+        console.print(f"  {entry['command']}", style="dim", highlight=False, soft_wrap=True, markup=False)
+        for trial in [t for t in entry["trials"] if t["state"] != "done"][:ROWS_SHOWN]:
+            done = f" {trial['fraction']:.0%}" if trial["fraction"] else ""
+            line = f"  {trial['state']}{done}  {trial['name']} ({trial['key'][:8]})  {trial['reason']}"
+            console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,99 @@
+"""What a submission prints before and after its trials run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.plan import Plan, State
+from orchestrator.provenance import without_password
+from orchestrator.store import Store
+from orchestrator.view import duration_text
+
+ROWS_SHOWN = 60
+_LOG_COLUMNS = 160
+
+
+def make_console() -> Console:
+    """Logs of jobs and pipes are no terminals, and are not 80 columns wide."""
+    console = Console(file=sys.stdout)
+    return console if console.is_terminal else Console(file=sys.stdout, width=_LOG_COLUMNS)
+
+
+def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
+    """The trials of a plan with their states and what they will cost, as a table or one JSON object."""
+    if as_json:
+        print(json.dumps(plan.to_json()))
+        return
+    table = Table(title=f"{plan.study.name}: {plan.study.question}", title_justify="left")
+    for column in ("trial", "class", "key", "state", "estimate", "reason"):
+        table.add_column(column, overflow="fold")
+    for p in plan.planned[:ROWS_SHOWN]:
+        done = f" ({p.fraction:.0%} done)" if p.state is State.RESUMABLE else ""
+        estimate = duration_text(p.estimated_s) if p.estimated_s is not None else ""
+        table.add_row(
+            p.trial.name,
+            type(p.trial.trainable).__name__,
+            p.trial.key[:8],
+            f"{p.state.value}{done}",
+            estimate,
+            p.reason,
+        )
+    console.print(table)
+    if len(plan.planned) > ROWS_SHOWN:
+        console.print(f"... and {len(plan.planned) - ROWS_SHOWN} more trials (--json lists all)")
+    said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
+    console.print(f"{len(plan.planned)} trials: {said}; {estimate_text(plan)}", highlight=False)
+
+
+def estimate_text(plan: Plan) -> str:
+    """What is left to compute, in a phrase that says how sure it is."""
+    if not plan.runnable():
+        return "nothing left to compute"
+    ground = "measured on trials of the same kind" if plan.is_measured else "a guess: nothing of the kind was run here"
+    return f"about {duration_text(plan.estimated_s())} of work on one worker ({ground})"
+
+
+def say_behind(store: Store, tracking_uri: str, console: Console) -> None:
+    """MLflow could not be brought up to date: nothing is lost, and how to catch up."""
+    console.print(
+        f"warning: MLflow at {without_password(tracking_uri)} lacks some runs; nothing is lost. Bring them with\n"
+        f"  python -m orchestrator sync --storage {shlex.quote(store.uri)} "
+        f"--tracking-uri {shlex.quote(without_password(tracking_uri))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_troubles(plan: Plan, console: Console) -> None:
+    """A table of the trials without a result, with reasons; nothing if there are none."""
+    troubled = [p for p in plan.planned if p.state is not State.DONE]
+    if not troubled:
+        return
+    table = Table(title="Trials without a result", title_justify="left")
+    for column in ("trial", "key", "state", "reason"):
+        table.add_column(column, overflow="fold")
+    for p in troubled[:ROWS_SHOWN]:
+        table.add_row(p.trial.name, p.trial.key[:8], p.state.value, p.reason or "the same command computes it")
+    console.print(table)
+    if plan.counts()[State.FAILED]:
+        console.print("Once the cause of a failure is mended: the same command with --retry-failed")
+
+
+def show_end(plan: Plan, paths: list[str], store: Store, tracking_uri: str, console: Console) -> None:
+    """How many trials are done, where the report is, and how to open MLflow."""
+    counts = plan.counts()
+    console.print(f"{plan.study.name}: {counts[State.DONE]} of {len(plan.planned)} trials are done", highlight=False)
+    for path in paths:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    shown = shlex.quote(without_password(tracking_uri))
+    if shown.startswith(("http://", "https://")):
+        console.print(f"Compare the runs in MLflow: {shown}", highlight=False, soft_wrap=True)
+    else:
+        console.print(
+            f"Compare the runs in MLflow: mlflow ui --backend-store-uri {shown}", highlight=False, soft_wrap=True
+        )
