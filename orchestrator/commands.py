@@ -49,19 +49,21 @@ def sync(
         study: Only this study.
         follow: Publish the keys that a driver names on standard input (studies start this themselves).
     """
-    from mlflow.exceptions import MlflowException
-
     from orchestrator import feeder
+    from orchestrator.tracking import TrackingError
 
+    if follow:
+        # Its driver is about to write the first manifest of this storage.
+        store = Store(storage)
+        assert study is not None
+        uri = tracking_uri or default_tracking_uri(store)
+        return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
     store = _existing(storage)
     uri = tracking_uri or default_tracking_uri(store)
-    if follow:
-        assert study is not None
-        return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
     for name in dict.fromkeys(m["study"] for m in store.manifests() if study in (None, m["study"])):
         try:
             print(f"{name}: {feeder.sync(store, name, uri)} trials are in MLflow at {without_password(uri)}")
-        except MlflowException as error:
+        except TrackingError as error:
             raise ValueError(f"MLflow at {without_password(uri)}: {without_password(str(error))}") from error
     return EXIT_OK
 

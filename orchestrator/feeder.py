@@ -166,6 +166,9 @@ class _Publishing:
 
     def publish(self, keys: Iterable[str], *, has_ended: bool) -> None:
         """Publish the trials of these keys and the state of the study, whose submission may have ended."""
+        manifests = self._manifests()
+        if not manifests:
+            return
         tracker = self._connect()
         entries = self.entries()
         shots = [snapshot(self._store, key) for key in keys if key in entries]
@@ -180,8 +183,7 @@ class _Publishing:
                 self._store.set_aside(shot.key)
                 continue
             self._tokens[shot.key] = shot.token
-        latest = self._manifests()[-1]
-        tracker.describe_study(latest, self._counts(latest), has_ended=has_ended)
+        tracker.describe_study(manifests[-1], self._counts(manifests[-1]), has_ended=has_ended)
         self._remember()
 
     def _connect(self) -> Any:

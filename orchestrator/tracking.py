@@ -25,9 +25,12 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException as TrackingError
 
 from orchestrator.snapshot import Snapshot
 from orchestrator.store import Store
+
+__all__ = ["Tracker", "TrackingError", "flatten"]
 
 KEY_TAG = "quarterturn.key"
 STUDY_TAG = "quarterturn.study"
@@ -90,7 +93,8 @@ class Tracker:
             self._log_artifacts(run.info.run_id, store, shot.key)
         tags = {**_state_tags(shot), SEGMENT_TAG: shot.segments[-1] if shot.segments else "", STATE_TAG: shot.token}
         at_ms = int((shot.ended_at or 0) * 1000)
-        summary = [Metric(name, value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
+        # Under a name of their own: a summary of a curve would otherwise be drawn as a point of the curve.
+        summary = [Metric(f"summary/{name}", value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
         self._client.log_batch(run.info.run_id, metrics=summary, tags=[RunTag(n, v[:5000]) for n, v in tags.items()])
         if shot.state == "running":
             self._client.update_run(run.info.run_id, status="RUNNING")
@@ -104,7 +108,8 @@ class Tracker:
     def _ensure_experiment(self, artifact_root: str | None) -> str:
         experiment = self._client.get_experiment_by_name(self._study)
         if experiment is None:
-            return str(self._client.create_experiment(self._study, artifact_location=artifact_root))
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens runs, not traces of prompts
+            return str(self._client.create_experiment(self._study, artifact_location=artifact_root, tags=tags))
         if experiment.lifecycle_stage != "active":
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)

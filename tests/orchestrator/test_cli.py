@@ -44,6 +44,7 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
     assert "non-finite" in out
     assert "waits for 'diverges', which is failed" in out
     assert "4 of 6 trials are done" in out
+    assert "MLflow" not in out.partition("Compare the runs")[0], "MLflow is behind"
     assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/results/mlflow.db" in out
     assert str(tmp_path / "results" / "reports" / "toy" / "part" / "report.html") in out
     first = {path.name: path.read_text() for path in tmp_path.glob("*") if path.is_file()}

@@ -70,7 +70,7 @@ def test_a_study_is_one_parent_and_one_run_a_trial(submitted, database, tmp_path
     assert runs["bad"].info.status == "FAILED"
     assert "'train/loss' is nan at step 2" in runs["bad"].data.tags["quarterturn.failure"]
     assert history(client, tune, "train/sum") == [(0, 4.0), (1, 5.0)]
-    assert tune.data.metrics["sum"] == 5.0
+    assert tune.data.metrics == {"train/sum": 5.0, "summary/sum": 5.0}
     assert tune.data.params["upstream.num_epochs"] == "3"
     assert tune.data.tags["quarterturn.code_version"] == "test"
     assert parent.data.tags["quarterturn.scale"] == "smoke"
