@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -26,8 +26,9 @@ from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
 from trainables.metrics import Binarisation, FieldOfView
 from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
-from trainables.models.frozen import FrozenEncoder
+from trainables.models.frozen import FrozenEncoder, keep_freed_memory
 from trainables.saliency import Anchors, Prepared, SaliencyMethod, SmoothGrad
+from trainables.sample_maps import write_picture
 
 if TYPE_CHECKING:
     from trainables.api.context import Arrays, Context
@@ -36,6 +37,7 @@ ImageSelection = Literal["evenly", "random"]
 
 CURVE_FILE = "curve.parquet"
 SAMPLES_FILE = "samples.npz"
+SAMPLES_PICTURE = "artifacts/samples.png"
 CURVE_TABLE = "artifacts/curve.csv"
 SELECTION_FILE = "artifacts/selection.json"
 
@@ -53,8 +55,8 @@ class RotationCurve(Trainable):
     """Dice, its reference levels and average precision of a saliency method, against the rotation angle.
 
     Writes ``curve.parquet`` (a row for each image, angle, field of view and binarisation), ``samples.npz`` (a few
-    images and maps at 0 and 95 degrees), ``artifacts/curve.csv`` (means over the images) and
-    ``artifacts/selection.json``.
+    images and maps at 0 and 95 degrees), and to look at ``artifacts/samples.png``, ``artifacts/curve.csv`` (means over
+    the images) and ``artifacts/selection.json``.
 
     Args:
         encoder: where the encoder comes from; None for methods that use none.
@@ -77,6 +79,8 @@ class RotationCurve(Trainable):
     Raises:
         ValueError: settings that contradict each other, or name what does not exist.
     """
+
+    maps_items: ClassVar[bool] = True
 
     data: Dataset
     encoder: EncoderSource | None = None
@@ -125,7 +129,9 @@ class RotationCurve(Trainable):
         frame = self._frame(selection.index, {angle: results[angle] for angle in angles})
         means = _means_over_images(frame)
         self._write(context.output_dir, frame, means, selection)
-        _write_samples(context.output_dir / SAMPLES_FILE, table, selection, results)
+        samples = _samples(table, selection, results)
+        np.savez_compressed(context.output_dir / SAMPLES_FILE, **samples)
+        write_picture(context.output_dir / SAMPLES_PICTURE, samples)
         self._log(context, means)
         return self._summary(means, selection)
 
@@ -322,6 +328,7 @@ class _DeviceSide:
     @classmethod
     def of(cls, work: _AngleWork) -> _DeviceSide:
         curve, device = work.curve, runtime.device()
+        keep_freed_memory()
         images_NCHW = torch.from_numpy(work.images_NCHW).to(device).float().div_(255)
         masks_NHW = torch.from_numpy(work.masks_NHW).to(device).float()
         circle_HW = inscribed_circle(curve.data.image_size_px).to(device)
@@ -404,7 +411,7 @@ def _means_over_images(frame: pl.DataFrame) -> pl.DataFrame:
     return grouped.agg(pl.col(names).mean(), pl.len().alias("num_images"))
 
 
-def _write_samples(path: Path, table: ImageTable, selection: _Selection, results: Mapping[float, Arrays]) -> None:
+def _samples(table: ImageTable, selection: _Selection, results: Mapping[float, Arrays]) -> dict[str, Any]:
     """A few images with their maps, for pictures; an angle that the method leaves out is missing here too."""
     rows = selection.rows[selection.shown]
     angles = [angle for angle in SHOWN_ANGLES_DEG if angle in results]
@@ -412,11 +419,10 @@ def _write_samples(path: Path, table: ImageTable, selection: _Selection, results
         f"{name}_KAHW": np.stack([results[angle][f"{name}_KHW"] for angle in angles], axis=1).astype(np.float32)
         for name in ("rotated", "maps_rotated", "maps")
     }
-    np.savez_compressed(
-        path,
-        image_id=np.array([selection.ids[place] for place in selection.shown]),
-        images_KHW=table.images_NCHW[rows].mean(axis=1).round().astype(np.uint8),
-        masks_KHW=np.array(table.masks_NHW[rows]),
-        angles_deg=np.array(angles, dtype=np.float64),
+    return {
+        "image_id": np.array([selection.ids[place] for place in selection.shown]),
+        "images_KHW": table.images_NCHW[rows].mean(axis=1).round().astype(np.uint8),
+        "masks_KHW": np.array(table.masks_NHW[rows]),
+        "angles_deg": np.array(angles, dtype=np.float64),
         **arrays,
-    )
+    }

@@ -22,14 +22,14 @@ from trainables import augment, runtime
 from trainables.api.trainable import recorded
 from trainables.data.batches import free_memory
 from trainables.models.encoder import check_choice
-from trainables.models.frozen import FrozenEncoder
+from trainables.models.frozen import LARGEST_HEAP_BLOCK_BYTES, FrozenEncoder
 
 NoiseOn = Literal["view", "both"]
 Prepared = Mapping[str, Tensor]
 
 _CPU_BUDGET_BYTES = 1 << 30
 _CUDA_BUDGET_BYTES = 8 << 30
-# More gains nothing: on a CPU, activations of larger batches are fetched from fresh pages of memory each time.
+# More gains nothing.
 _CPU_LARGEST_BATCH = 16
 _CUDA_LARGEST_BATCH = 512
 _FREE_MEMORY_SHARE = 0.5
@@ -262,8 +262,12 @@ class SmoothGrad(SaliencyMethod):
             # A constant, unless memory is short: so that a repeated run rounds in the same order.
             largest_budget = _CUDA_BUDGET_BYTES if on_gpu else _CPU_BUDGET_BYTES
             budget = min(largest_budget, int(free_memory(encoder.device) * _FREE_MEMORY_SHARE))
-        affordable = budget // encoder.bytes_per_image(tuple(anchors.images_NCHW.shape[1:]))
-        return max(1, min(affordable, _CUDA_LARGEST_BATCH if on_gpu else _CPU_LARGEST_BATCH))
+        channels, height, width = anchors.images_NCHW.shape[1:]
+        affordable = budget // encoder.bytes_per_image((channels, height, width))
+        # Larger blocks are taken from the system, and given back, each time.
+        reusable = LARGEST_HEAP_BLOCK_BYTES // encoder.largest_block_bytes((height, width))
+        most = _CUDA_LARGEST_BATCH if on_gpu else min(_CPU_LARGEST_BATCH, reusable)
+        return max(1, min(affordable, most))
 
 
 @dataclass(frozen=True)
@@ -335,15 +339,12 @@ def _summed_stem_gradient(encoder: FrozenEncoder, noisy_BCHW: Tensor, anchors_PS
 
     The stem is linear, so the samples can be summed before its pull-back.
     """
-    num_pairs = len(anchors_PSD)
+    num_pairs, num_samples = anchors_PSD.shape[:2]
     tape = encoder.forward(noisy_BCHW)
-    embeddings_PSD = _by_pair(tape.embeddings_BD, num_pairs)
+    embeddings_PSD = tape.embeddings_BD.view(num_pairs, num_samples, -1)
     score = torch.cosine_similarity(embeddings_PSD, anchors_PSD, dim=2).sum()
     (features_gradient_BF,) = torch.autograd.grad(score, tape.features_BF)
-    return _by_pair(encoder.stem_gradient(tape, features_gradient_BF), num_pairs).sum(dim=1, dtype=encoder.head_dtype)
-
-
-def _by_pair(values: Tensor, num_pairs: int) -> Tensor:
-    """[P * S, ...] to [P, S, ...] without a copy, in any memory format."""
-    grouped: Tensor = values.unflatten(0, (num_pairs, -1))  # type: ignore[no-untyped-call]
-    return grouped
+    gradient_BhwC = encoder.stem_gradient(tape, features_gradient_BF).permute(0, 2, 3, 1)
+    # As rows of memory, which is channels-last: several times faster than a sum of images.
+    sum_PX = gradient_BhwC.reshape(num_pairs, num_samples, -1).sum(dim=1, dtype=encoder.head_dtype)
+    return sum_PX.view(num_pairs, *gradient_BhwC.shape[1:]).permute(0, 3, 1, 2)

@@ -15,6 +15,7 @@ Shapes: B images, C channels, H x W pixels, S stem channels, F features, D embed
 from __future__ import annotations
 
 import copy
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,27 @@ _POOL = {"kernel_size": [3, 3], "stride": [2, 2], "padding": [1, 1], "dilation":
 # Gradients and the workspace of a convolution, beside the activations that the tape keeps.
 _WORKSPACE_SHARE = 0.5
 _HEAD_ROWS = 16
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_PACKED_FOR_BATCH = 16
+# glibc's numbers for mallopt, and the largest threshold that it accepts.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+LARGEST_HEAP_BLOCK_BYTES = 32 << 20
+_KEPT_BYTES = (1 << 31) - 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep up to 2 GiB of freed memory for itself instead of returning it at once.
+
+    On a CPU, every activation would otherwise lie in fresh pages that the system first has to fill with zeros: 7 % of
+    the time of a pass. It holds for blocks of up to ``LARGEST_HEAP_BLOCK_BYTES``, and with glibc only; elsewhere it
+    does nothing. For processes that exist for this work.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 @dataclass
@@ -134,6 +156,11 @@ class FrozenEncoder:
             self._bytes_by_shape[image_shape] = int(tape.num_bytes() * (1 + _WORKSPACE_SHARE))
         return self._bytes_by_shape[image_shape]
 
+    def largest_block_bytes(self, image_size: tuple[int, int]) -> int:
+        """Memory of one image's largest activation, the stem's output."""
+        (height, width), _ = self._stem.flop(image_size)
+        return len(self._stem.weight) * height * width * self.dtype.itemsize
+
     def flop(self, image_size: tuple[int, int]) -> tuple[float, float]:
         """Operations of the convolutions for one image: (the stem's alone, those of all blocks).
 
@@ -170,11 +197,51 @@ class FrozenEncoder:
         return embeddings[: len(features_BF)]
 
 
+class _Kernel:
+    """A convolution, an addition and a rectification as one step, where the device has such a step."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int]) -> None:
+        self.weight, self.bias, self.stride, self.padding = weight, bias, stride, padding
+        self._is_fused = _HAS_ONEDNN and weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._packed: Tensor | None = None
+
+    def __call__(self, images: Tensor, add: Tensor | None = None, *, rectify: bool = False) -> Tensor:
+        if self._is_fused:
+            return self._fused(images, add, rectify)
+        output = torch.conv2d(images, self.weight, self.bias, self.stride, self.padding)
+        if add is not None:
+            output += add
+        return output.relu_() if rectify else output
+
+    def _fused(self, images: Tensor, add: Tensor | None, rectify: bool) -> Tensor:
+        # As torch.compile does it. Plain conv2d reorders the weights each time, and takes a slower kernel for small
+        # batches of 1 x 1 convolutions on one thread.
+        onednn = torch.ops.mkldnn
+        if self._packed is None:
+            size = [_PACKED_FOR_BATCH, *images.shape[1:]]
+            self._packed = onednn._reorder_convolution_weight(self.weight, self.padding, self.stride, [1, 1], 1, size)
+        geometry = (self._packed, self.bias, self.padding, self.stride, [1, 1], 1)
+        output: Tensor
+        if add is None:
+            output = onednn._convolution_pointwise(images, *geometry, "relu" if rectify else "none", [], "")
+        else:
+            unary = "relu" if rectify else None
+            output = onednn._convolution_pointwise.binary(images, add, *geometry, "add", 1.0, unary, [], None)
+        return output
+
+
 class _Convolution:
     """A convolution with its batch normalisation folded in."""
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: list[int], padding: list[int]) -> None:
         self.weight, self.bias, self.stride, self.padding = weight, bias, stride, padding
+        self._forward = _Kernel(weight, bias, stride, padding)
+        self._backward: _Kernel | None = None
+        size = list(weight.shape[2:])
+        if stride == [1, 1] or (size == [1, 1] and padding == [0, 0]):
+            # The backward pass is a convolution too, with kernels flipped and channels exchanged.
+            flipped = _channels_last(weight.flip(2, 3).transpose(0, 1))
+            self._backward = _Kernel(flipped, None, [1, 1], [size[axis] - 1 - padding[axis] for axis in (0, 1)])
 
     @classmethod
     def folded(
@@ -204,17 +271,23 @@ class _Convolution:
         kernel = kernel.to(device, dtype).contiguous(memory_format=torch.channels_last)
         return cls(kernel, bias.detach().to(device, dtype), [*convolution.stride], [*padding])
 
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.conv2d(images, self.weight, self.bias, self.stride, self.padding)
+    def forward(self, images: Tensor, add: Tensor | None = None, *, rectify: bool = False) -> Tensor:
+        return self._forward(images, add, rectify=rectify)
 
-    def backward(self, gradient: Tensor, images: Tensor) -> Tensor:
-        """The gradient with respect to ``images``, of which only the shape counts."""
+    def backward(self, gradient: Tensor, images: Tensor, add: Tensor | None = None) -> Tensor:
+        """The gradient by ``images``, of which only the shape counts; plus ``add``, which may be used up."""
+        if self._backward is not None and self.stride == [1, 1]:
+            return self._backward(gradient, add)
+        if self._backward is not None and add is not None:
+            # Only the pixels that a strided 1 x 1 convolution reads have a gradient.
+            add[:, :, :: self.stride[0], :: self.stride[1]] += self._backward(gradient)
+            return add
         wanted = [True, False, False]
         found: Any = torch.ops.aten.convolution_backward(
             gradient, images, self.weight, None, self.stride, self.padding, [1, 1], False, [0, 0], 1, wanted
         )
         input_gradient: Tensor = found[0]
-        return input_gradient
+        return input_gradient if add is None else input_gradient.add_(add)
 
     def flop(self, size: tuple[int, int]) -> tuple[tuple[int, int], float]:
         kernel = self.weight.shape[2:]
@@ -247,19 +320,19 @@ class _Block:
         """The block's output and the input of each of its convolutions."""
         inputs = [images]
         for convolution in self.convolutions[:-1]:
-            inputs.append(convolution.forward(inputs[-1]).relu_())
-        output = self.convolutions[-1].forward(inputs[-1])
-        output += images if self.projection is None else self.projection.forward(images)
-        return output.relu_(), inputs
+            inputs.append(convolution.forward(inputs[-1], rectify=True))
+        shortcut = images if self.projection is None else self.projection.forward(images)
+        return self.convolutions[-1].forward(inputs[-1], shortcut, rectify=True), inputs
 
     def backward(self, gradient: Tensor, inputs: list[Tensor]) -> Tensor:
         """From the gradient before the last rectification to that of the block's input."""
-        inner = self.convolutions[-1].backward(gradient, inputs[-1])
-        for place in range(len(self.convolutions) - 2, -1, -1):
-            _mask_by_output(inner, inputs[place + 1])
+        inner = gradient
+        for place in range(len(self.convolutions) - 1, 0, -1):
             inner = self.convolutions[place].backward(inner, inputs[place])
-        inner += gradient if self.projection is None else self.projection.backward(gradient, inputs[0])
-        return inner
+            _mask_by_output(inner, inputs[place])
+        if self.projection is None:
+            return self.convolutions[0].backward(inner, inputs[0], add=gradient)
+        return self.projection.backward(gradient, inputs[0], add=self.convolutions[0].backward(inner, inputs[0]))
 
     def flop(self, size: tuple[int, int]) -> tuple[tuple[int, int], float]:
         total = 0.0 if self.projection is None else self.projection.flop(size)[1]
