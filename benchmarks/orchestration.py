@@ -85,12 +85,14 @@ def bare_mlflow(num_trials: int, folder: str) -> None:
         configuration = {"class": "Nothing", "number": number, "seed": 0}
         tags = {f"quarterturn.tag_{n}": "0" * 32 for n in range(8)}
         run = client.create_run(experiment, tags=tags, run_name=f"trial {number}").info.run_id
-        client.log_batch(run, params=[Param(name, str(value)) for name, value in configuration.items()])
         client.log_dict(run, configuration, "configuration.json")
         at_ms = time.time_ns() // 1_000_000
-        client.log_batch(run, metrics=[Metric("val/dice", 0.5, at_ms, 0)])
-        later = [RunTag(f"quarterturn.later_{n}", "0" * 16) for n in range(17)]
-        client.log_batch(run, metrics=[Metric("dice", 0.5, at_ms, 0)], tags=later)
+        client.log_batch(
+            run,
+            metrics=[Metric("val/dice", 0.5, at_ms, 0), Metric("summary/dice", 0.5, at_ms, 0)],
+            params=[Param(name, str(value)) for name, value in configuration.items()],
+            tags=[RunTag(f"quarterturn.later_{n}", "0" * 16) for n in range(18)],
+        )
         client.set_terminated(run, "FINISHED")
 
 

@@ -87,7 +87,7 @@ class Claim:
             try:
                 if not self._is_mine():
                     return
-                self._store.write_document(self._path, self._document(beat))
+                self._store.write_document(self._path, self._document(beat), is_durable=False)
             except Exception:  # a storage that stalls now may answer at the next beat
                 continue
 

@@ -130,6 +130,8 @@ class _Publishing:
         self._store, self._study, self._tracking_uri = store, study, tracking_uri
         self._tracker: Any = None
         self._parent_id, self._tokens = ("", {}) if forget else _recorded(store, study, tracking_uri)
+        self._read: dict[str, dict[str, Any]] = {}  # manifests by name; a submission never changes its own
+        self._described_at = 0.0
 
     def entries(self) -> dict[str, Mapping[str, Any]]:
         """Manifest entries of all trials of the study, by key; those of the latest submission win."""
@@ -183,8 +185,10 @@ class _Publishing:
                 self._store.set_aside(shot.key)
                 continue
             self._tokens[shot.key] = shot.token
-        tracker.describe_study(manifests[-1], self._counts(manifests[-1]), has_ended=has_ended)
-        self._remember()
+        if has_ended or time.monotonic() - self._described_at > _TICK_S:
+            tracker.describe_study(manifests[-1], self._counts(manifests[-1]), has_ended=has_ended)
+            self._remember()
+            self._described_at = time.monotonic()
 
     def _connect(self) -> Any:
         from orchestrator.tracking import Tracker
@@ -208,8 +212,11 @@ class _Publishing:
         return True
 
     def _manifests(self) -> list[dict[str, Any]]:
-        manifests = [m for m in self._store.manifests() if m["study"] == self._study]
-        return sorted(manifests, key=lambda m: float(m["submitted_at"]))
+        for name in self._store.names(f"studies/{self._study}"):
+            manifest = None if name in self._read else self._store.read_document(f"studies/{self._study}/{name}")
+            if isinstance(manifest, dict) and "trials" in manifest:
+                self._read[name] = manifest
+        return sorted(self._read.values(), key=lambda m: float(m["submitted_at"]))
 
     def _counts(self, manifest: Mapping[str, Any]) -> dict[str, int]:
         keys = {trial["key"] for trial in manifest["trials"]}
@@ -224,12 +231,12 @@ class _Publishing:
 
 def _drain(events: queue.Queue[list[str] | None], watched: set[str], dirty: set[str], timeout_s: float) -> bool:
     """Take all events there are, waiting for the first; False when the input has ended."""
-    deadline = time.monotonic() + timeout_s
     while True:
         try:
-            event = events.get(timeout=max(0.0, deadline - time.monotonic()))
+            event = events.get(timeout=timeout_s)
         except queue.Empty:
             return True
+        timeout_s = 0.0
         if event is None:
             return False
         name, key = event

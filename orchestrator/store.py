@@ -111,15 +111,15 @@ class Store:
 
     # -- documents ------------------------------------------------------------------------------------
 
-    def write_document(self, path: str, document: Any) -> None:
-        """Replace one JSON document atomically."""
-        self._replace(path, json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode())
+    def write_document(self, path: str, document: Any, *, is_durable: bool = True) -> None:
+        """Replace one JSON document atomically; one that is not durable may be lost when the machine loses power."""
+        self._replace(path, json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode(), is_durable)
 
     def read_document(self, path: str) -> Any | None:
         """The JSON document, or None when it is absent or garbled (every document can be made again)."""
         try:
             return json.loads(self._fs.cat_file(self._at(path)))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return None
 
     def create_document(self, path: str, document: Any) -> bool:
@@ -131,7 +131,7 @@ class Store:
             except FileExistsError:
                 return False
             return True
-        temporary = self._write_aside(path, content)
+        temporary = self._write_aside(path, content, is_durable=False)
         try:
             # A hard link appears with its whole content, and fails if the name is taken (NFS too).
             os.link(temporary, self._at(path))
@@ -328,20 +328,21 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _replace(self, path: str, content: bytes) -> None:
+    def _replace(self, path: str, content: bytes, is_durable: bool = True) -> None:
         if self.is_local:
-            os.replace(self._write_aside(path, content), self._at(path))
+            os.replace(self._write_aside(path, content, is_durable=is_durable), self._at(path))
         else:
             self._fs.pipe_file(self._at(path), content)
 
-    def _write_aside(self, path: str, content: bytes) -> str:
+    def _write_aside(self, path: str, content: bytes, *, is_durable: bool) -> str:
         target = Path(self._at(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
         return str(temporary)
 
     def _put(self, file: Path, path: str, size_bytes: int) -> None:

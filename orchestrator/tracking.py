@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,10 @@ KIND_TAG = "quarterturn.kind"
 STATE_TAG = "quarterturn.state"
 SEGMENT_TAG = "quarterturn.last_segment"
 DESCRIBED_TAG = "quarterturn.described"
-_METRICS_PER_BATCH = 1000
+# A request holds 1000 entities at most, 100 of them params and 100 tags.
+_METRICS_PER_BATCH = 800
 _PARAMS_PER_BATCH = 100
+_MAX_TAG_CHARACTERS = 5000
 _MAX_PARAM_CHARACTERS = 6000
 _PAGE = 1000
 
@@ -66,7 +67,9 @@ class Tracker:
             **{f"quarterturn.{name}": str(value) for name, value in manifest["facts"].items()},
             **{f"quarterturn.trials_{state}": str(n) for state, n in counts.items()},
         }
-        self._client.log_batch(self.parent_id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+        self._client.log_batch(
+            self.parent_id, tags=[RunTag(name, value[:_MAX_TAG_CHARACTERS]) for name, value in tags.items()]
+        )
         if not has_ended:
             self._client.update_run(self.parent_id, status="RUNNING")
         elif counts["failed"]:
@@ -86,16 +89,18 @@ class Tracker:
             run = None
         if run is None:
             run = self._create(entry, shot)
+        params: list[Param] = []
         if DESCRIBED_TAG not in run.data.tags:
-            self._describe(run, entry["configuration"])
-        self._log_rows(run, store, shot)
+            self._client.log_dict(run.info.run_id, entry["configuration"], "configuration.json")
+            params = [Param(name, value[:_MAX_PARAM_CHARACTERS]) for name, value in flatten(entry["configuration"])]
+        at_ms = int((shot.ended_at or 0) * 1000)
+        metrics = self._new_rows(run, store, shot)
+        # Under a name of their own: a summary of a curve would otherwise be drawn as a point of the curve.
+        metrics += [Metric(f"summary/{name}", value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
         if shot.state == "done":
             self._log_artifacts(run.info.run_id, store, shot.key)
-        tags = {**_state_tags(shot), SEGMENT_TAG: shot.segments[-1] if shot.segments else "", STATE_TAG: shot.token}
-        at_ms = int((shot.ended_at or 0) * 1000)
-        # Under a name of their own: a summary of a curve would otherwise be drawn as a point of the curve.
-        summary = [Metric(f"summary/{name}", value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
-        self._client.log_batch(run.info.run_id, metrics=summary, tags=[RunTag(n, v[:5000]) for n, v in tags.items()])
+        tags = {**_state_tags(shot), SEGMENT_TAG: shot.segments[-1] if shot.segments else "", DESCRIBED_TAG: "yes"}
+        self._log(run.info.run_id, params, metrics, {**tags, STATE_TAG: shot.token})
         if shot.state == "running":
             self._client.update_run(run.info.run_id, status="RUNNING")
         else:
@@ -163,25 +168,22 @@ class Tracker:
         self._runs[shot.key] = run
         return run
 
-    def _describe(self, run: Run, configuration: Mapping[str, Any]) -> None:
-        """Params and the exact configuration; repeated as a whole if the server failed in the middle."""
-        params = iter([Param(name, value[:_MAX_PARAM_CHARACTERS]) for name, value in flatten(configuration)])
-        while batch := list(islice(params, _PARAMS_PER_BATCH)):
-            self._client.log_batch(run.info.run_id, params=batch)
-        self._client.log_dict(run.info.run_id, configuration, "configuration.json")
-        self._client.set_tag(run.info.run_id, DESCRIBED_TAG, "yes")
-        run.data.tags[DESCRIBED_TAG] = "yes"
+    def _log(self, run_id: str, params: list[Param], metrics: list[Metric], tags: Mapping[str, str]) -> None:
+        """As few requests as MLflow's limits allow; the tags, which say that all is there, come with the last."""
+        while len(params) > _PARAMS_PER_BATCH or len(metrics) > _METRICS_PER_BATCH:
+            self._client.log_batch(run_id, metrics=metrics[:_METRICS_PER_BATCH], params=params[:_PARAMS_PER_BATCH])
+            params, metrics = params[_PARAMS_PER_BATCH:], metrics[_METRICS_PER_BATCH:]
+        run_tags = [RunTag(name, value[:_MAX_TAG_CHARACTERS]) for name, value in tags.items()]
+        self._client.log_batch(run_id, metrics=metrics, params=params, tags=run_tags)
 
-    def _log_rows(self, run: Run, store: Store, shot: Snapshot) -> None:
+    def _new_rows(self, run: Run, store: Store, shot: Snapshot) -> list[Metric]:
         last = run.data.tags.get(SEGMENT_TAG, "")
         new = list(shot.segments)
         if last in new:
             new = new[new.index(last) + 1 :]
-        rows = (
+        return [
             Metric(name, value, at_ms, step) for s in new for name, step, value, at_ms in store.segment(shot.key, s)
-        )
-        while batch := list(islice(rows, _METRICS_PER_BATCH)):
-            self._client.log_batch(run.info.run_id, metrics=batch)
+        ]
 
     def _log_artifacts(self, run_id: str, store: Store, key: str) -> None:
         result = store.result(key)

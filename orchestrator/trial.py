@@ -194,6 +194,7 @@ def _begin_attempt(store: Store, trial: Trial) -> int:
             "configuration": describe(trial.trainable),
             "attempt": attempt,
         },
+        is_durable=False,
     )
     return attempt
 
