@@ -66,6 +66,7 @@ class Scale:
     angles_deg: tuple[int, ...]
     num_images: int
     num_samples: int
+    times_input: bool
 
 
 # Every fifth degree, and the direct neighbours of the exact multiples: there a spike parts from a smooth wave.
@@ -86,6 +87,7 @@ SCALES = {
         angles_deg=tuple(range(0, 361, 15)),
         num_images=4,
         num_samples=2,
+        times_input=False,
     ),
     # From random weights and in 80 steps, batches of 4 learn nothing that lasts: larger batches, a faster key encoder.
     "laptop": Scale(
@@ -100,9 +102,11 @@ SCALES = {
         angles_deg=_FIVE_DEGREES,
         num_images=16,
         num_samples=5,
+        times_input=False,
     ),
     # The thesis: 75 images, every degree, MoCo as released (ResNet-50), 100 epochs of batches of 4. Its tool draws 50
-    # noise samples. It does not state an image size; 224 is what the released weights were trained on.
+    # noise samples and multiplies the gradient by the input, which blackens the background of the maps whatever the
+    # encoder does; the other scales leave that out. No image size is stated; the released weights come from 224.
     "full": Scale(
         image_size_px=224,
         backbone="resnet50",
@@ -115,6 +119,7 @@ SCALES = {
         angles_deg=tuple(range(361)),
         num_images=75,
         num_samples=50,
+        times_input=True,
     ),
 }
 
@@ -146,7 +151,7 @@ def _curves(data: Dataset, scale: Scale, init: ReleasedWeights | None, seeds: in
         learning_rate=scale.learning_rate,
         key_momentum=scale.key_momentum,
     )
-    smooth_grad = SmoothGrad(num_samples=scale.num_samples)
+    smooth_grad = SmoothGrad(num_samples=scale.num_samples, times_input=scale.times_input)
     trained = RotationCurve(data, encoder, smooth_grad, angles_deg=scale.angles_deg, num_images=scale.num_images)
 
     def control(method: SaliencyMethod, encoder: EncoderSource | None = None) -> RotationCurve:

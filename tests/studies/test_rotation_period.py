@@ -112,6 +112,7 @@ def test_full_scale_is_the_thesis(tmp_path):
     trained = study.trials["brats: trained"]
     assert trained.angles_deg == tuple(range(361))
     assert trained.num_images == 75
+    assert (trained.method.num_samples, trained.method.times_input) == (50, True)
     encoder = trained.encoder
     assert (encoder.backbone, encoder.num_epochs, encoder.batch_size, encoder.learning_rate) == (
         "resnet50",
