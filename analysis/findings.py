@@ -196,8 +196,9 @@ def _left_sentence(evidence: Evidence, field: str) -> str:
     text = f"What is left to the trained encoder, |c trained − c untrained|, is {_with_interval(left)}"
     if debiased is not None:
         text += f" ({number(debiased, 4)} without what noise adds)"
-    relation = "above" if left[1] > null else "not above"
-    return text + f"; its lower end is {relation} the null of {number(null, 4)}."
+    relation = "above" if left[0] > null else "not above"
+    certainty = "may be 0" if left[1] == 0 else "is not 0"
+    return text + f"; it {certainty}, and is {relation} the null of {number(null, 4)}."
 
 
 def _binarisation_sentence(evidence: Evidence) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def load_study(store: Store, manifest: Mapping[str, Any]) -> StudyResults:
 
     Raises DamagedResult when published files are not what was published.
     """
-    cache_dir = Path(tempfile.gettempdir()) / f"quarterturn-analysis-{getpass.getuser()}"
+    cache_dir = Path(tempfile.gettempdir()) / f"quarterturn-analysis-{os.getuid()}"
     finished: dict[str, FinishedTrial] = {}
     missing: dict[str, str] = {}
     reasons: dict[str, str] = {}  # by key, for the trials that wait for a missing one

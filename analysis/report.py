@@ -35,12 +35,13 @@ class MissingTrial:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What was measured on: images a split, how they were split, and a note on the licence."""
+    """What was measured on: images a split, how they were split, a note on the licence; whether it is one volume."""
 
     name: str
     counts: Mapping[str, int]
     split: str
     licence: str
+    one_volume: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,10 +292,11 @@ def _caveats(inputs: ReportInputs) -> list[str]:
     if measured:
         blocks = Resampling(measured[0].groups, setup.bootstrap).num_blocks
         images, groups = len(measured[0].image_ids), len(set(measured[0].groups))
+        one_volume = setup.dataset.one_volume or groups == 1
+        parts = "slab(s) of one volume" if one_volume else "patients or volumes"
         caveats.append(
-            f"{images} images from {groups} group(s) (volumes or patients), resampled as {blocks} blocks. Intervals "
-            "speak for images like these; "
-            f"{'one volume says nothing about other people' if groups == 1 else 'not for other data sets'}."
+            f"{images} images from {groups} {parts}, resampled as {blocks} blocks. Intervals speak for images like these; "
+            f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
         )
         left_out = max(panel.num_left_out for panel in measured)
         if left_out:

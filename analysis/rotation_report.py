@@ -20,8 +20,8 @@ _PRETRAINING = "MoCo"
 def rotation_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
     """Write the report of every data set of the study that has a curve; returns report, figures and tables of each.
 
-    The manifest's facts hold, for a data set NAME, ``NAME.counts`` (JSON), ``NAME.split``, ``NAME.licence`` and
-    ``NAME.block_length``, besides ``scale`` and ``pretraining_start``.
+    The manifest's facts hold, for a data set NAME, ``NAME.counts`` (JSON), ``NAME.split``, ``NAME.licence``,
+    ``NAME.one_volume`` and ``NAME.block_length``, besides ``scale`` and ``pretraining_start``.
     """
     results = load_study(store, manifest)
     written: list[Path] = []
@@ -50,9 +50,13 @@ def _inputs(store: Store, results: StudyResults, dataset: str, curves: Mapping[s
         question=manifest["question"],
         scale=facts["scale"],
         dataset=DatasetDescription(
-            dataset, json.loads(facts[f"{dataset}.counts"]), facts[f"{dataset}.split"], facts[f"{dataset}.licence"]
+            dataset,
+            json.loads(facts[f"{dataset}.counts"]),
+            facts[f"{dataset}.split"],
+            facts[f"{dataset}.licence"],
+            facts[f"{dataset}.one_volume"] == "True",
         ),
-        pretraining_start=facts["pretraining_start"],
+        pretraining_start=facts["pretraining_start"] if pretraining is None else _start_of(pretraining),
         configurations=configurations,
         provenance=manifest["provenance"],
         missing=missing,
@@ -65,6 +69,11 @@ def _inputs(store: Store, results: StudyResults, dataset: str, curves: Mapping[s
     shown = [name for name in (TRAINED, f"{UNTRAINED_PREFIX}0") if name in curves]
     samples = {name: samples_of(curves[name]) for name in shown}
     return ReportInputs(setup, curve_frame(curves), {name: s for name, s in samples.items() if s is not None})
+
+
+def _start_of(pretraining: FinishedTrial) -> str:
+    """What the pretraining says of its own start; the command line only says what was asked for."""
+    return str(json.loads((pretraining.folder / "artifacts" / "provenance.json").read_text())["summary"])
 
 
 def _named(manifest: Mapping[str, Any]) -> list[str]:

@@ -162,9 +162,11 @@ def verdict(
 ) -> Verdict:
     """What is left of the interpolated 90° wave to the trained encoder, against the mean of the untrained seeds.
 
-    ``no trained wave``: the trained amplitude itself may be 0, and so may the difference. ``nothing``: the lower end of
-    |c_trained - c_untrained| does not exceed its null. ``within seeds``: it does, but one untrained seed lies as far
-    from the others. ``left``: beyond both. ``unknown``: a curve or the intervals are missing.
+    The difference |c_trained - c_untrained| counts when its interval leaves out 0 and its value exceeds the null. (Not:
+    when the lower end exceeds the null. The null grows with the effect, and few blocks would then never show one.)
+    ``no trained wave``: it does not count, and the trained amplitude itself may be 0. ``nothing``: it does not count.
+    ``within seeds``: it does, but one untrained seed lies as far from the others. ``left``: beyond both. ``unknown``: a
+    curve or the intervals are missing.
     """
     where = (field_of_view, binarisation)
     _, amplitude_low, _ = look_up(coefficient_frame, TRAINED, *where, "amplitude")
@@ -172,7 +174,7 @@ def verdict(
     null, _, _ = look_up(explained_frame, UNTRAINED_MEAN, *where, "remainder_null")
     if value is None or low is None or null is None or amplitude_low is None:
         return "unknown"
-    if low <= null:
+    if low == 0 or value <= null:
         return "no trained wave" if amplitude_low == 0 else "nothing"
     distance, _, _ = look_up(explained_frame, UNTRAINED_MEAN, *where, "seed_distance")
     return "within seeds" if distance is not None and value <= distance else "left"

@@ -32,7 +32,7 @@ from trainables.api.trainable import Trainable
 from trainables.data.brats import BraTS
 from trainables.data.mni152 import MNI152
 from trainables.data.records import Dataset
-from trainables.models.encoder import Backbone, EncoderSource, RandomEncoder, ReleasedWeights
+from trainables.models.encoder import Backbone, EncoderSource, Head, RandomEncoder, ReleasedWeights
 from trainables.rotation_curve import RotationCurve
 from trainables.saliency import FixedMap, ImageIntensity, MaskRoundTrip, SaliencyMethod, SmoothGrad
 from trainables.ssl.moco import MoCo
@@ -48,7 +48,9 @@ class RotationPeriodOptions(StudyOptions):
     datasets: tuple[DatasetName, ...] = ()
     """Data sets to run on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
     pretrained: Path | None = None
-    """Released MoCo checkpoint to continue from (default: a random start, which the report says)."""
+    """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
+    head: Head = "v2"
+    """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ SCALES = {
     ),
     # The thesis: 75 images, every degree, MoCo as released (ResNet-50), 100 epochs of batches of 4. Its tool draws 50
     # noise samples and multiplies the gradient by the input, which blackens the background of the maps whatever the
-    # encoder does; the other scales leave that out. No image size is stated; the released weights come from 224.
+    # encoder does; the other scales leave that out. Ours: noise on the rotated view only, which is defined at 0 degrees
+    # too, Otsu's threshold, and 224 px, the size of the released weights; the thesis states none of them.
     "full": Scale(
         image_size_px=224,
         backbone="resnet50",
@@ -134,15 +137,18 @@ def make_study(options: RotationPeriodOptions) -> Study:
     for name in options.datasets or (("brats",) if options.scale == "full" else ("mni152",)):
         data = _dataset(name, scale, options.data_root)
         facts |= _facts(data, scale)
-        curves = _curves(data, scale, init, options.seeds)
+        curves = _curves(data, scale, init, options)
         trials |= {f"{name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
     return Study("rotation_period", QUESTION, trials, report=rotation_report, facts=facts)
 
 
-def _curves(data: Dataset, scale: Scale, init: ReleasedWeights | None, seeds: int) -> dict[str, RotationCurve]:
+def _curves(
+    data: Dataset, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
+) -> dict[str, RotationCurve]:
     encoder = MoCo(
         data,
         backbone=scale.backbone,
+        head=options.head,
         init=init,
         num_epochs=scale.num_epochs,
         batch_size=scale.batch_size,
@@ -158,8 +164,8 @@ def _curves(data: Dataset, scale: Scale, init: ReleasedWeights | None, seeds: in
         return replace(trained, encoder=encoder, method=method)
 
     untrained = {
-        f"{UNTRAINED_PREFIX}{seed}": control(smooth_grad, RandomEncoder(data, scale.backbone, seed=seed))
-        for seed in range(seeds)
+        f"{UNTRAINED_PREFIX}{seed}": control(smooth_grad, RandomEncoder(data, scale.backbone, options.head, seed))
+        for seed in range(options.seeds)
     }
     return {
         TRAINED: trained,
@@ -189,6 +195,7 @@ def _facts(data: Dataset, scale: Scale) -> dict[str, str]:
         f"{data.name}.counts": json.dumps(Counter(record.split for record in records)),
         f"{data.name}.split": data.split_description,
         f"{data.name}.licence": data.licence,
+        f"{data.name}.one_volume": str(data.one_volume),
         f"{data.name}.block_length": str(max(1, math.ceil(images_a_group))),
     }
 

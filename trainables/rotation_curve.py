@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables import augment, metrics, runtime
+from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
@@ -349,6 +350,10 @@ class _DeviceSide:
         if curve.cut_image_to_circle:
             views.images_PCHW.mul_(self.circle_HW)
         maps_PHW = curve.method.maps(self.encoder, self.anchors, self.prepared, views)
+        finite_P = torch.isfinite(maps_PHW).flatten(1).all(dim=1).cpu()
+        if not bool(finite_P.all()):
+            # A map with a hole would be scored like any other, and the curve would look normal.
+            raise NonFiniteMetric("saliency map", math.nan, round(float(angles_P[~finite_P][0])))
         back_PHW = self.anchors.rotate(maps_PHW[:, None], -angles_P)[:, 0]
         results: list[Arrays] = []
         for place, angle in enumerate(angles_deg):

@@ -26,7 +26,8 @@ def device() -> torch.device:
 
 
 def use_cores(num_cpus: int) -> None:
-    """Let this process keep ``num_cpus`` cores busy, and make it repeatable.
+    """Let this process keep ``num_cpus`` cores busy, and make it repeatable: bitwise on a CPU with the same number of
+    cores, on a GPU up to the order of atomic additions (max pooling backwards).
 
     float32 means float32 on every device (no TF32), and cuDNN takes deterministic algorithms, because
     device and number of workers are no part of a result's identity.

@@ -170,7 +170,8 @@ def said(**changes):
 def test_headline_when_nothing_is_left():
     headline, found = said()
     assert headline.startswith("Nothing distinguishable is left to training")
-    assert headline.endswith("The same holds inside the inscribed circle.")
+    # The draws of the three synthetic untrained curves differ a little; a difference within theirs is no finding.
+    assert headline.endswith("one untrained seed lies as far from the others: this may be the luck of a seed.")
     assert "is not above the null" in found
     assert "a peak for otsu (full) and otsu (circle); a dip for top_area (full)" in found
     assert "decided by how the map is made binary" in found

@@ -58,7 +58,9 @@ def test_killed_and_resumed_is_bitwise_the_undisturbed_training(undisturbed, tmp
     assert TINY.run(second) == expected_metrics
     assert_same_encoder(encoder_of(second), encoder_of(expected_context))
     assert first.rows + second.rows == expected_context.rows
-    provenance = [json.loads((c.output_dir / "provenance.json").read_text()) for c in (second, expected_context)]
+    provenance = [
+        json.loads((c.output_dir / "artifacts/provenance.json").read_text()) for c in (second, expected_context)
+    ]
     assert provenance[0] == provenance[1]
 
 
@@ -93,7 +95,7 @@ def test_load_gives_the_trained_query_encoder_frozen(undisturbed, tmp_path):
 
 def test_a_random_start_is_said_plainly(undisturbed):
     context, _ = undisturbed
-    provenance = json.loads((context.output_dir / "provenance.json").read_text())
+    provenance = json.loads((context.output_dir / "artifacts/provenance.json").read_text())
     assert provenance["init"] == "random"
     assert "random start" in provenance["summary"]
     assert provenance["num_train_images"] == 10
@@ -243,7 +245,7 @@ def test_continues_from_released_weights_with_head_in_both_encoders(tmp_path):
     context = FakeContext(tmp_path / "run")
     config.run(context)
     torch.testing.assert_close(encoder_of(context)["resnet.fc.2.weight"], network.fc[2].weight.detach())
-    provenance = json.loads((context.output_dir / "provenance.json").read_text())
+    provenance = json.loads((context.output_dir / "artifacts/provenance.json").read_text())
     assert provenance["init"] == "released"
     assert provenance["weights"]["epoch"] == 800
     assert "fc.2.weight" in provenance["weights"]["loaded"]
@@ -260,7 +262,7 @@ def test_a_resumed_training_needs_the_released_file_no_more(tmp_path):
     (tmp_path / "moco.pth.tar").unlink()
     second = first.again()
     config.run(second)
-    assert json.loads((second.output_dir / "provenance.json").read_text())["weights"]["epoch"] == 800
+    assert json.loads((second.output_dir / "artifacts/provenance.json").read_text())["weights"]["epoch"] == 800
 
 
 def test_divergence_is_named_with_its_epoch(tmp_path):

@@ -62,6 +62,7 @@ class MNI152(Dataset):
         "ICBM 152 nonlinear atlas (2009a), McConnell Brain Imaging Centre; packaged with nilearn, free to use and "
         "redistribute with its notice"
     )
+    one_volume: ClassVar[bool] = True
     split_description: ClassVar[str] = (
         "within one volume: contiguous slabs of axial slices with gaps between them, whole slabs held out"
     )

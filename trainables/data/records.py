@@ -48,6 +48,8 @@ class Dataset(ABC):
     version: ClassVar[int] = 1
     licence: ClassVar[str]
     """What its publishers allow, in a sentence for reports."""
+    one_volume: ClassVar[bool] = False
+    """Whether all images are of one head, so that groups are parts of it and no result speaks of other people."""
     split_description: ClassVar[str]
     """How training and validation images were kept apart, in a sentence for reports."""
 

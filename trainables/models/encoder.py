@@ -131,11 +131,13 @@ class RandomEncoder:
 
     def load(self, context: Context) -> Encoder:
         """Build and calibrate. Raises BadData when the data set cannot be read."""
-        table = open_table(self.data, context.cache_dir)
+        table = open_table(self.data, context.cache_dir, num_workers=context.num_cpus)
         rows = table.rows("train")
         mean, std = table.mean_std(rows)
+        # Not the weights that a pretraining of the same seed starts from: a control is drawn by itself.
+        seed = runtime.seed_of("untrained", self.seed)
         encoder = build_encoder(
-            self.backbone, self.head, self.data.num_channels, self.embedding_dim, mean, std, seed=self.seed
+            self.backbone, self.head, self.data.num_channels, self.embedding_dim, mean, std, seed=seed
         )
         device = runtime.device()
         images = DeviceImages(table, rows, device)

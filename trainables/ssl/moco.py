@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from trainables import runtime
 from trainables.api.context import Context
+from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.augment import THESIS_AUGMENTATION, Augmentation
 from trainables.data.batches import DeviceImages
@@ -42,7 +43,7 @@ from trainables.models.queue import KeyQueue
 from trainables.models.released import load_released
 from trainables.ssl import losses
 
-PROVENANCE_FILE = "provenance.json"
+PROVENANCE_FILE = "artifacts/provenance.json"
 _STATE_FILE = "moco.pt"
 _PAPER_TEMPERATURE: dict[str, float] = {"v1": 0.07, "v2": 0.2}
 _EVALUATION_BATCH = 64
@@ -129,7 +130,8 @@ class MoCo(Trainable):
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.num_epochs))
 
     def run(self, context: Context) -> Mapping[str, float]:
-        """Train; publishes ``encoder.pt`` (the query encoder with its head) and ``provenance.json``.
+        """Train; publishes ``encoder.pt`` (the query encoder with its head) and ``artifacts/provenance.json``
+        (how it started; of released weights every key).
 
         Logs after each epoch, with step = epochs done: ``train/loss``, ``train/contrast_accuracy`` (chance
         1 / (1 + queue_size)), ``train/embedding_std`` (compare 1 / sqrt(embedding_dim)), ``train/effective_rank``,
@@ -146,7 +148,10 @@ class MoCo(Trainable):
             context.log(metrics, step=epoch + 1)
             training.epochs_done, training.metrics = epoch + 1, metrics
             context.offer_checkpoint(training.save)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in training.query.state_dict().values()):
+            raise NonFiniteMetric("encoder weights", math.nan, self.num_epochs)  # the last step is in no metric
         save_encoder(training.query, context.output_dir / ENCODER_FILE)
+        (context.output_dir / PROVENANCE_FILE).parent.mkdir(exist_ok=True)
         (context.output_dir / PROVENANCE_FILE).write_text(json.dumps(training.provenance, indent=2) + "\n")
         return training.metrics
 
@@ -305,7 +310,7 @@ class _Training:
 
 def _start(config: MoCo, context: Context) -> _Training:
     """Data and networks as they were left by the last checkpoint, or at the beginning."""
-    table = open_table(config.data, context.cache_dir, context.report_progress)
+    table = open_table(config.data, context.cache_dir, context.report_progress, context.num_cpus)
     rows = table.rows("train")
     if config.batch_size > len(rows):
         raise ValueError(
