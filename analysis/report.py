@@ -295,8 +295,8 @@ def _caveats(inputs: ReportInputs) -> list[str]:
         one_volume = setup.dataset.one_volume or groups == 1
         parts = "slab(s) of one volume" if one_volume else "patients or volumes"
         caveats.append(
-            f"{images} images from {groups} {parts}, resampled as {blocks} blocks. Intervals speak for images like these; "
-            f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
+            f"{images} images from {groups} {parts}, resampled as {blocks} blocks. Intervals speak for images like "
+            f"these; {'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
         )
         left_out = max(panel.num_left_out for panel in measured)
         if left_out:

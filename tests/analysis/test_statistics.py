@@ -179,3 +179,25 @@ def test_paper_scale_takes_seconds():
     statistics.coefficients(curves, Bootstrap(1000))
     statistics.explained(curves, Bootstrap(1000))
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "null", "expected"),
+    [
+        (0.010, 0.002, 0.006, "left"),  # the interval leaves out 0; that it reaches below the null is no objection
+        (0.010, 0.000, 0.006, "nothing"),
+        (0.010, 0.007, 0.011, "nothing"),
+        (0.003, 0.002, 0.001, "within seeds"),
+    ],
+)
+def test_a_difference_counts_by_its_interval_and_its_null(value, low, null, expected):
+    where = {"field_of_view": "full", "binarisation": "otsu", "fit": "interpolated"}
+    rows = [("remainder", value, low, 0.02), ("remainder_null", null, None, None), ("seed_distance", 0.004, None, None)]
+    explained = pl.DataFrame(
+        [
+            {"curve": "untrained mean", **where, "quantity": q, "value": v, "low": lo, "high": hi}
+            for q, v, lo, hi in rows
+        ]
+    )
+    own = {"curve": "trained", **where, "quantity": "amplitude", "value": 0.02, "low": 0.01, "high": 0.03}
+    assert statistics.verdict(pl.DataFrame([own]), explained, "full", "otsu") == expected

@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score
 from test_frozen import CPU, lively_encoder
 
 from trainables import augment
+from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, key_of
 from trainables.data.records import Dataset, Record
 from trainables.models.encoder import Encoder
@@ -68,6 +69,17 @@ class GivenEncoder:
 
     def load(self, context: FakeContext) -> Encoder:
         return lively_encoder(channels=self.channels)
+
+
+@dataclass(frozen=True)
+class BrokenEncoder(GivenEncoder):
+    """Trained one step too far: a weight of its last block is NaN."""
+
+    def load(self, context: FakeContext) -> Encoder:
+        encoder = super().load(context)
+        with torch.no_grad():
+            encoder.resnet.layer4[0].conv1.weight[0, 0, 0, 0] = math.nan
+        return encoder
 
 
 class PicklingContext(FakeContext):
@@ -306,6 +318,11 @@ def test_nothing_from_beyond_the_border_reaches_the_circle(size: int) -> None:
         there_and_back = augment.rotate(augment.rotate(ones, angle), -angle)[0, 0]
         torch.testing.assert_close(there_and_back[inside], torch.ones(int(inside.sum()), dtype=torch.float64))
     assert inside.sum() > 0.6 * math.pi / 4 * (size - 2) ** 2
+
+
+def test_maps_with_holes_are_no_curve(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteMetric, match="'saliency map' is nan at step 30"):
+        run(smoothgrad_curve(encoder=BrokenEncoder(), angles_deg=(30, 60)), tmp_path)
 
 
 def test_an_encoder_for_other_images_is_refused(tmp_path: Path) -> None:
