@@ -298,6 +298,9 @@ class _AngleWork:
                 f"the encoder takes {encoder.config.in_channels} channels and {curve.data.name} has "
                 f"{curve.data.num_channels}: use an encoder that was trained on such images"
             )
+        if encoder is not None and not all(bool(t.isfinite().all()) for t in encoder.state_dict().values()):
+            # Fused ReLUs turn NaN into 0: the maps would be finite, and the curve would look normal.
+            raise NonFiniteMetric("encoder weights", math.nan, None)
         images_NCHW, masks_NHW = np.array(table.images_NCHW[selection.rows]), np.array(table.masks_NHW[selection.rows])
         ids = tuple(selection.ids)
         work = cls(curve, encoder, ids, images_NCHW, masks_NHW, selection.shown, context.num_cpus)

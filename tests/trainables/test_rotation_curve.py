@@ -320,9 +320,20 @@ def test_nothing_from_beyond_the_border_reaches_the_circle(size: int) -> None:
     assert inside.sum() > 0.6 * math.pi / 4 * (size - 2) ** 2
 
 
-def test_maps_with_holes_are_no_curve(tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteMetric, match="'saliency map' is nan at step 30"):
+def test_an_encoder_with_holes_has_no_curve(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteMetric, match="'encoder weights' is nan"):
         run(smoothgrad_curve(encoder=BrokenEncoder(), angles_deg=(30, 60)), tmp_path)
+
+
+def test_maps_with_holes_are_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_a_hole(method, encoder, anchors, prepared, views):
+        maps_PHW = views.images_PCHW[:, 0].clone()
+        maps_PHW[-1, 3, 3] = math.nan
+        return maps_PHW
+
+    monkeypatch.setattr(ImageIntensity, "maps", with_a_hole)
+    with pytest.raises(NonFiniteMetric, match="'saliency map' is nan at step 60"):
+        run(intensity_curve(angles_deg=(60,)), tmp_path)
 
 
 def test_an_encoder_for_other_images_is_refused(tmp_path: Path) -> None:
