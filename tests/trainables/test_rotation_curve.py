@@ -328,7 +328,7 @@ def test_an_encoder_with_holes_has_no_curve(tmp_path: Path) -> None:
 def test_maps_with_holes_are_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_a_hole(method, encoder, anchors, prepared, views):
         maps_PHW = views.images_PCHW[:, 0].clone()
-        maps_PHW[-1, 3, 3] = math.nan
+        maps_PHW[0, 3, 3] = math.nan
         return maps_PHW
 
     monkeypatch.setattr(ImageIntensity, "maps", with_a_hole)
