@@ -145,6 +145,8 @@ class _Publishing:
         watched: set[str] = set()
         dirty: set[str] = set()
         is_open, pause_s, gave_up_at = True, 0.0, float("inf")
+        # MLflow takes seconds to load and to make its database: the seconds in which Ray starts.
+        self._try(set(), has_ended=False)
         while True:
             is_open = _drain(events, watched, dirty, timeout_s=max(_TICK_S, pause_s)) if is_open else False
             if not is_open:
@@ -168,10 +170,10 @@ class _Publishing:
 
     def publish(self, keys: Iterable[str], *, has_ended: bool) -> None:
         """Publish the trials of these keys and the state of the study, whose submission may have ended."""
+        tracker = self._connect()
         manifests = self._manifests()
         if not manifests:
             return
-        tracker = self._connect()
         entries = self.entries()
         shots = [snapshot(self._store, key) for key in keys if key in entries]
         news = [shot for shot in shots if shot is not None and self._tokens.get(shot.key) != shot.token]
