@@ -31,7 +31,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-_CHUNK_BYTES = 1 << 20
+from trainables.api.identity import sha256_of
 
 
 class DamagedResult(Exception):
@@ -367,15 +367,6 @@ class Store:
 
 def _short_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a local file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _generation(document: dict[str, Any]) -> Generation:

@@ -95,7 +95,7 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
     file.write_bytes(b"one")
     first = FileDigests(tmp_path / "memo.json").digest_all({"data": file})
     read = []
-    monkeypatch.setattr("trainables.api.identity._sha256", lambda path: read.append(path) or "other")
+    monkeypatch.setattr("trainables.api.identity.sha256_of", lambda path: read.append(path) or "other")
     assert FileDigests(tmp_path / "memo.json").digest_all({"data": file}) == first
     assert read == []
     file.write_bytes(b"changed")

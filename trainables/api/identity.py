@@ -35,7 +35,7 @@ class FileDigests:
         stat = path.stat()
         memo_key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
         if memo_key not in self._memo:
-            self._memo[memo_key] = _sha256(path)
+            self._memo[memo_key] = sha256_of(path)
         return self._memo[memo_key]
 
     def digest_all(self, files: Mapping[str, Path]) -> str:
@@ -167,7 +167,8 @@ def _finite(value: float, where: str) -> float:
     return value
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a local file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
