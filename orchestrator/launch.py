@@ -30,6 +30,7 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")
 
 import ray
+import ray.air._internal.usage
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
@@ -41,6 +42,9 @@ from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
 from orchestrator.view import View
+
+# Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of MLflow: 2 s of the driver.
+ray.air._internal.usage.tag_callbacks = lambda callbacks: False
 
 Tell = Callable[[str, str], None]
 MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.store import Store
+from orchestrator.store import FileEntry, Store
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Snapshot:
     ended_at: float | None = None
     metrics: Mapping[str, float] | None = None
     provenance: Mapping[str, str] | None = None
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
     failure: str = ""
 
     @property
@@ -43,6 +44,7 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
             result.ended_at,
             result.metrics,
             result.provenance,
+            result.files,
         )
     generations = store.generations(key)
     segments = generations[0].segments if generations else []

@@ -7,8 +7,10 @@ at which they were logged, and MLflow drops a metric it has with the same time: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +27,10 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException as TrackingError
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from orchestrator.snapshot import Snapshot
 from orchestrator.store import Store
@@ -43,6 +49,8 @@ _PARAMS_PER_BATCH = 100
 _MAX_TAG_CHARACTERS = 5000
 _MAX_PARAM_CHARACTERS = 6000
 _PAGE = 1000
+_LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
+_STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}
 
 
 class Tracker:
@@ -53,7 +61,9 @@ class Tracker:
 
         ``artifact_root`` is used when the experiment is made on a database; a server has its own.
         """
+        _prepare_database(tracking_uri)
         self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._tracking_uri = tracking_uri
         self._study = study
         self._experiment_id = self._ensure_experiment(artifact_root)
         self._runs = self._find_runs()
@@ -81,31 +91,35 @@ class Tracker:
     def publish(self, store: Store, entry: Mapping[str, Any], shot: Snapshot) -> None:
         """Make the run of one trial say what the store says. ``entry`` is the trial's part of the manifest."""
         run = self._runs.get(shot.key)
-        if run is not None and run.data.tags.get(STATE_TAG) == shot.token:
+        known = run.data.tags if run is not None else {}
+        if known.get(STATE_TAG) == shot.token:
             return
-        if run is not None and run.data.tags.get(SEGMENT_TAG, "") not in ("", *shot.segments):
+        if run is not None and known.get(SEGMENT_TAG, "") not in ("", *shot.segments):
             # The trial was computed again from an earlier state than MLflow has seen: what it has is not this history.
             self._client.delete_run(run.info.run_id)
-            run = None
+            run, known = None, {}
+        has_ended = shot.state != "running"
+        tags = unsaid = _tags(shot)
         if run is None:
-            run = self._create(entry, shot)
+            # Tags cost least when a run is made. They say that all is there: of a run whose trial has ended that is
+            # believed only once its status says so too (see _find_runs), and its status is written last.
+            run = self._create(entry, shot, tags if has_ended else {})
+            unsaid = {} if has_ended else tags
         params: list[Param] = []
-        if DESCRIBED_TAG not in run.data.tags:
-            self._client.log_dict(run.info.run_id, entry["configuration"], "configuration.json")
+        artifacts = self._artifacts_of(run)
+        if DESCRIBED_TAG not in known:
+            _log_document(artifacts, "configuration.json", entry["configuration"])
             params = [Param(name, value[:_MAX_PARAM_CHARACTERS]) for name, value in flatten(entry["configuration"])]
         at_ms = int((shot.ended_at or 0) * 1000)
-        metrics = self._new_rows(run, store, shot)
+        metrics = _rows_after(known.get(SEGMENT_TAG, ""), store, shot)
         # Under a name of their own: a summary of a curve would otherwise be drawn as a point of the curve.
         metrics += [Metric(f"summary/{name}", value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
-        if shot.state == "done":
-            self._log_artifacts(run.info.run_id, store, shot.key)
-        tags = {**_state_tags(shot), SEGMENT_TAG: shot.segments[-1] if shot.segments else "", DESCRIBED_TAG: "yes"}
-        self._log(run.info.run_id, params, metrics, {**tags, STATE_TAG: shot.token})
-        if shot.state == "running":
-            self._client.update_run(run.info.run_id, status="RUNNING")
+        _log_files(artifacts, store, shot)
+        self._log(run.info.run_id, params, metrics, unsaid)
+        if has_ended:
+            self._client.set_terminated(run.info.run_id, _STATUS[shot.state], end_time=at_ms)
         else:
-            status = "FINISHED" if shot.state == "done" else "FAILED"
-            self._client.set_terminated(run.info.run_id, status, end_time=at_ms)
+            self._client.update_run(run.info.run_id, status=_STATUS[shot.state])
         run.data.tags.update(tags)
 
     # -- parts ----------------------------------------------------------------------------------------
@@ -126,6 +140,11 @@ class Tracker:
             if run.data.tags.get(STUDY_TAG) != self._study:
                 continue
             key = run.data.tags.get(KEY_TAG, "")
+            state = run.data.tags.get(STATE_TAG, "").partition(":")[0]
+            if state and run.info.status != _STATUS[state]:
+                # Its publication was cut short: all of it is written again, and MLflow drops what it has.
+                for name in (STATE_TAG, SEGMENT_TAG, DESCRIBED_TAG):
+                    run.data.tags.pop(name, None)
             if key in runs:
                 self._client.delete_run(run.info.run_id)
             else:
@@ -149,7 +168,7 @@ class Tracker:
             self._runs[""] = self._client.create_run(self._experiment_id, tags=tags, run_name=self._study)
         return str(self._runs[""].info.run_id)
 
-    def _create(self, entry: Mapping[str, Any], shot: Snapshot) -> Run:
+    def _create(self, entry: Mapping[str, Any], shot: Snapshot, more_tags: Mapping[str, str]) -> Run:
         configuration = entry["configuration"]
         seeds = {name: value for name, value in flatten(configuration) if name.rpartition(".")[2].endswith("seed")}
         tags = {
@@ -161,6 +180,7 @@ class Tracker:
             "quarterturn.seeds": json.dumps(seeds, sort_keys=True),
             "quarterturn.dataset": ",".join(sorted(entry.get("data", {}))),
             "quarterturn.data_fingerprint": json.dumps(entry.get("data", {}), sort_keys=True),
+            **more_tags,
         }
         run = self._client.create_run(
             self._experiment_id, start_time=int(shot.started_at * 1000), tags=tags, run_name=entry["name"]
@@ -176,28 +196,77 @@ class Tracker:
         run_tags = [RunTag(name, value[:_MAX_TAG_CHARACTERS]) for name, value in tags.items()]
         self._client.log_batch(run_id, metrics=metrics, params=params, tags=run_tags)
 
-    def _new_rows(self, run: Run, store: Store, shot: Snapshot) -> list[Metric]:
-        last = run.data.tags.get(SEGMENT_TAG, "")
-        new = list(shot.segments)
-        if last in new:
-            new = new[new.index(last) + 1 :]
-        return [
-            Metric(name, value, at_ms, step) for s in new for name, step, value, at_ms in store.segment(shot.key, s)
-        ]
-
-    def _log_artifacts(self, run_id: str, store: Store, key: str) -> None:
-        result = store.result(key)
-        shown = {n: e for n, e in (result.files if result else {}).items() if n.startswith("artifacts/")}
-        if not shown:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            local = store.download(f"trials/{key}/files", shown, Path(folder))
-            self._client.log_artifacts(run_id, str(local / "artifacts"))
+    def _artifacts_of(self, run: Run) -> ArtifactRepository:
+        # The client would ask the server for the run again, only to learn this address.
+        return get_artifact_repository(run.info.artifact_uri, tracking_uri=self._tracking_uri)
 
 
-def _state_tags(shot: Snapshot) -> dict[str, str]:
+def _rows_after(segment: str, store: Store, shot: Snapshot) -> list[Metric]:
+    new = list(shot.segments)
+    if segment in new:
+        new = new[new.index(segment) + 1 :]
+    return [Metric(name, value, at_ms, step) for s in new for name, step, value, at_ms in store.segment(shot.key, s)]
+
+
+def _log_document(artifacts: ArtifactRepository, name: str, document: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(json.dumps(document, indent=2))
+        artifacts.log_artifact(str(path))
+
+
+def _log_files(artifacts: ArtifactRepository, store: Store, shot: Snapshot) -> None:
+    """What the trial put into its ``artifacts`` folder."""
+    shown = {name: entry for name, entry in shot.files.items() if name.startswith("artifacts/")}
+    if not shown:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = store.download(f"trials/{shot.key}/files", shown, Path(folder))
+        artifacts.log_artifacts(str(local / "artifacts"))
+
+
+def _tags(shot: Snapshot) -> dict[str, str]:
     tags = {f"quarterturn.{name}": value for name, value in (shot.provenance or {}).items()}
-    return {**tags, "quarterturn.attempt": str(shot.attempt), "quarterturn.failure": shot.failure}
+    return {
+        **tags,
+        "quarterturn.attempt": str(shot.attempt),
+        "quarterturn.failure": shot.failure[:_MAX_TAG_CHARACTERS],
+        SEGMENT_TAG: shot.segments[-1] if shot.segments else "",
+        DESCRIBED_TAG: "yes",
+        STATE_TAG: shot.token,
+    }
+
+
+def _prepare_database(tracking_uri: str) -> None:
+    """Make an SQLite database that is not there yet with a write-ahead log: a tenth of the writes to disk.
+
+    Not where other machines may open it: the log works on one machine only.
+    """
+    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    if not tracking_uri.startswith("sqlite:///") or path.exists() or not _is_on_local_disk(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _is_on_local_disk(path: Path) -> bool:
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    folders = {str(folder) for folder in path.resolve().parents}
+    inside = [(len(point), kind) for point, kind in mounts if point in folders]
+    return max(inside, default=(0, ""))[1] in _LOCAL_FILE_SYSTEMS
+
+
+@event.listens_for(Engine, "connect")
+def _sync_less(connection: Any, record: Any) -> None:
+    """With a write-ahead log a loss of power may cost the last rows (``sync`` brings them), never the database."""
+    if isinstance(connection, sqlite3.Connection):
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        if mode == "wal":
+            connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def flatten(configuration: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def run(cluster, tmp_path, quick_settings):
         return store, outcome, states, shown.getvalue(), told
 
     return make
+
+
+def test_the_driver_does_not_load_mlflow(run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    assert run({"t": Count(1)})[2] == {"t": "done"}
+    assert "mlflow" not in sys.modules
 
 
 def test_a_study_with_every_fate(run, tmp_path):

@@ -1,14 +1,16 @@
 """MLflow says what the store says: one run a trial, every row once, whatever happened on the way."""
 
+import contextlib
 import io
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
 
-from orchestrator import feeder
+from orchestrator import feeder, tracking
 from orchestrator.plan import make_plan, manifest_of
 from orchestrator.provenance import without_password
 from orchestrator.store import Store
@@ -153,9 +155,10 @@ def test_a_result_that_was_computed_again_has_one_history(submitted, database, q
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
 
 
-def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monkeypatch):
+@pytest.mark.parametrize("call", ["log_batch", "set_terminated"])
+def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monkeypatch, call):
     store, name = submitted({"t": Count(2)})
-    real, calls = MlflowClient.log_batch, []
+    real, calls = getattr(MlflowClient, call), []
 
     def fail_once(self, *arguments, **named):
         calls.append(named)
@@ -163,12 +166,14 @@ def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monke
             raise TimeoutError("gateway")
         return real(self, *arguments, **named)
 
-    monkeypatch.setattr(MlflowClient, "log_batch", fail_once)
+    monkeypatch.setattr(MlflowClient, call, fail_once)
     with pytest.raises(TimeoutError):
         feeder.sync(store, name, database)
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
     assert set(runs) == {name, "t"}
+    assert runs["t"].info.status == "FINISHED"
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
     assert runs["t"].data.params["num_epochs"] == "2"
     assert {a.path for a in client.list_artifacts(runs["t"].info.run_id)} == {"configuration.json", "sum.csv"}
 
@@ -210,6 +215,28 @@ def test_long_histories_arrive_whole(submitted, database, tmp_path):
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
     assert history(client, runs["squares"], "square") == [(i, float(i * i)) for i in range(2500)]
+
+
+def test_only_a_database_made_here_gets_a_write_ahead_log(submitted, tmp_path):
+    new, old = tmp_path / "new" / "mlflow.db", tmp_path / "old.db"
+    with contextlib.closing(sqlite3.connect(old)) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    store, name = submitted({"t": Count(2)})
+    for path in (new, old):
+        assert feeder.sync(store, name, f"sqlite:///{path}") == 1
+    assert [journal_mode(path) for path in (new, old)] == ["wal", "delete"]
+
+
+def test_no_write_ahead_log_on_a_network_file_system(submitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_LOCAL_FILE_SYSTEMS", frozenset())
+    store, name = submitted({"t": Count(2)})
+    feeder.sync(store, name, f"sqlite:///{tmp_path}/mlflow.db")
+    assert journal_mode(tmp_path / "mlflow.db") == "delete"
+
+
+def journal_mode(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0]
 
 
 def test_configurations_are_flattened_to_dotted_names():
