@@ -118,7 +118,15 @@ def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:
         )
     names = ("done", "running", "resumable", "waiting", "failed", "blocked")
     counts = {name: list(states.values()).count(name) for name in names}
-    return {"study": manifest["study"], "command": manifest["command"], "counts": counts, "trials": trials}
+    search = manifest.get("search") or {"suggestions": [], "num_suggestions": 0}
+    return {
+        "study": manifest["study"],
+        "command": manifest["command"],
+        "counts": counts,
+        "suggestions": len(search["suggestions"]),
+        "num_suggestions": search["num_suggestions"],
+        "trials": trials,
+    }
 
 
 def _trial_status(store: Store, entry: dict[str, Any], states: dict[str, str]) -> tuple[str, str, float]:
@@ -141,6 +149,8 @@ def _show_status(studies: list[dict[str, Any]]) -> None:
     console = make_console()
     for entry in studies:
         counts = ", ".join(f"{n} {state}" for state, n in entry["counts"].items() if n)
+        if entry["num_suggestions"]:
+            counts += f"; {entry['suggestions']} of {entry['num_suggestions']} suggestions made"
         console.print(f"[bold]{entry['study']}[/bold]: {counts}", highlight=False)
         console.print(f"  {entry['command']}", style="dim", highlight=False, soft_wrap=True, markup=False)
         for trial in [t for t in entry["trials"] if t["state"] != "done"][:ROWS_SHOWN]:

@@ -130,7 +130,7 @@ class _Publishing:
         self._store, self._study, self._tracking_uri = store, study, tracking_uri
         self._tracker: Any = None
         self._parent_id, self._tokens = ("", {}) if forget else _recorded(store, study, tracking_uri)
-        self._read: dict[str, dict[str, Any]] = {}  # manifests by name; a submission never changes its own
+        self._read: dict[str, dict[str, Any]] = {}  # manifests by name, as they were when last read
         self._described_at = 0.0
 
     def entries(self) -> dict[str, Mapping[str, Any]]:
@@ -151,6 +151,7 @@ class _Publishing:
             is_open = _drain(events, watched, dirty, timeout_s=max(_TICK_S, pause_s)) if is_open else False
             if not is_open:
                 gave_up_at = min(gave_up_at, time.monotonic() + _PATIENCE_S)
+                self._read.clear()
                 dirty |= set(self.entries())
             published = self._try(watched | dirty, has_ended=not is_open)
             if published:
@@ -171,10 +172,13 @@ class _Publishing:
     def publish(self, keys: Iterable[str], *, has_ended: bool) -> None:
         """Publish the trials of these keys and the state of the study, whose submission may have ended."""
         tracker = self._connect()
+        keys, entries = list(keys), self.entries()
+        if not entries.keys() >= set(keys):
+            self._read.clear()  # the manifest of a search grows
+            entries = self.entries()
         manifests = self._manifests()
         if not manifests:
             return
-        entries = self.entries()
         shots = [snapshot(self._store, key) for key in keys if key in entries]
         news = [shot for shot in shots if shot is not None and self._tokens.get(shot.key) != shot.token]
         if not news and not has_ended:

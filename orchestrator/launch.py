@@ -36,8 +36,8 @@ from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
 from orchestrator.context import Progress
 from orchestrator.options import StudyOptions
-from orchestrator.plan import Plan, State, Trial, failure_text
-from orchestrator.search import GraphSearcher
+from orchestrator.plan import Plan, Trial, failure_text
+from orchestrator.search import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
@@ -132,10 +132,18 @@ def slots(resources: Resources) -> int:
     return max(1, int(min(by_cpu, by_gpu)))
 
 
-def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurrent: int | None, tell: Tell) -> Outcome:
+def launch(
+    plan: Plan,
+    store: Store,
+    settings: Settings,
+    view: View,
+    max_concurrent: int | None,
+    tell: Tell,
+    more: More = nothing_more,
+) -> Outcome:
     """Run what is left of a plan on the connected cluster. Ends early, and says so, on SIGINT and SIGTERM.
 
-    ``tell(key, "started" | "ended")`` hears of every trial.
+    ``tell(key, "started" | "ended")`` hears of every trial. ``more`` gives further plans, see ``GraphSearcher``.
     """
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -153,19 +161,20 @@ def launch(plan: Plan, store: Store, settings: Settings, view: View, max_concurr
         return False
 
     searcher = GraphSearcher(
-        plan.runnable(),
-        done=[p.trial.key for p in plan.planned if p.state is State.DONE],
+        plan,
         encode=lambda trial: _configuration(Payload(trial, settings)),
         finished=finished,
-        max_concurrent=max_concurrent or len(plan.planned),
+        max_concurrent=max_concurrent,
+        more=more,
+        num_slots=lambda: max_concurrent or slots(settings.resources),
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
     with _sigterm_as_sigint() as interrupted, contextlib.redirect_stdout(io.StringIO()):
         _tuner(searcher, settings, store, events, name).fit()
     outcome.was_interrupted = interrupted.is_set() or any(
-        trial.key not in outcome.failures and trial.key not in searcher.blocked and store.result(trial.key) is None
-        for trial in plan.runnable()
+        key not in outcome.failures and key not in searcher.blocked and store.result(key) is None
+        for key in searcher.trials
     )
     outcome.blocked = searcher.blocked
     view.blocked(set(searcher.blocked))

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from orchestrator.claims import is_held
-from orchestrator.provenance import data_fingerprints
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
-from trainables.api.identity import Keys, describe, parts_of
+from trainables.api.identity import Keys, parts_of
 from trainables.api.trainable import Trainable
 
 # Nothing of the kind has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
@@ -62,6 +60,8 @@ class Plan:
     study: Study
     planned: tuple[PlannedTrial, ...]
     is_measured: bool  # whether the estimates come from trials of the same kind in this store
+    to_suggest: int = 0  # suggestions that a search has still to make
+    suggestion_s: float = 0.0  # work of one of them, on one worker
 
     def counts(self) -> dict[str, int]:
         """Number of trials in every state."""
@@ -72,9 +72,14 @@ class Plan:
         """The trials to run, upstream first."""
         return [p.trial for p in self.planned if p.state in (State.NEW, State.RESUMABLE)]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every trial has a result and no suggestion is to come."""
+        return self.to_suggest == 0 and all(p.state is State.DONE for p in self.planned)
+
     def estimated_s(self) -> float:
-        """Seconds of work left over all trials, on one worker each."""
-        return sum(p.estimated_s or 0.0 for p in self.planned)
+        """Seconds of work left over all trials, also those to be suggested, on one worker each."""
+        return sum(p.estimated_s or 0.0 for p in self.planned) + self.to_suggest * self.suggestion_s
 
     def to_json(self) -> dict[str, Any]:
         """The plan for scripts."""
@@ -91,8 +96,15 @@ class Plan:
             }
             for p in self.planned
         ]
-        estimate = {"estimated_s": self.estimated_s(), "is_measured": self.is_measured}
-        return {"study": self.study.name, **self.counts(), **estimate, "trials": trials}
+        return {
+            "study": self.study.name,
+            **self.counts(),
+            "to_suggest": self.to_suggest,
+            "suggestion_s": self.suggestion_s,
+            "estimated_s": self.estimated_s(),
+            "is_measured": self.is_measured,
+            "trials": trials,
+        }
 
 
 def trials_of(study: Study, keys: Keys) -> list[Trial]:
@@ -136,47 +148,39 @@ def nested_trainables(value: Any) -> Iterator[Trainable]:
             yield from nested_trainables(part)
 
 
-def make_plan(study: Study, store: Store, keys: Keys, *, retry_failed: bool = False) -> Plan:
-    """Look up every trial of the study in the store. Runs and changes nothing but damaged results."""
+def make_plan(
+    study: Study,
+    store: Store,
+    keys: Keys,
+    *,
+    retry_failed: bool = False,
+    to_suggest: int = 0,
+    examples: Sequence[Study] = (),
+) -> Plan:
+    """Look up every trial of the study in the store. Runs and changes nothing but damaged results.
+
+    The suggestions that are ``to_suggest`` cost what ``examples`` of them cost.
+    """
     looked_up: dict[str, PlannedTrial] = {}
     for trial in trials_of(study, keys):
         looked_up[trial.key] = _look_up(trial, store, looked_up, retry_failed)
     planned = list(looked_up.values())
     rates = _seconds_per_flop(planned)
     estimated = tuple(_with_estimate(p, rates) for p in planned)
-    kinds = {type(p.trial.trainable).__name__ for p in estimated if p.state in (State.NEW, State.RESUMABLE)}
-    return Plan(study, estimated, is_measured=kinds <= set(rates))
+    to_run = [p.trial for p in estimated if p.state in (State.NEW, State.RESUMABLE)]
+    own, shared = _to_come(examples, keys, looked_up) if to_suggest else ([], [])
+    kinds = {type(trial.trainable).__name__ for trial in [*to_run, *own, *shared]}
+    shared_s = sum(_seconds(trial, rates) for trial in shared) / max(1, to_suggest)
+    suggestion_s = sum(_seconds(trial, rates) for trial in own) + shared_s
+    return Plan(study, estimated, kinds <= set(rates), to_suggest, suggestion_s)
 
 
-def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: Keys) -> dict[str, Any]:
-    """What a submission needs and how it was called, for those who read the store later."""
-    trials = [
-        {
-            "key": p.trial.key,
-            "name": name,
-            "class": type(p.trial.trainable).__name__,
-            "upstream": list(p.trial.upstream),
-            "named": name in plan.study.trials,
-            "data": data_fingerprints(p.trial.trainable, keys),
-            "configuration": describe(p.trial.trainable),
-        }
-        for p in plan.planned
-        for name in _names(p.trial, plan.study, keys)
-    ]
-    return {
-        "study": plan.study.name,
-        "question": plan.study.question,
-        "facts": dict(plan.study.facts),
-        "command": command,
-        "provenance": dict(provenance),
-        "submitted_at": time.time(),
-        "trials": trials,
-    }
-
-
-def _names(trial: Trial, study: Study, keys: Keys) -> list[str]:
-    given = [name for name, trainable in study.trials.items() if keys.key(trainable) == trial.key]
-    return given or [trial.name]
+def _to_come(examples: Sequence[Study], keys: Keys, known: Mapping[str, Any]) -> tuple[list[Trial], list[Trial]]:
+    """New trials of a further suggestion: its own, and those it shares with the others."""
+    first, *others = [{trial.key: trial for trial in trials_of(example, keys)} for example in examples]
+    is_shared = set(first).intersection(*others) if others else set()
+    new = [trial for key, trial in first.items() if key not in known]
+    return [t for t in new if t.key not in is_shared], [t for t in new if t.key in is_shared]
 
 
 def _look_up(trial: Trial, store: Store, before: Mapping[str, PlannedTrial], retry_failed: bool) -> PlannedTrial:
@@ -214,6 +218,9 @@ def _seconds_per_flop(planned: list[PlannedTrial]) -> dict[str, float]:
 def _with_estimate(planned: PlannedTrial, rates: Mapping[str, float]) -> PlannedTrial:
     if planned.state not in (State.NEW, State.RESUMABLE):
         return planned
-    flop = planned.trial.trainable.work_flop() * (1.0 - planned.fraction)
-    rate = rates.get(type(planned.trial.trainable).__name__, 1.0 / _ASSUMED_FLOP_PER_S)
-    return dataclasses.replace(planned, estimated_s=flop * rate)
+    return dataclasses.replace(planned, estimated_s=_seconds(planned.trial, rates) * (1.0 - planned.fraction))
+
+
+def _seconds(trial: Trial, rates: Mapping[str, float]) -> float:
+    rate = rates.get(type(trial.trainable).__name__, 1.0 / _ASSUMED_FLOP_PER_S)
+    return trial.trainable.work_flop() * rate

@@ -12,6 +12,7 @@ from rich.table import Table
 from orchestrator.plan import Plan, State
 from orchestrator.provenance import without_password
 from orchestrator.store import Store
+from orchestrator.suggestions import Suggestions
 from orchestrator.view import duration_text
 
 ROWS_SHOWN = 60
@@ -47,12 +48,23 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
     if len(plan.planned) > ROWS_SHOWN:
         console.print(f"... and {len(plan.planned) - ROWS_SHOWN} more trials (--json lists all)")
     said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
-    console.print(f"{len(plan.planned)} trials: {said}; {estimate_text(plan)}", highlight=False)
+    if plan.to_suggest:
+        each = duration_text(plan.suggestion_s)
+        console.print(
+            f"{plan.to_suggest} suggestions of the search to come, about {each} of work each", highlight=False
+        )
+    console.print(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan)}", highlight=False)
+
+
+def to_run_text(plan: Plan) -> str:
+    """How many trials are to run, and how many suggestions of a search will add more."""
+    to_come = f" and {plan.to_suggest} suggestions to come" if plan.to_suggest else ""
+    return f"{len(plan.runnable())} to run{to_come}"
 
 
 def estimate_text(plan: Plan) -> str:
     """What is left to compute, in a phrase that says how sure it is."""
-    if not plan.runnable():
+    if not plan.runnable() and not plan.to_suggest:
         return "nothing left to compute"
     ground = "measured on trials of the same kind" if plan.is_measured else "a guess: nothing of the kind was run here"
     return f"about {duration_text(plan.estimated_s())} of work on one worker ({ground})"
@@ -82,6 +94,22 @@ def show_troubles(plan: Plan, console: Console) -> None:
     console.print(table)
     if plan.counts()[State.FAILED]:
         console.print("Once the cause of a failure is mended: the same command with --retry-failed")
+
+
+def show_best(suggestions: Suggestions, console: Console) -> None:
+    """The best suggestions of a search with their objectives; nothing without a search."""
+    best = suggestions.best()
+    if not best:
+        return
+    table = Table(title="Best suggestions" if len(best) > 1 else "Best suggestion", title_justify="left")
+    table.add_column("suggestion", justify="right")
+    for name in [*best[0][1], *best[0][0].params]:
+        table.add_column(name, overflow="fold")
+    for suggestion, values in best[:ROWS_SHOWN]:
+        shown = [f"{value:.4g}" for value in values.values()]
+        shown += [f"{value:.4g}" if isinstance(value, float) else str(value) for value in suggestion.params.values()]
+        table.add_row(str(suggestion.number), *shown)
+    console.print(table)
 
 
 def show_end(plan: Plan, paths: list[str], store: Store, tracking_uri: str, console: Console) -> None:

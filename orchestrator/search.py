@@ -5,47 +5,68 @@ One Tune run executes the whole study, with no barrier between stages. A failed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.plan import Trial
+from orchestrator.plan import Plan, State, Trial
 
 Encode = Callable[[Trial], dict[str, Any]]
 Finished = Callable[[Trial, bool], bool]
+More = Callable[[Collection[str], Collection[str]], Plan | None]
+
+
+def nothing_more(done: Collection[str], lost: Collection[str]) -> None:
+    """A study without a search has no more trials than its plan."""
 
 
 class GraphSearcher(Searcher):
-    """Suggests the trials of a plan in graph order."""
+    """Suggests the trials of a plan in graph order, and those of further plans while there is room."""
 
     def __init__(
-        self, trials: Sequence[Trial], done: Collection[str], encode: Encode, finished: Finished, max_concurrent: int
+        self,
+        plan: Plan,
+        encode: Encode,
+        finished: Finished,
+        max_concurrent: int | None = None,
+        more: More = nothing_more,
+        num_slots: Callable[[], int] = lambda: 1,
     ) -> None:
-        """``trials`` are to be run, upstream first; ``done`` are keys whose results exist already.
+        """``encode`` makes a trial's Tune configuration.
 
-        ``encode`` makes a trial's Tune configuration. ``finished(trial, error)`` is called once a trial has ended, and
-        tells whether its result is there.
+        ``finished(trial, error)`` is called once a trial has ended, and tells whether its result is there.
+        ``more(done, lost)`` gets the keys with results and those that will have none, and gives a plan with more
+        trials, or None if there are none now. It is asked while fewer than ``num_slots()`` trials run: a suggestion
+        that waits knows less than one that is made later.
         """
         super().__init__(metric=None, mode=None)
-        self._waiting = list(trials)
-        self._done = set(done)
         self._encode, self._finished, self._max_concurrent = encode, finished, max_concurrent
+        self._more, self._num_slots = more, num_slots
+        self._waiting: list[Trial] = []
         self._running: dict[str, Trial] = {}
-        self.blocked: dict[str, str] = {}  # key -> key of the upstream trial that failed
+        self.trials: dict[str, Trial] = {}  # by key, all that were to run
+        self._done: set[str] = set()
+        self._lost: set[str] = set()
+        self.blocked: dict[str, str] = {}  # key -> key of an upstream trial that failed or is blocked itself
+        self._add(plan)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next ready trial; None while all others wait for running ones; FINISHED at the end."""
-        if not self._waiting and not self._running:
-            return str(Searcher.FINISHED)
-        if len(self._running) >= self._max_concurrent:
+        if self._max_concurrent is not None and len(self._running) >= self._max_concurrent:
             return None
-        for position, trial in enumerate(self._waiting):
-            if self._done.issuperset(trial.upstream):
-                self._running[trial_id] = self._waiting.pop(position)
-                return self._encode(trial)
-        return None
+        trial = self._take_ready()
+        while trial is None and len(self._running) < self._num_slots():
+            plan = self._more(self._done, self._lost)
+            if plan is None:
+                break
+            self._add(plan)
+            trial = self._take_ready()
+        if trial is not None:
+            self._running[trial_id] = trial
+            return self._encode(trial)
+        return None if self._waiting or self._running else str(Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free or block what waits for this trial."""
@@ -55,7 +76,30 @@ class GraphSearcher(Searcher):
         if self._finished(trial, error):
             self._done.add(trial.key)
         else:
-            self._block_dependents(trial.key)
+            self._lost.add(trial.key)
+            self._block()
+
+    def _add(self, plan: Plan) -> None:
+        self._done.update(p.trial.key for p in plan.planned if p.state is State.DONE)
+        self._lost.update(p.trial.key for p in plan.planned if p.state in (State.FAILED, State.BLOCKED))
+        new = [trial for trial in plan.runnable() if trial.key not in self.trials]
+        self.trials.update((trial.key, trial) for trial in new)
+        self._waiting += new
+        self._block()
+
+    def _take_ready(self) -> Trial | None:
+        for position, trial in enumerate(self._waiting):
+            if self._done.issuperset(trial.upstream):
+                return self._waiting.pop(position)
+        return None
+
+    def _block(self) -> None:
+        """Give up what waits for a lost trial."""
+        for trial in self._waiting:  # upstream first, so one pass reaches all descendants
+            if lost := self._lost.intersection(trial.upstream):
+                self._lost.add(trial.key)
+                self.blocked[trial.key] = min(lost)
+        self._waiting = [trial for trial in self._waiting if trial.key not in self._lost]
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for a restore that never comes (see ``save``); the callbacks stay here."""
@@ -67,11 +111,3 @@ class GraphSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore, see ``save``."""
-
-    def _block_dependents(self, failed_key: str) -> None:
-        stuck = {failed_key}
-        for trial in self._waiting:  # upstream first, so one pass reaches all descendants
-            if stuck.intersection(trial.upstream):
-                stuck.add(trial.key)
-                self.blocked[trial.key] = failed_key
-        self._waiting = [trial for trial in self._waiting if trial.key not in stuck]

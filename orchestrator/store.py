@@ -165,12 +165,13 @@ class Store:
         return bool(self._fs.exists(self._at(path)))
 
     def names(self, path: str) -> list[str]:
-        """Sorted names of what lies in a folder; empty when it is absent."""
+        """Sorted names of what lies in a folder, without what is still being written; empty when it is absent."""
         try:
             entries = self._fs.ls(self._at(path), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return sorted(name for name in names if not name.startswith("."))
 
     def size_bytes(self, path: str) -> int:
         """Bytes below a path; 0 when it is absent."""

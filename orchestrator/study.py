@@ -1,16 +1,22 @@
-"""What a researcher writes down: one question, the trials that answer it, and the report over them."""
+"""What a researcher writes down: one question, the trials or the search that answer it, and the report over them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.store import Store
 from trainables.api.trainable import Trainable
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
 Manifest = dict[str, Any]
+Params = Mapping[str, Any]
+Direction = Literal["maximize", "minimize"]
 Report = Callable[[Store, Manifest, Path], Sequence[Path]]
 
 
@@ -28,21 +34,54 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Search:
+    """A search of a space of parameters by one of Optuna's samplers.
+
+    ``make`` turns parameters into trainables, for each objective one a seed. An objective is the mean of the summary
+    metric of its name over its trainables. Whatever two suggestions share, such as a pretraining, runs once.
+    """
+
+    space: Mapping[str, BaseDistribution]
+    make: Callable[[Params], Mapping[str, Sequence[Trainable]]]
+    directions: Mapping[str, Direction]
+    """Objective -> direction; of several, the best are those that no other suggestion beats in all of them."""
+    num_suggestions: int
+    start: Sequence[Params] = ()
+    """Points to try first: the defaults, published values."""
+    sampler: Callable[[int], BaseSampler] | None = None
+    """From a seed; None is TPE."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.space or not self.directions:
+            raise ValueError("a search needs a space of parameters and at least one objective with its direction")
+        if self.num_suggestions < 1:
+            raise ValueError(f"num_suggestions = {self.num_suggestions}: expected at least 1")
+        for objective, direction in self.directions.items():
+            if not objective.startswith("val/"):
+                raise ValueError(f"objective {objective!r}: a search sees validation only; expected such as 'val/dice'")
+            if direction not in ("maximize", "minimize"):
+                raise ValueError(f"direction {direction!r} of {objective}: expected 'maximize' or 'minimize'")
+
+
+@dataclass(frozen=True)
 class Study:
     """One research question.
 
-    ``trials`` names the trainables the answer needs; what they depend on is found in their fields. ``report`` gets the
-    store, the manifest of the submission and an output folder, and returns the paths worth showing, the main one first.
+    ``trials`` names the trainables the answer needs; what they depend on is found in their fields; ``search`` finds
+    more. ``report`` gets the store, the manifest of the submission and an output folder, and returns the paths worth
+    showing, the main one first.
     """
 
     name: str
     question: str
-    trials: Mapping[str, Trainable]
+    trials: Mapping[str, Trainable] = field(default_factory=dict)
+    search: Search | None = None
     report: Report | None = None
     facts: Mapping[str, str] = field(default_factory=dict)  # said in report and MLflow: scale, kind of start, ...
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"study name {self.name!r}: expected letters, digits, '_' and '-' (it names folders)")
-        if not self.trials:
-            raise ValueError(f"study {self.name!r} has no trials: give at least one trainable")
+        if not self.trials and not self.search:
+            raise ValueError(f"study {self.name!r} has no trials: give at least one trainable, or a search")

@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from rich.console import Console
 
 from orchestrator import printing
 from orchestrator.feeder import Feeder, published_tokens
+from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
-from orchestrator.plan import Plan, State, make_plan, manifest_of
+from orchestrator.plan import Plan, State, make_plan
 from orchestrator.provenance import provenance, without_password
 from orchestrator.snapshot import default_tracking_uri, snapshot
 from orchestrator.store import DamagedResult, Store
 from orchestrator.study import Manifest, Report, Study
+from orchestrator.suggestions import Suggestions
 from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.view import View
 from trainables.api.errors import BadData
@@ -53,80 +55,111 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
     Raises UsageError, having changed nothing, for input that cannot be used.
     """
     with usage_errors():
-        study = make_study()
-        store = Store(_storage(options.storage))
-        cache_dir = (options.cache_dir or default_cache_dir()).resolve()
-        keys = Keys(FileDigests(cache_dir / "digests.json"))
-        plan = make_plan(study, store, keys, retry_failed=options.retry_failed)
-        tracking_uri = "" if options.plan else options.tracking_uri or default_tracking_uri(store)
+        submission = _Submission(make_study(), options, console)
+        plan = submission.plan(retry_failed=options.retry_failed)
+        tracking_uri = "" if options.plan else options.tracking_uri or default_tracking_uri(submission.store)
     if options.plan:
         printing.show_plan(plan, console, as_json=options.json)
         return 0
-    manifest = manifest_of(plan, without_password(shlex.join(["python", *sys.argv])), provenance(), keys)
-    if plan.runnable():
-        if _run(plan, store, manifest, cache_dir, options, tracking_uri, console):
+    command = without_password(shlex.join(["python", *sys.argv]))
+    manifest = ManifestWriter(
+        submission.store, manifest_of(plan, command, provenance(), submission.keys), submission.suggestions
+    )
+    if plan.runnable() or plan.to_suggest:
+        if submission.run(plan, manifest, tracking_uri):
             console.print("Interrupted. The same command goes on where this one stopped.")
             return EXIT_INTERRUPTED
     else:
-        _write_manifest(store, manifest)
-        _catch_up(plan, store, tracking_uri, console)
-    after = make_plan(study, store, keys)
+        manifest.write()
+        submission.catch_up(plan, tracking_uri)
+    after = submission.plan()
+    manifest.write()  # with what became of the suggestions
     printing.show_troubles(after, console)
-    paths = _report(study, store, manifest, after, console)
-    printing.show_end(after, paths or [], store, tracking_uri, console)
-    is_complete = after.counts()[State.DONE] == len(after.planned) and paths is not None
-    return 0 if is_complete else EXIT_FAILED
+    printing.show_best(submission.suggestions, console)
+    paths = _report(submission.study, submission.store, manifest.document, after, console)
+    printing.show_end(after, paths or [], submission.store, tracking_uri, console)
+    return 0 if after.is_complete and paths is not None else EXIT_FAILED
 
 
-def _run(
-    plan: Plan,
-    store: Store,
-    manifest: Manifest,
-    cache_dir: Path,
-    options: StudyOptions,
-    tracking_uri: str,
-    console: Console,
-) -> bool:
-    """Run what is runnable and bring MLflow up to date; True if the user ended it early."""
-    # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
-    from orchestrator.launch import Cluster, launch, resources_for, slots
+class _Submission:
+    """A study, its options, and where its results are."""
 
-    counts = plan.counts()
-    console.print(
-        f"{plan.study.name}: {counts[State.DONE]} of {len(plan.planned)} trials are done, {len(plan.runnable())} to "
-        f"run, {printing.estimate_text(plan)}",
-        highlight=False,
-    )
-    with usage_errors():
-        cluster = Cluster(options.address)
-    # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
-    with Feeder(store.uri, tracking_uri, plan.study.name) as feeder, cluster:
+    def __init__(self, study: Study, options: StudyOptions, console: Console) -> None:
+        self.study, self._options, self._console = study, options, console
+        self.store = Store(_storage(options.storage))
+        self._cache_dir = (options.cache_dir or default_cache_dir()).resolve()
+        self.keys = Keys(FileDigests(self._cache_dir / "digests.json"))
+        self.suggestions = Suggestions(study, self.store, self.keys)
+
+    def plan(self, *, retry_failed: bool = False) -> Plan:
+        """The plan of all that is known so far; the suggestions of a search are settled by it."""
+        plan = make_plan(
+            self.suggestions.study(),
+            self.store,
+            self.keys,
+            retry_failed=retry_failed,
+            to_suggest=self.suggestions.num_left,
+            examples=self.suggestions.examples,
+        )
+        by_state = {state: {p.trial.key for p in plan.planned if p.state is state} for state in State}
+        self.suggestions.settle(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
+        return plan
+
+    def run(self, plan: Plan, manifest: ManifestWriter, tracking_uri: str) -> bool:
+        """Run what is runnable and bring MLflow up to date; True if the user ended it early."""
+        # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
+        from orchestrator.launch import Cluster, launch, resources_for, slots
+
+        options, store, console = self._options, self.store, self._console
+        done = f"{plan.counts()[State.DONE]} of {len(plan.planned)} trials are done"
+        said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan)}"
+        console.print(said, highlight=False)
         with usage_errors():
-            resources = resources_for(plan, options)
-        _write_manifest(store, manifest)
-        if options.retry_failed:
-            for trial in plan.runnable():
-                store.clear_failure(trial.key)
-        settings = Settings(store.uri, cache_dir, resources, manifest["provenance"], _checkpoint_interval_s())
-        with View(plan, console, lambda: slots(resources)) as view:
-            outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell)
-        feeder.finish()
-    if not feeder.is_up_to_date:
-        printing.say_behind(store, tracking_uri, console)
-    return outcome.was_interrupted
+            cluster = Cluster(options.address)
+        # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
+        with Feeder(store.uri, tracking_uri, plan.study.name) as feeder, cluster:
+            with usage_errors():
+                resources = resources_for(plan, options)
+            manifest.write()
+            if options.retry_failed:
+                for trial in plan.runnable():
+                    store.clear_failure(trial.key)
+            facts = manifest.document["provenance"]
+            settings = Settings(store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
+            with View(plan, console, lambda: slots(resources)) as view:
 
+                def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
+                    return self._suggested(done, lost, manifest, view)
 
-def _catch_up(plan: Plan, store: Store, tracking_uri: str, console: Console) -> None:
-    """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
-    known = published_tokens(store, plan.study.name, tracking_uri)
-    shots = [snapshot(store, p.trial.key) for p in plan.planned]
-    is_known = all(shot is None or known.get(shot.key) == shot.token for shot in shots)
-    if is_known and not _is_missing_database(tracking_uri):
-        return
-    with Feeder(store.uri, tracking_uri, plan.study.name) as feeder:
-        feeder.finish()
-    if not feeder.is_up_to_date:
-        printing.say_behind(store, tracking_uri, console)
+                outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell, more)
+            feeder.finish()
+        if not feeder.is_up_to_date:
+            printing.say_behind(store, tracking_uri, console)
+        return outcome.was_interrupted
+
+    def catch_up(self, plan: Plan, tracking_uri: str) -> None:
+        """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
+        known = published_tokens(self.store, plan.study.name, tracking_uri)
+        shots = [snapshot(self.store, p.trial.key) for p in plan.planned]
+        is_known = all(shot is None or known.get(shot.key) == shot.token for shot in shots)
+        if is_known and not _is_missing_database(tracking_uri):
+            return
+        with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder:
+            feeder.finish()
+        if not feeder.is_up_to_date:
+            printing.say_behind(self.store, tracking_uri, self._console)
+
+    def _suggested(
+        self, done: Collection[str], lost: Collection[str], manifest: ManifestWriter, view: View
+    ) -> Plan | None:
+        """The plan of one more suggestion of the search, which manifest and view know from here on."""
+        suggested = self.suggestions.next(done, lost)
+        if suggested is None:
+            return None
+        plan = make_plan(suggested, self.store, self.keys)
+        manifest.add(entries_of(plan, self.keys))
+        view.add(plan)
+        return plan
 
 
 def _is_missing_database(tracking_uri: str) -> bool:
@@ -148,12 +181,6 @@ def _storage(given: str | None) -> str:
             "the code: give --storage with an absolute path or URL that all nodes reach, or set QUARTERTURN_STORAGE"
         )
     return storage
-
-
-def _write_manifest(store: Store, manifest: Manifest) -> None:
-    keys = "".join(sorted(trial["key"] for trial in manifest["trials"]))
-    submission = hashlib.sha256(keys.encode()).hexdigest()[:16]
-    store.write_document(f"studies/{manifest['study']}/{submission}.json", manifest)
 
 
 def _report(study: Study, store: Store, manifest: Manifest, plan: Plan, console: Console) -> list[str] | None:

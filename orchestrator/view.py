@@ -47,6 +47,7 @@ class View:
         self._running: dict[str, _Running] = {}
         counts = plan.counts()
         self._total = len(plan.planned)
+        self._to_suggest, self._suggestion_s = plan.to_suggest, plan.suggestion_s
         self._done = counts[State.DONE]
         self._failed = counts[State.FAILED]
         self._blocked = counts[State.BLOCKED]
@@ -57,6 +58,20 @@ class View:
         self._live = Live(
             get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
         )
+
+    def add(self, plan: Plan) -> None:
+        """A search made a suggestion with these trials, some of which may be known."""
+        with self._lock:
+            self._to_suggest = max(0, self._to_suggest - 1)
+            for p in plan.planned:
+                if p.trial.key not in self._names:
+                    self._total += 1
+                    self._done += p.state is State.DONE
+                    self._failed += p.state is State.FAILED
+                    self._blocked += p.state is State.BLOCKED
+                self._names.setdefault(p.trial.key, p.trial.name)
+                self._estimates[p.trial.key] = p.estimated_s or 0.0
+            self._waiting |= {trial.key for trial in plan.runnable()} - self._running.keys()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -134,6 +149,7 @@ class View:
         parts = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
         parts += [f"{self._failed} failed"] if self._failed else []
         parts += [f"{self._blocked} blocked"] if self._blocked else []
+        parts += [f"{self._to_suggest} suggestions to come"] if self._to_suggest else []
         if not self._running and self._waiting and time.monotonic() - self._moved_at > _PATIENCE_S:
             return ", ".join([*parts, f"{len(self._waiting)} waiting for free CPUs or GPUs of the cluster"])
         parts.append(f"about {duration_text(self._left_s())} left")
@@ -143,7 +159,7 @@ class View:
         now = time.monotonic()
         with self._lock:
             running = [r.left_s(self._estimates[key], now) for key, r in self._running.items()]
-            waiting = sum(self._estimates[key] for key in self._waiting)
+            waiting = sum(self._estimates[key] for key in self._waiting) + self._to_suggest * self._suggestion_s
         return max(max(running, default=0.0), (sum(running) + waiting) / max(1, self._slots()))
 
     def _render(self) -> RenderableType:

@@ -104,10 +104,14 @@ def test_a_driver_killed_at_any_moment(undisturbed, tmp_path):
     # A kill costs a trial at most what came after its last checkpoint: one epoch, and the one that was going on.
     for name, lines in computed(undisturbed).items():
         assert len(computed(tmp_path)[name]) <= len(lines) + 2 * num_kills
+    assert_no_process_is_left(tmp_path)
+
+
+def assert_no_process_is_left(folder):
     deadline = time.monotonic() + 60
-    while leftover_processes(tmp_path) and time.monotonic() < deadline:
+    while leftover_processes(folder) and time.monotonic() < deadline:
         time.sleep(1)
-    assert leftover_processes(tmp_path) == []
+    assert leftover_processes(folder) == []
 
 
 def test_ctrl_c_says_how_to_go_on_and_loses_nothing(undisturbed, tmp_path):
@@ -131,6 +135,35 @@ def test_two_drivers_compute_every_trial_once(undisturbed, tmp_path):
     assert [line.split()[1] for line in computed(tmp_path)["items"]] == [str(n) for n in range(10)]
     assert outcome(tmp_path) == outcome(undisturbed)
     assert histories(tmp_path) == histories(undisturbed)
+
+
+def test_a_search_whose_driver_is_killed_makes_no_more_suggestions_than_it_should(tmp_path):
+    search = [
+        sys.executable, str(STUDY.with_name("toy_search_study.py")), "--storage", str(tmp_path / "results"),
+        "--log-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache"), "--seeds", "2", "--wait-s", "1.0",
+        "--num-suggestions", "16",
+    ]  # fmt: skip
+    moments, num_kills = random.Random(0), 0
+    while True:
+        process = subprocess.Popen(search, cwd=tmp_path, env={**os.environ, MARK: str(tmp_path)})
+        try:
+            assert process.wait(timeout=moments.uniform(8.0, 16.0) if num_kills < 8 else 240) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            num_kills += 1
+    assert num_kills >= 2
+    lines = (tmp_path / "bowls").read_text().splitlines()
+    assert len(set(lines)) == 32
+    assert len(lines) <= 32 + 2 * num_kills
+    (manifest,) = Store(str(tmp_path / "results")).manifests()
+    told = manifest["search"]["suggestions"]
+    assert [s["number"] for s in told] == list(range(1, 17))
+    assert len({tuple(s["params"].items()) for s in told}) == 16
+    for params, values in ((s["params"], s["values"]) for s in told):
+        assert values["val/loss"] == pytest.approx((params["x"] - 0.3) ** 2 + (params["y"] != "flat") + 0.0005)
+    assert_no_process_is_left(tmp_path)
 
 
 @pytest.fixture

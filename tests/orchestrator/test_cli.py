@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 STUDY = Path(__file__).with_name("toy_study.py")
+SEARCH = Path(__file__).with_name("toy_search_study.py")
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def call(tmp_path):
     """A function that runs the toy study with flags: (exit status, standard output, standard error)."""
 
     def make(*flags, command=(str(STUDY),), **environment):
-        own = command == (str(STUDY),)
+        own = command in [(str(STUDY),), (str(SEARCH),)]
         places = ["--storage", str(tmp_path / "results"), "--log-dir", str(tmp_path)] if own else []
         places += ["--cache-dir", str(tmp_path / "cache")] if own else []
         done = subprocess.run(
@@ -63,6 +65,50 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
     assert "3 done" in out or "4 done" in out
     code, out, _ = call("--storage", str(tmp_path / "results"), "--json", command=("-m", "orchestrator", "status"))
     assert json.loads(out)["studies"][0]["study"] == "toy"
+
+
+def test_a_search_from_plan_to_best_and_on_from_there(call, tmp_path):
+    def search(*flags):
+        return call("--seeds", "2", "--fails-above", "0.95", *flags, command=(str(SEARCH),))
+
+    plan = json.loads(search("--plan", "--json")[1])
+    assert (plan["new"], plan["to_suggest"]) == (1, 8)  # the shared base, and what the search will suggest
+    assert plan["estimated_s"] == pytest.approx(
+        sum(t["estimated_s"] for t in plan["trials"]) + 8 * plan["suggestion_s"]
+    )
+    assert not (tmp_path / "results").exists()
+
+    code, out, err = search()
+    assert code == 0, out + err
+    assert "17 of 17 trials are done" in out
+    assert (tmp_path / "base").read_text().splitlines() == ["epoch 0", "epoch 1", "epoch 2"]  # once, for all of them
+    lines = (tmp_path / "bowls").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 16
+    points = {tuple(line.split()[:2]) for line in lines}
+    assert len(points) == 8
+    assert ("0.9", "flat") in points
+    best = min(points, key=lambda p: (float(p[0]) - 0.3) ** 2 + (p[1] != "flat"))
+    assert re.search(rf"Best suggestion\b.*{float(best[0]):.4g} +│ {best[1]}", out, re.DOTALL)
+
+    code, out, _ = search()  # nothing to do
+    assert code == 0
+    assert (tmp_path / "bowls").read_text().splitlines() == lines
+
+    code, out, _ = search("--num-suggestions", "10", "--plan")
+    assert "2 suggestions of the search to come" in out
+    code, _, _ = search("--num-suggestions", "10")
+    assert code == 0
+    more = (tmp_path / "bowls").read_text().splitlines()
+    assert more[:16] == lines
+    assert len(set(more)) == 20
+    _, out, _ = call("--storage", str(tmp_path / "results"), "--json", command=("-m", "orchestrator", "status"))
+    (status,) = json.loads(out)["studies"]
+    assert status["counts"]["done"] == 21
+    assert (status["suggestions"], status["num_suggestions"]) == (10, 10)
+    client = MlflowClient(f"sqlite:///{tmp_path}/results/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("toy_search").experiment_id])
+    assert len(runs) == 22
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 from toy import Count, Misconfigured, ReadsText
 
-from orchestrator.plan import State, make_plan, manifest_of, trials_of
+from orchestrator.manifest import manifest_of
+from orchestrator.plan import State, make_plan, trials_of
 from orchestrator.store import Failure, Store
 from orchestrator.study import Study
 from orchestrator.trial import Payload, run_trial

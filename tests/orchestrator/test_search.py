@@ -2,19 +2,22 @@
 
 from toy import Count
 
-from orchestrator.plan import trials_of
+from orchestrator.plan import Plan, PlannedTrial, State, trials_of
 from orchestrator.search import GraphSearcher
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys
 
 
-def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=10):
-    planned = trials_of(Study("s", "?", trials), Keys(FileDigests()))
-    by_name = {t.name: t.key for t in planned}
-    todo = [t for t in planned if t.name not in done]
-    return GraphSearcher(
-        todo, [by_name[n] for n in done], lambda t: {"payload": t.name}, lambda t, error: succeeds(t), max_concurrent
-    )
+def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=10, **more):
+    plan = plan_of(trials, done=done)
+    return GraphSearcher(plan, lambda t: {"payload": t.name}, lambda t, error: succeeds(t), max_concurrent, **more)
+
+
+def plan_of(trials, *, done=(), failed=()):
+    study = Study("s", "?", trials)
+    states = {**dict.fromkeys(done, State.DONE), **dict.fromkeys(failed, State.FAILED)}
+    planned = [PlannedTrial(t, states.get(t.name, State.NEW)) for t in trials_of(study, Keys(FileDigests()))]
+    return Plan(study, tuple(planned), is_measured=False)
 
 
 def names(searcher, ids):
@@ -64,3 +67,41 @@ def test_finished_upstream_counts_and_concurrency_is_limited():
     assert names(searcher, "123") == ["t2", "t3", None]
     searcher.on_trial_complete("2")
     assert names(searcher, "4") == ["t4"]
+
+
+def test_more_is_asked_for_only_while_there_is_room():
+    told, plans = [], [plan_of({"c": Count(3)}), plan_of({"d": Count(4)})]
+
+    def more(done, lost):
+        told.append((len(done), len(lost)))
+        return plans.pop(0) if plans else None
+
+    searcher = searcher_of({"a": Count(1), "b": Count(2)}, more=more, num_slots=lambda: 2)
+    assert names(searcher, "123") == ["a", "b", None]  # both slots are taken: nobody was asked
+    searcher.on_trial_complete("1")
+    assert names(searcher, "45") == ["c", None]
+    searcher.on_trial_complete("2")
+    searcher.on_trial_complete("4")
+    assert names(searcher, "67") == ["d", None]
+    searcher.on_trial_complete("6")
+    assert names(searcher, "8") == ["FINISHED"]
+    assert told == [(1, 0), (3, 0), (3, 0), (4, 0)]
+
+
+def test_what_is_known_already_does_not_run_again_and_what_waits_for_a_lost_trial_is_blocked():
+    base, lost = chain(1), chain(5)
+    plans = [plan_of({"base": base, "tune": Count(2, upstream=base), "hopeless": Count(6, upstream=lost)})]
+    searcher = searcher_of(
+        {"base": base, "lost": lost},
+        succeeds=lambda t: t.name != "lost",
+        more=lambda done, lost: plans.pop() if plans else None,
+        num_slots=lambda: 4,
+    )
+    assert names(searcher, "12") == ["base", "lost"]
+    searcher.on_trial_complete("2", error=True)
+    assert names(searcher, "3") == [None]  # tune waits for base
+    assert len(searcher.blocked) == 1
+    searcher.on_trial_complete("1")
+    assert names(searcher, "4") == ["tune"]
+    searcher.on_trial_complete("4")
+    assert names(searcher, "5") == ["FINISHED"]

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
 
 from orchestrator import feeder, tracking
-from orchestrator.plan import make_plan, manifest_of
+from orchestrator.manifest import manifest_of
+from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
 from orchestrator.store import Store
 from orchestrator.study import Study

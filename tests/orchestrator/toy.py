@@ -144,3 +144,27 @@ class BadItems(Squares):
 
     def square(self, items):
         raise ValueError(f"item {items[0]} is bad")
+
+
+@dataclass(frozen=True)
+class Bowl(Trainable):
+    """A validation loss that is lowest at x = 0.3, y = "flat"."""
+
+    x: float
+    y: str = "flat"
+    upstream: Trainable | None = None
+    fails_above: float = 1.0
+    seed: int = 0
+    wait_s: float = recorded(0.0)
+    log_path: Path | None = recorded(None)
+
+    def run(self, context):
+        time.sleep(self.wait_s)
+        if self.log_path:
+            with open(self.log_path, "a") as file:
+                file.write(f"{self.x} {self.y} {self.seed}\n")
+        if self.x > self.fails_above:
+            raise ValueError(f"x = {self.x} is too large")
+        loss = (self.x - 0.3) ** 2 + (self.y != "flat") + 0.001 * self.seed
+        context.log({"val/loss": loss}, step=0)
+        return {"val/loss": loss, "val/size": self.x, "test/loss": 0.0}

@@ -1,0 +1,69 @@
+"""The manifest of a submission: what its study needs and how it was called, for those who read the store later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.plan import Plan
+from orchestrator.provenance import data_fingerprints
+from orchestrator.store import Store
+from orchestrator.study import Manifest
+from orchestrator.suggestions import Suggestions
+from trainables.api.identity import Keys, describe
+
+
+def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: Keys) -> Manifest:
+    """The manifest of a plan that was made by a command."""
+    return {
+        "study": plan.study.name,
+        "question": plan.study.question,
+        "facts": dict(plan.study.facts),
+        "command": command,
+        "provenance": dict(provenance),
+        "submitted_at": time.time(),
+        "trials": entries_of(plan, keys),
+    }
+
+
+def entries_of(plan: Plan, keys: Keys) -> list[dict[str, Any]]:
+    """The trials of a plan for a manifest; one that the study names twice is there twice."""
+    given: dict[str, list[str]] = {}
+    for name, trainable in plan.study.trials.items():
+        given.setdefault(keys.key(trainable), []).append(name)
+    return [
+        {
+            "key": p.trial.key,
+            "name": name,
+            "class": type(p.trial.trainable).__name__,
+            "upstream": list(p.trial.upstream),
+            "named": name in plan.study.trials,
+            "data": data_fingerprints(p.trial.trainable, keys),
+            "configuration": describe(p.trial.trainable),
+        }
+        for p in plan.planned
+        for name in given.get(p.trial.key, [p.trial.name])
+    ]
+
+
+class ManifestWriter:
+    """Writes the manifest of one submission, and writes it anew when a search has gone on."""
+
+    def __init__(self, store: Store, manifest: Manifest, suggestions: Suggestions) -> None:
+        self._store, self._suggestions = store, suggestions
+        self.document = manifest
+        # The same submission again has the same name; where its trials are others, the earlier one stays.
+        self._path = f"studies/{manifest['study']}/{suggestions.identity[:16]}.json"
+
+    def add(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Add trials that are not there yet, and write."""
+        known = {(entry["key"], entry["name"]) for entry in self.document["trials"]}
+        self.document["trials"] += [entry for entry in entries if (entry["key"], entry["name"]) not in known]
+        self.write()
+
+    def write(self) -> None:
+        """Write the manifest as things stand."""
+        if (search := self._suggestions.describe()) is not None:
+            self.document["search"] = search
+        self._store.write_document(self._path, self.document)

@@ -1,0 +1,382 @@
+"""The points of a search: those that the store remembers, and new ones from Optuna's sampler.
+
+The store is the state here too. It keeps a document a suggestion, with its parameters and the keys of its trials; what
+became of it is read from the results of those keys, and Optuna's study is made from that in memory. So a suggestion
+whose driver died goes on, one of another configuration is told by its keys and left alone, one more seed is added to
+the points that are there, and no value outlives the results it was computed from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.store import Store
+from orchestrator.study import Params, Search, Study
+from trainables.api.identity import Keys
+from trainables.api.trainable import Trainable
+
+# A sampler may come back to the same points; after so many in a row there is nothing to learn before a trial ends.
+_PATIENCE = 30
+
+
+class Fate(StrEnum):
+    """What became of a suggestion."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One point of a search and the trainables that tell its worth."""
+
+    number: int  # from 1, in the order of suggestion
+    params: Params
+    trainables: Mapping[str, Mapping[str, Trainable]]  # objective -> name -> trainable
+    keys: Mapping[str, tuple[str, ...]]  # objective -> keys of its trainables
+
+    @property
+    def trials(self) -> dict[str, Trainable]:
+        """Its trainables by name, for a plan."""
+        return {name: trainable for named in self.trainables.values() for name, trainable in named.items()}
+
+    @property
+    def all_keys(self) -> set[str]:
+        """The keys of all its trainables."""
+        return {key for keys in self.keys.values() for key in keys}
+
+
+class Suggestions:
+    """All suggestions of a study; none, and nothing to suggest, where the study has no search."""
+
+    def __init__(self, study: Study, store: Store, keys: Keys) -> None:
+        """Read what the store remembers.
+
+        Raises ValueError or TypeError when the search cannot be: a starting point outside the space, a ``make`` that
+        gives other objectives than the search has or no trainables for one.
+        """
+        self._study, self._store, self._keys = study, store, keys
+        self._read: set[str] = set()  # names of documents
+        self._known: dict[int, Suggestion] = {}
+        self._fates: dict[int, Fate] = {}
+        self._reasons: dict[int, str] = {}
+        self._values: dict[int, dict[str, float]] = {}
+        self._handed_out: set[int] = set()
+        self._examples: list[Suggestion] = []
+        self._sampling: _Sampling | None = None
+        if study.search is not None:
+            _check(study.search)
+            points = [_any_point(study.search, seed) for seed in (0, 1)]
+            self._examples = [self._made(0, point) for point in points[: 1 if points[0] == points[1] else 2]]
+            self._refresh()
+            self._handed_out.update(self._known)
+
+    @property
+    def num_left(self) -> int:
+        """How many more the search may suggest."""
+        search = self._study.search
+        if search is None:
+            return 0
+        points = _num_points(search)
+        budget = search.num_suggestions if points is None else min(points, search.num_suggestions)
+        return max(0, budget - len(self._known))
+
+    @property
+    def examples(self) -> list[Study]:
+        """Up to two studies of one suggestion each, at any points: they tell what a suggestion costs."""
+        return [dataclasses.replace(self._study, trials=example.trials) for example in self._examples]
+
+    @property
+    def identity(self) -> str:
+        """Digest of the study's own trials and of what the search makes; the same however far the search is."""
+        keys = {self._keys.key(trainable) for trainable in self._study.trials.values()}
+        keys.update(key for example in self._examples for key in example.all_keys)
+        return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
+
+    def study(self) -> Study:
+        """The study with the trials of all its suggestions."""
+        found = {name: trainable for s in self._known.values() for name, trainable in s.trials.items()}
+        return dataclasses.replace(self._study, trials={**self._study.trials, **found})
+
+    def settle(self, done: Collection[str], lost: Collection[str]) -> None:
+        """Learn which keys have results and which will get none."""
+        for number, suggestion in self._known.items():
+            if self._fates[number] is not Fate.RUNNING:
+                continue
+            if suggestion.all_keys.intersection(lost):
+                self._end(number, Fate.FAILED, "a trial of it failed, or waits for one that did")
+            elif suggestion.all_keys <= set(done) or number not in self._handed_out:
+                self._evaluate(number)
+
+    def next(self, done: Collection[str], lost: Collection[str]) -> Study | None:
+        """A study of one more suggestion, which is remembered from here on; None while there is nothing to suggest.
+
+        ``done`` and ``lost`` as in ``settle``.
+        """
+        search = self._study.search
+        if search is None:
+            return None
+        self._refresh()
+        self.settle(done, lost)
+        number = self._suggest(search) if self.num_left else self._left_by_others()
+        if number is None:
+            return None
+        self._handed_out.add(number)
+        return dataclasses.replace(self._study, trials=self._known[number].trials)
+
+    def describe(self) -> dict[str, Any] | None:
+        """The search for a manifest; None without one."""
+        search = self._study.search
+        if search is None:
+            return None
+        from optuna.distributions import distribution_to_json
+
+        return {
+            "directions": dict(search.directions),
+            "space": {name: json.loads(distribution_to_json(d)) for name, d in search.space.items()},
+            "num_suggestions": search.num_suggestions,
+            "suggestions": [
+                {
+                    "number": number,
+                    "params": dict(suggestion.params),
+                    "state": self._fates[number].value,
+                    "reason": self._reasons.get(number, ""),
+                    "values": self._values.get(number),
+                    "trials": {objective: list(keys) for objective, keys in suggestion.keys.items()},
+                }
+                for number, suggestion in self._known.items()
+            ],
+        }
+
+    def best(self) -> list[tuple[Suggestion, Mapping[str, float]]]:
+        """The complete suggestions that no other one beats in all objectives, best first by the first objective."""
+        search = self._study.search
+        if search is None:
+            return []
+        signs = {objective: 1.0 if d == "maximize" else -1.0 for objective, d in search.directions.items()}
+        scores = {number: [signs[o] * values[o] for o in signs] for number, values in self._values.items()}
+        front = [n for n, mine in scores.items() if not any(_dominates(other, mine) for other in scores.values())]
+        return [(self._known[n], self._values[n]) for n in sorted(front, key=lambda n: (-scores[n][0], n))]
+
+    # -- what is known --------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Read the documents that are new, also those of another driver."""
+        for name in sorted(set(self._store.names(self._folder)) - self._read):
+            document = self._store.read_document(f"{self._folder}/{name}")
+            self._read.add(name)
+            if isinstance(document, dict) and _fits(document["params"], self._study.search):
+                suggestion = self._made(len(self._known) + 1, document["params"])
+                # Of another configuration (another scale, other data) when it shares no trial: not ours.
+                if suggestion.all_keys.intersection(document["keys"]):
+                    self._know(suggestion)
+
+    def _made(self, number: int, params: Params) -> Suggestion:
+        assert self._study.search is not None
+        made = self._study.search.make(params)
+        if set(made) != set(self._study.search.directions) or not all(made.values()):
+            raise ValueError(
+                f"study {self._study.name!r}: its search makes trainables for {sorted(made)} from {dict(params)}; "
+                f"expected at least one for each of {sorted(self._study.search.directions)}"
+            )
+        named = {
+            objective: {f"suggestion {number}: {objective} {i}": t for i, t in enumerate(trainables, start=1)}
+            for objective, trainables in made.items()
+        }
+        keys = {objective: tuple(self._keys.key(t) for t in trainables) for objective, trainables in made.items()}
+        return Suggestion(number, params, named, keys)
+
+    def _know(self, suggestion: Suggestion) -> None:
+        self._known[suggestion.number] = suggestion
+        self._fates[suggestion.number] = Fate.RUNNING
+
+    def _evaluate(self, number: int) -> None:
+        """Read the objectives of a suggestion from its results, if all are there."""
+        found = {o: [self._store.result(key) for key in keys] for o, keys in self._known[number].keys.items()}
+        results = {objective: [r for r in rs if r is not None] for objective, rs in found.items()}
+        if any(len(results[objective]) < len(rs) for objective, rs in found.items()):
+            return
+        for objective, rs in results.items():
+            for result in rs:
+                if objective not in result.metrics:
+                    has = ", ".join(result.metrics) or "none"
+                    reason = f"trial {result.key} reports no summary metric {objective!r} (it reports: {has})"
+                    self._end(number, Fate.FAILED, reason)
+                    return
+        self._values[number] = {o: statistics.fmean(r.metrics[o] for r in rs) for o, rs in results.items()}
+        self._end(number, Fate.COMPLETE)
+
+    def _end(self, number: int, fate: Fate, reason: str = "") -> None:
+        self._fates[number] = fate
+        self._reasons[number] = reason
+        if self._sampling is not None:
+            self._sampling.end(number, self._values.get(number))
+
+    # -- new ones -------------------------------------------------------------------------------------
+
+    @property
+    def _folder(self) -> str:
+        return f"studies/{self._study.name}/suggestions"
+
+    def _left_by_others(self) -> int | None:
+        """Another driver's suggestion, when nothing else is left: its trials wait for that driver, or replace it."""
+        others = (n for n in self._known if n not in self._handed_out and self._fates[n] is Fate.RUNNING)
+        return next(others, None)
+
+    def _suggest(self, search: Search) -> int | None:
+        if self._sampling is None:
+            self._sampling = _Sampling(search, seed=search.seed + len(self._known))
+        for number, suggestion in self._known.items():
+            self._sampling.learn(number, suggestion.params, self._fates[number], self._values.get(number))
+        params = self._sampling.ask([s.params for s in self._known.values()])
+        if params is None:
+            return None
+        suggestion = self._made(len(self._known) + 1, params)
+        document = {"params": dict(params), "keys": sorted(suggestion.all_keys)}
+        numbers = itertools.count(len(self._read) + 1)
+        name = next(n for i in numbers if (n := f"{i:06d}.json") not in self._read)
+        if not self._store.create_document(f"{self._folder}/{name}", document):
+            self._refresh()  # another driver was faster: what it suggested counts
+            return self._suggest(search) if self.num_left else self._left_by_others()
+        self._read.add(name)
+        self._know(suggestion)
+        self._sampling.learn(suggestion.number, params, Fate.RUNNING, None)
+        return suggestion.number
+
+
+class _Sampling:
+    """Optuna's study in memory, made from what is known."""
+
+    def __init__(self, search: Search, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._search = search
+        # The liar keeps suggestions apart that run at the same time.
+        sampler = search.sampler(seed) if search.sampler else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        self._study = optuna.create_study(directions=list(search.directions.values()), sampler=sampler)
+        self._learned: dict[int, Any] = {}  # number -> Optuna's trial; None once it has ended
+        self._asked: Any = None
+        self._is_fruitless = False
+
+    def learn(self, number: int, params: Params, fate: Fate, values: Mapping[str, float] | None) -> None:
+        """Take a suggestion into Optuna's study unless it is there."""
+        import optuna
+
+        if number in self._learned:
+            return
+        if fate is Fate.RUNNING:
+            trial, self._asked = self._asked, None
+            if trial is None or trial.params != dict(params):
+                self._study.enqueue_trial(dict(params))
+                trial = self._study.ask(fixed_distributions=dict(self._search.space))
+            self._learned[number] = trial
+            return
+        is_complete = fate is Fate.COMPLETE
+        state = optuna.trial.TrialState.COMPLETE if is_complete else optuna.trial.TrialState.FAIL
+        trial = optuna.trial.create_trial(
+            state=state,
+            params=dict(params),
+            distributions=dict(self._search.space),
+            values=self._ordered(values) if values else None,
+        )
+        self._study.add_trial(trial)
+        self._learned[number] = None
+
+    def end(self, number: int, values: Mapping[str, float] | None) -> None:
+        """Tell Optuna how a suggestion ended."""
+        self._is_fruitless = False
+        if (trial := self._learned.get(number)) is not None:
+            self._tell(trial, values)
+            self._learned[number] = None
+
+    def ask(self, known: list[Params]) -> Params | None:
+        """A point that is not among the known ones; None if the sampler has none before something ends."""
+        for point in self._search.start:
+            if dict(point) not in known:
+                return dict(point)
+        if self._is_fruitless:
+            return None
+        for _ in range(_PATIENCE):
+            trial = self._study.ask(fixed_distributions=dict(self._search.space))
+            if trial.params not in known:
+                self._asked = trial
+                return dict(trial.params)
+            self._tell(trial, None)
+        self._is_fruitless = True
+        return None
+
+    def _tell(self, trial: Any, values: Mapping[str, float] | None) -> None:
+        import optuna
+
+        if values is None:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(trial, self._ordered(values))
+
+    def _ordered(self, values: Mapping[str, float]) -> list[float]:
+        return [values[objective] for objective in self._search.directions]
+
+
+def _check(search: Search) -> None:
+    """Raise ValueError for a point outside the space, and for choices that the store cannot write down."""
+    for name, distribution in search.space.items():
+        for choice in getattr(distribution, "choices", ()):
+            if not isinstance(choice, str | int | float | None):
+                raise ValueError(
+                    f"parameter {name!r} has the choice {choice!r}: expected text, a number, True, False or None; "
+                    "let `make` turn a name into an object"
+                )
+    for point in search.start:
+        if not _fits(point, search):
+            raise ValueError(f"the starting point {dict(point)} lies outside the space {dict(search.space)}")
+
+
+def _fits(params: Params, search: Search | None) -> bool:
+    """Whether a point has the space's parameters, each within its bounds."""
+    from optuna.trial import TrialState, create_trial
+
+    assert search is not None
+    try:
+        create_trial(state=TrialState.FAIL, params=dict(params), distributions=dict(search.space))
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _any_point(search: Search, seed: int) -> Params:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return dict(study.ask(fixed_distributions=dict(search.space)).params)
+
+
+def _num_points(search: Search) -> int | None:
+    """How many points the space has; None where a parameter is continuous."""
+    sizes = [_num_values(distribution) for distribution in search.space.values()]
+    return math.prod(size for size in sizes if size) if all(sizes) else None
+
+
+def _num_values(distribution: Any) -> int | None:
+    if hasattr(distribution, "choices"):
+        return len(distribution.choices)
+    if distribution.single():
+        return 1
+    if distribution.step is None:
+        return None
+    return 1 + math.floor(float(distribution.high - distribution.low) / float(distribution.step) + 1e-9)
+
+
+def _dominates(a: list[float], b: list[float]) -> bool:
+    return all(x >= y for x, y in zip(a, b, strict=True)) and a != b

@@ -1,0 +1,216 @@
+"""A search knows what its results say, whatever happened to its driver; Optuna alone is the oracle."""
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from toy import Bowl, Count
+
+from orchestrator.plan import State, make_plan
+from orchestrator.store import Store
+from orchestrator.study import Search, Study
+from orchestrator.suggestions import Suggestions
+from orchestrator.trial import Payload, run_trial
+from trainables.api.identity import FileDigests, Keys
+
+SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
+LOSS = {"val/loss": "minimize"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "results"))
+
+
+@pytest.fixture
+def run(store, quick_settings):
+    """A function that runs the trials of a study here: (keys with results, keys without)."""
+
+    def make(study):
+        done, lost = set(), set()
+        for trial in make_plan(study, store, Keys(FileDigests())).runnable():
+            run_trial(Payload(trial, quick_settings(store)))
+            (done if store.result(trial.key) else lost).add(trial.key)
+        return done, lost
+
+    return make
+
+
+def bowls(num_seeds=1, **fixed):
+    return lambda params: {"val/loss": [Bowl(**params, seed=seed, **fixed) for seed in range(num_seeds)]}
+
+
+def suggestions_of(store, make=None, *, space=SPACE, directions=LOSS, num=20, **more):
+    study = Study("s", "?", search=Search(space, make or bowls(), directions, num, **more))
+    return Suggestions(study, store, Keys(FileDigests()))
+
+
+def explore(suggestions, run, num):
+    """Suggest and run, one after the other; returns the parameters."""
+    done, lost, found = set(), set(), []
+    while len(found) < num and (study := suggestions.next(done, lost)):
+        found.append(suggestions.describe()["suggestions"][-1]["params"])
+        more_done, more_lost = run(study)
+        done, lost = done | more_done, lost | more_lost
+    suggestions.settle(done, lost)
+    return found
+
+
+def bowl(trial):
+    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (trial.suggest_categorical("y", ["flat", "steep"]) != "flat")
+
+
+def test_one_after_the_other_it_suggests_what_optuna_alone_would(store, run):
+    oracle = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3, constant_liar=True))
+    oracle.optimize(bowl, n_trials=20)
+    suggestions = suggestions_of(store, seed=3)
+    assert explore(suggestions, run, 30) == [trial.params for trial in oracle.trials]
+    assert suggestions.num_left == 0
+    (best, values) = suggestions.best()[0]
+    assert best.params == oracle.best_params
+    assert values["val/loss"] == pytest.approx(oracle.best_value)
+
+
+def test_a_new_driver_knows_all_of_it_and_finishes_what_was_running(store, run):
+    before = suggestions_of(store, num=5)
+    explored = explore(before, run, 3)
+    running = before.next(set(), set())  # its driver dies now
+    after = suggestions_of(store, num=5)
+    assert after.num_left == 1
+    plan = make_plan(after.study(), store, Keys(FileDigests()))
+    assert [p.state for p in plan.planned] == [State.DONE] * 3 + [State.NEW]
+    assert plan.planned[3].trial.trainable == next(iter(running.trials.values()))
+    after.settle({p.trial.key for p in plan.planned[:3]}, set())
+    told = after.describe()["suggestions"]
+    assert [s["params"] for s in told[:3]] == explored
+    assert [s["state"] for s in told] == ["complete"] * 3 + ["running"]
+    assert told[0]["values"]["val/loss"] == before.describe()["suggestions"][0]["values"]["val/loss"]
+    after.settle(*run(after.study()))
+    assert len(explore(after, run, 9)) == 1  # the fifth
+    assert [s["state"] for s in after.describe()["suggestions"]] == ["complete"] * 5
+
+
+def test_a_new_driver_samples_from_the_results_of_the_old_one(store, run):
+    seen = []
+
+    class Spy(optuna.samplers.RandomSampler):
+        def sample_relative(self, study, trial, search_space):
+            seen.append([(t.state.name, t.params, t.values) for t in study.get_trials(deepcopy=False)])
+            return {}
+
+    explore(suggestions_of(store, bowls(fails_above=0.5)), run, 6)
+    after = suggestions_of(store, bowls(fails_above=0.5), sampler=Spy)
+    states = {p.trial.key: p.state for p in make_plan(after.study(), store, Keys(FileDigests())).planned}
+    done = {key for key, state in states.items() if state is State.DONE}
+    assert after.next(done, set(states) - done)
+    told = after.describe()["suggestions"][:6]
+    assert {s["state"] for s in told} == {"complete", "failed"}
+    assert seen[-1][:6] == [
+        ("COMPLETE", s["params"], [s["values"]["val/loss"]]) if s["values"] else ("FAIL", s["params"], None)
+        for s in told
+    ]
+
+
+def test_one_more_seed_is_added_to_the_same_points(store, run):
+    points = explore(suggestions_of(store), run, 4)
+    more = suggestions_of(store, bowls(num_seeds=2))
+    assert [s["params"] for s in more.describe()["suggestions"]] == points
+    states = [p.state for p in make_plan(more.study(), store, Keys(FileDigests())).planned]
+    assert sorted(states) == [State.DONE] * 4 + [State.NEW] * 4
+    done, lost = run(more.study())
+    more.settle(done | {key for s in more.describe()["suggestions"] for key in s["trials"]["val/loss"]}, lost)
+    for suggestion in more.describe()["suggestions"]:
+        x, y = suggestion["params"]["x"], suggestion["params"]["y"]
+        assert suggestion["values"]["val/loss"] == pytest.approx((x - 0.3) ** 2 + (y != "flat") + 0.0005)
+
+
+def test_suggestions_of_another_configuration_or_outside_the_space_are_left_alone(store, run):
+    explore(suggestions_of(store), run, 4)
+    assert suggestions_of(store, bowls(upstream=Count(2))).num_left == 20
+    narrow = {**SPACE, "x": FloatDistribution(2.0, 3.0)}
+    assert suggestions_of(store, space=narrow).num_left == 20
+    assert suggestions_of(store).num_left == 16
+
+
+def test_two_drivers_share_one_budget_and_never_a_point(store, run):
+    one, two = suggestions_of(store, num=6), suggestions_of(store, num=6)
+    keys = Keys(FileDigests())
+    studies = [driver.next(set(), set()) for driver in (one, two, one, two, one, two)]
+    suggested = [keys.key(next(iter(study.trials.values()))) for study in studies]
+    assert len(set(suggested)) == 6
+    # Nothing is left: each takes over what the other has not finished, rather than end without it.
+    assert keys.key(next(iter(one.next(set(), set()).trials.values()))) == suggested[1]
+    run(studies[3])
+    assert keys.key(next(iter(one.next(set(), set()).trials.values()))) == suggested[5]
+    assert one.next(set(), set()) is None
+    assert [s["state"] for s in one.describe()["suggestions"]] == ["running"] * 3 + ["complete"] + ["running"] * 2
+
+
+def test_a_small_space_is_tried_out_and_no_point_twice(store, run):
+    space = {"x": IntDistribution(0, 2), "y": CategoricalDistribution(["flat", "steep"])}
+    suggestions = suggestions_of(store, space=space, num=50)
+    assert suggestions.num_left == 6
+    points = explore(suggestions, run, 50)
+    assert sorted((p["x"], p["y"]) for p in points) == [(x, y) for x in range(3) for y in ("flat", "steep")]
+    assert suggestions.next(set(), set()) is None
+
+
+def test_starting_points_come_first(store, run):
+    start = [{"x": 0.3, "y": "steep"}, {"x": 0.25, "y": "flat"}]
+    points = explore(suggestions_of(store, start=start), run, 3)
+    assert points[:2] == start
+    assert points[2] not in start
+
+
+def test_a_failed_trial_fails_its_suggestion_only(store, run):
+    suggestions = suggestions_of(store, bowls(num_seeds=2, fails_above=0.5))
+    points = explore(suggestions, run, 8)
+    states = [s["state"] for s in suggestions.describe()["suggestions"]]
+    assert states == ["failed" if p["x"] > 0.5 else "complete" for p in points]
+    assert len(set(states)) == 2
+
+
+def test_an_objective_that_no_trial_reports_is_named(store, run):
+    suggestions = suggestions_of(
+        store, lambda params: {"val/dice": [Bowl(**params)]}, directions={"val/dice": "maximize"}
+    )
+    explore(suggestions, run, 1)
+    (told,) = suggestions.describe()["suggestions"]
+    assert told["state"] == "failed"
+    assert "no summary metric 'val/dice'" in told["reason"]
+    assert "val/loss, val/size" in told["reason"]
+
+
+def test_of_several_objectives_the_best_are_those_that_none_beats(store, run):
+    def make(params):
+        return {"val/loss": [Bowl(**params)], "val/size": [Bowl(**params)]}
+
+    suggestions = suggestions_of(store, make, directions={"val/loss": "minimize", "val/size": "maximize"})
+    points = explore(suggestions, run, 20)
+    worth = [((p["x"] - 0.3) ** 2 + (p["y"] != "flat"), -p["x"]) for p in points]
+    front = [w for w in worth if not any(o[0] <= w[0] and o[1] <= w[1] and o != w for o in worth)]
+    assert [v["val/loss"] for _, v in suggestions.best()] == pytest.approx([loss for loss, _ in sorted(front)])
+    assert 1 < len(front) < 20
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"start": [{"x": 2.0, "y": "flat"}]}, "lies outside the space"),
+        ({"start": [{"x": 0.5}]}, "lies outside the space"),
+        ({"directions": {"test/loss": "minimize"}}, "sees validation only"),
+        ({"directions": {"val/loss": "smaller"}}, "expected 'maximize' or 'minimize'"),
+        ({"directions": {"val/other": "minimize"}}, r"expected at least one for each of \['val/other'\]"),
+        ({"make": lambda params: {"val/loss": []}}, "expected at least one for each"),
+        ({"num": 0}, "num_suggestions = 0"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(store, named, said):
+    with pytest.raises(ValueError, match=said):
+        suggestions_of(store, **named)
+    assert not store.names("studies")
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical")
+def test_choices_that_cannot_be_written_down_are_refused(store):
+    with pytest.raises(ValueError, match="let `make` turn a name into an object"):
+        suggestions_of(store, space={"x": CategoricalDistribution([(1, 2), (3, 4)])})
