@@ -58,12 +58,21 @@ class ManifestWriter:
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
         """Add trials that are not there yet, and write."""
-        known = {(entry["key"], entry["name"]) for entry in self.document["trials"]}
-        self.document["trials"] += [entry for entry in entries if (entry["key"], entry["name"]) not in known]
+        self._merge(entries)
         self.write()
 
     def write(self) -> None:
         """Write the manifest as things stand."""
         if (search := self._suggestions.describe()) is not None:
+            # Another driver of the same search writes here too: what it added stays.
+            self._merge((self._store.read_document(self._path) or {}).get("trials", []))
             self.document["search"] = search
         self._store.write_document(self._path, self.document)
+
+    def _merge(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Add what is new; a trial that is only held in the fields of others keeps its first name."""
+        keys = {entry["key"] for entry in self.document["trials"]}
+        named = {(entry["key"], entry["name"]) for entry in self.document["trials"]}
+        for entry in entries:
+            if entry["key"] not in keys or (entry["named"] and (entry["key"], entry["name"]) not in named):
+                self.document["trials"].append(entry)

@@ -137,15 +137,33 @@ def test_two_drivers_compute_every_trial_once(undisturbed, tmp_path):
     assert histories(tmp_path) == histories(undisturbed)
 
 
-def test_a_search_whose_driver_is_killed_makes_no_more_suggestions_than_it_should(tmp_path):
+def start_search(folder):
     search = [
-        sys.executable, str(STUDY.with_name("toy_search_study.py")), "--storage", str(tmp_path / "results"),
-        "--log-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache"), "--seeds", "2", "--wait-s", "1.0",
+        sys.executable, str(STUDY.with_name("toy_search_study.py")), "--storage", str(folder / "results"),
+        "--log-dir", str(folder), "--cache-dir", str(folder / "cache"), "--seeds", "2", "--wait-s", "1.0",
         "--num-suggestions", "16",
     ]  # fmt: skip
+    return subprocess.Popen(search, cwd=folder, env={**os.environ, MARK: str(folder)})
+
+
+def test_two_drivers_share_a_search(tmp_path):
+    drivers = [start_search(tmp_path) for _ in range(2)]
+    assert [driver.wait(timeout=300) for driver in drivers] == [0, 0]
+    lines = (tmp_path / "bowls").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 32
+    (manifest,) = Store(str(tmp_path / "results")).manifests()
+    assert [s["state"] for s in manifest["search"]["suggestions"]] == ["complete"] * 16
+    assert len(manifest["trials"]) == 33
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/results/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("toy_search").experiment_id])
+    assert len(runs) == 34
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_search_whose_driver_is_killed_makes_no_more_suggestions_than_it_should(tmp_path):
     moments, num_kills = random.Random(0), 0
     while True:
-        process = subprocess.Popen(search, cwd=tmp_path, env={**os.environ, MARK: str(tmp_path)})
+        process = start_search(tmp_path)
         try:
             assert process.wait(timeout=moments.uniform(8.0, 16.0) if num_kills < 8 else 240) == 0
             break
