@@ -90,6 +90,12 @@ def test_content_of_files_counts_and_their_place_does_not(tmp_path):
     assert nested[0] == nested[1] != nested[2]
 
 
+def test_a_missing_input_file_is_named_with_its_reader(tmp_path):
+    missing = tmp_path / "weights.pth"
+    with pytest.raises(FileNotFoundError, match=rf"{missing} does not exist, and ReadsText reads it: check the path"):
+        key_of(Count(upstream=ReadsText(missing)), FileDigests())
+
+
 def test_digests_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
     file = tmp_path / "data.bin"
     file.write_bytes(b"one")

@@ -117,9 +117,21 @@ class Keys:
         return self._of(configuration, type(configuration).__name__)
 
     def content(self, part: ReadsFiles) -> str:
-        """Digest of the files that a part of a configuration reads."""
+        """Digest of the files that a part of a configuration reads.
+
+        Raises FileNotFoundError naming the file and the part, when it is missing.
+        """
         if id(part) not in self._contents:
-            self._contents[id(part)] = self._digests.digest_all(part.source_files())
+            try:
+                self._contents[id(part)] = self._digests.digest_all(part.source_files())
+            except FileNotFoundError as error:
+                if error.filename is None:  # the part itself has said what is missing, and what to do
+                    raise
+                name = type(part).__name__
+                raise FileNotFoundError(
+                    f"{error.filename} does not exist, and {name} reads it: check the path that was given for {name}, "
+                    "and that this machine sees that disk"
+                ) from error
             self._alive.append(part)
         return self._contents[id(part)]
 
