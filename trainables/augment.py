@@ -65,10 +65,13 @@ class Rotation(Augmentation):
 
 
 @dataclass(frozen=True)
-class HorizontalFlip(Augmentation):
-    """Left and right exchanged with probability ``p``."""
-
+class _Flip(Augmentation):
     p: float = 0.5
+
+    @property
+    @abstractmethod
+    def _axis(self) -> int:
+        """0 for x, 1 for y."""
 
     def __post_init__(self) -> None:
         _check_probability(self.p)
@@ -78,24 +81,21 @@ class HorizontalFlip(Augmentation):
         return 1
 
     def matrices(self, draws_BN: Tensor) -> Tensor:
-        return _flip_matrices(draws_BN[:, 0] < self.p, axis=0)
+        return _flip_matrices(draws_BN[:, 0] < self.p, self._axis)
 
 
 @dataclass(frozen=True)
-class VerticalFlip(Augmentation):
+class HorizontalFlip(_Flip):
+    """Left and right exchanged with probability ``p``."""
+
+    _axis = 0
+
+
+@dataclass(frozen=True)
+class VerticalFlip(_Flip):
     """Top and bottom exchanged with probability ``p``."""
 
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_probability(self.p)
-
-    @property
-    def num_draws(self) -> int:
-        return 1
-
-    def matrices(self, draws_BN: Tensor) -> Tensor:
-        return _flip_matrices(draws_BN[:, 0] < self.p, axis=1)
+    _axis = 1
 
 
 @dataclass(frozen=True)
