@@ -8,12 +8,14 @@ the points that are there, and no value outlives the results it was computed fro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import math
 import statistics
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +58,10 @@ class Suggestion:
         return {key for keys in self.keys.values() for key in keys}
 
 
+class Impossible(ValueError):
+    """The trainables do not accept the parameters of a point."""
+
+
 class Suggestions:
     """All suggestions of a study; none, and nothing to suggest, where the study has no search."""
 
@@ -63,7 +69,7 @@ class Suggestions:
         """Read what the store remembers.
 
         Raises ValueError or TypeError when the search cannot be: a starting point outside the space, a ``make`` that
-        gives other objectives than the search has or no trainables for one.
+        gives other objectives than the search has or no trainables for one, or that accepts no point.
         """
         self._study, self._store, self._keys = study, store, keys
         self._read: set[str] = set()  # names of documents
@@ -76,8 +82,7 @@ class Suggestions:
         self._sampling: _Sampling | None = None
         if study.search is not None:
             _check(study.search)
-            points = [_any_point(study.search, seed) for seed in (0, 1)]
-            self._examples = [self._made(0, point) for point in points[: 1 if points[0] == points[1] else 2]]
+            self._examples = self._made_anywhere(study.search)
             self._refresh()
             self._handed_out.update(self._known)
 
@@ -176,14 +181,18 @@ class Suggestions:
             document = self._store.read_document(f"{self._folder}/{name}")
             self._read.add(name)
             if isinstance(document, dict) and _fits(document["params"], self._study.search):
-                suggestion = self._made(len(self._known) + 1, document["params"])
-                # Of another configuration (another scale, other data) when it shares no trial: not ours.
-                if suggestion.all_keys.intersection(document["keys"]):
-                    self._know(suggestion)
+                with contextlib.suppress(Impossible):
+                    suggestion = self._made(len(self._known) + 1, document["params"])
+                    # Of another configuration (another scale, other data) when it shares no trial: not ours.
+                    if suggestion.all_keys.intersection(document["keys"]):
+                        self._know(suggestion)
 
     def _made(self, number: int, params: Params) -> Suggestion:
         assert self._study.search is not None
-        made = self._study.search.make(params)
+        try:
+            made = self._study.search.make(params)
+        except (ValueError, TypeError) as error:
+            raise Impossible(f"the search of {self._study.name!r} makes nothing of {dict(params)}: {error}") from error
         if set(made) != set(self._study.search.directions) or not all(made.values()):
             raise ValueError(
                 f"study {self._study.name!r}: its search makes trainables for {sorted(made)} from {dict(params)}; "
@@ -195,6 +204,22 @@ class Suggestions:
         }
         keys = {objective: tuple(self._keys.key(t) for t in trainables) for objective, trainables in made.items()}
         return Suggestion(number, params, named, keys)
+
+    def _made_anywhere(self, search: Search) -> list[Suggestion]:
+        """Suggestions at up to two points that the trainables accept."""
+        made: dict[str, Suggestion] = {}
+        refused: Impossible | None = None
+        for seed in range(_PATIENCE):
+            params = _any_point(search, seed)
+            try:
+                made.setdefault(json.dumps(params), self._made(0, params))
+            except Impossible as error:
+                refused = error
+            if len(made) == 2:
+                break
+        if refused and not made:
+            raise refused
+        return list(made.values())
 
     def _know(self, suggestion: Suggestion) -> None:
         self._known[suggestion.number] = suggestion
@@ -241,7 +266,12 @@ class Suggestions:
         params = self._sampling.ask([s.params for s in self._known.values()])
         if params is None:
             return None
-        suggestion = self._made(len(self._known) + 1, params)
+        try:
+            suggestion = self._made(len(self._known) + 1, params)
+        except Impossible as error:
+            print(f"warning: {error}; it is left out", file=sys.stderr)
+            self._sampling.refuse(params)
+            return self._suggest(search)
         document = {"params": dict(params), "keys": sorted(suggestion.all_keys)}
         numbers = itertools.count(len(self._read) + 1)
         name = next(n for i in numbers if (n := f"{i:06d}.json") not in self._read)
@@ -267,6 +297,7 @@ class _Sampling:
         self._study = optuna.create_study(directions=list(search.directions.values()), sampler=sampler)
         self._learned: dict[int, Any] = {}  # number -> Optuna's trial; None once it has ended
         self._asked: Any = None
+        self._refused: list[Params] = []
         self._is_fruitless = False
 
     def learn(self, number: int, params: Params, fate: Fate, values: Mapping[str, float] | None) -> None:
@@ -302,6 +333,7 @@ class _Sampling:
 
     def ask(self, known: list[Params]) -> Params | None:
         """A point that is not among the known ones; None if the sampler has none before something ends."""
+        known = known + self._refused
         for point in self._search.start:
             if dict(point) not in known:
                 return dict(point)
@@ -315,6 +347,14 @@ class _Sampling:
             self._tell(trial, None)
         self._is_fruitless = True
         return None
+
+    def refuse(self, params: Params) -> None:
+        """Do not come back to a point that cannot be."""
+        self._refused.append(dict(params))
+        self._is_fruitless = len(self._refused) % _PATIENCE == 0
+        if (trial := self._asked) is not None:
+            self._asked = None
+            self._tell(trial, None)
 
     def _tell(self, trial: Any, values: Mapping[str, float] | None) -> None:
         import optuna

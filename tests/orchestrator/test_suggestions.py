@@ -169,6 +169,24 @@ def test_a_failed_trial_fails_its_suggestion_only(store, run):
     assert len(set(states)) == 2
 
 
+def test_points_that_no_trainable_accepts_are_left_out(store, run, capsys):
+    def make(params):
+        if params["x"] > 0.5:
+            raise ValueError("x is above 0.5")
+        return bowls()(params)
+
+    points = explore(suggestions_of(store, make), run, 8)
+    assert len(points) == 8
+    assert max(p["x"] for p in points) <= 0.5
+    assert "x is above 0.5; it is left out" in capsys.readouterr().err
+
+    def refuse(params):
+        raise ValueError("never")
+
+    with pytest.raises(ValueError, match=r"makes nothing of .*never"):
+        suggestions_of(store, refuse)
+
+
 def test_an_objective_that_no_trial_reports_is_named(store, run):
     suggestions = suggestions_of(
         store, lambda params: {"val/dice": [Bowl(**params)]}, directions={"val/dice": "maximize"}
