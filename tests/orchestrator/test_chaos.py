@@ -137,6 +137,35 @@ def test_two_drivers_compute_every_trial_once(undisturbed, tmp_path):
     assert histories(tmp_path) == histories(undisturbed)
 
 
+@pytest.fixture
+def two_nodes():
+    """A cluster of two nodes with one core each on this machine, and the one that is not the head."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    worker = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    try:
+        yield cluster, worker
+    finally:
+        cluster.shutdown()
+
+
+def test_a_lost_node_costs_time_only(two_nodes, undisturbed, tmp_path):
+    cluster, worker = two_nodes
+    process = start(tmp_path, 1.5, RAY_ADDRESS=cluster.address)
+    names = ("base", "other", "items")
+    while sum((tmp_path / name).exists() for name in names) < 2:
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.2)
+    time.sleep(4)
+    cluster.remove_node(worker, allow_graceful=False)
+    assert process.wait(timeout=240) == 0, (tmp_path / "output").read_text()
+    assert "again" in (tmp_path / "output").read_text()
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert histories(tmp_path) == histories(undisturbed)
+
+
 def start_search(folder):
     search = [
         sys.executable, str(STUDY.with_name("toy_search_study.py")), "--storage", str(folder / "results"),
