@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,29 @@ def load_study(store: Store, manifest: Mapping[str, Any]) -> StudyResults:
     Raises DamagedResult when published files are not what was published.
     """
     cache_dir = Path(tempfile.gettempdir()) / f"quarterturn-analysis-{os.getuid()}"
+    results, reasons = look_up(store, manifest["trials"])
     finished: dict[str, FinishedTrial] = {}
     missing: dict[str, str] = {}
-    reasons: dict[str, str] = {}  # by key, for the trials that wait for a missing one
     for entry in manifest["trials"]:
+        name, key = entry["name"], entry["key"]
+        if key in results:
+            finished[name] = FinishedTrial(entry, results[key], store.fetch(key, cache_dir))
+        else:
+            missing[name] = reasons[key]
+    return StudyResults(manifest, finished, missing)
+
+
+def look_up(store: Store, entries: Iterable[Entry]) -> tuple[dict[str, Result], dict[str, str]]:
+    """Results by key, and by key why a trial has none; of ``entries``, upstream first, their key and upstream count."""
+    results: dict[str, Result] = {}
+    reasons: dict[str, str] = {}
+    for entry in entries:
         result = store.result(entry["key"])
         if result is None:
-            reason = _reason(store, entry, reasons)
-            reasons[entry["key"]] = missing[entry["name"]] = reason
+            reasons[entry["key"]] = _reason(store, entry, reasons)
         else:
-            finished[entry["name"]] = FinishedTrial(entry, result, store.fetch(entry["key"], cache_dir))
-    return StudyResults(manifest, finished, missing)
+            results[entry["key"]] = result
+    return results, reasons
 
 
 def metric_history(store: Store, result: Result) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -101,6 +101,12 @@ def preformatted(content: str) -> str:
 
 def folded(summary: str, content: str) -> str:
     return f"<details><summary>{text(summary)}</summary>{content}</details>"
+
+
+def reproduction(commands: Sequence[str], provenance: Mapping[str, str]) -> str:
+    """How to get the same again: the commands, and the code and environment they ran with."""
+    typed = preformatted("\n".join(commands)) if commands else ""
+    return typed + (pairs(list(provenance.items())) if provenance else "")
 
 
 def figure(number: int, drawn: Figure, svg: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +13,13 @@ from analysis import page, statistics
 from analysis.figures import pretraining, rotation, samples
 from analysis.figures.samples import Samples
 from analysis.figures.style import Figure
+from analysis.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.findings import Evidence, headline, sentences
 from analysis.panels import EXPECTED_CURVES, TRAINED, UNTRAINED_PREFIX, missing_curves, panels
 from analysis.published import rotation_curve
 from analysis.resampling import Bootstrap, Resampling
 from analysis.tables import rotation as tables
-from analysis.tables.render import FORMATS, Table, to_html
+from analysis.tables.render import Table, to_html
 
 _MARKED_DATASET = "BraTS"  # whose published extrema are drawn where the study's own data set has none
 
@@ -80,15 +79,6 @@ class ReportInputs:
     samples: Mapping[str, Samples] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class ReportPaths:
-    """Where the report lies."""
-
-    report_html: Path
-    figures: Path
-    tables: Path
-
-
 def write_report(inputs: ReportInputs, out_dir: Path) -> ReportPaths:
     """Write ``report.html``, ``figures/*.svg|png`` and ``tables/*.md|tex|csv`` into ``out_dir``.
 
@@ -102,18 +92,13 @@ def write_report(inputs: ReportInputs, out_dir: Path) -> ReportPaths:
     figures = _figures(inputs, evidence)
     printed = _tables(inputs, evidence)
     shots = _sample_rows(inputs.samples)
-    paths = ReportPaths(out_dir / "report.html", out_dir / "figures", out_dir / "tables")
-    drawings = {figure.name: figure.svg() for figure in figures}
-    for figure in figures:
-        _write(paths.figures / f"{figure.name}.svg", drawings[figure.name].encode())
-        _write(paths.figures / f"{figure.name}.png", figure.png())
+    paths = ReportPaths.below(out_dir)
+    drawings = write_figures(figures, paths.figures)
     if shots:
-        _write(paths.figures / "samples.png", samples.png_bytes(samples.composed(shots)))
-    for table in printed:
-        for suffix, render in FORMATS.items():
-            _write(paths.tables / f"{table.name}.{suffix}", render(table).encode())
+        write_file(paths.figures / "samples.png", samples.png_bytes(samples.composed(shots)))
+    write_tables(printed, paths.tables)
     content = _page(inputs, evidence, figures, drawings, printed, shots)
-    _write(paths.report_html, content.encode())
+    write_file(paths.report_html, content.encode())
     return paths
 
 
@@ -221,7 +206,7 @@ def _page(
         ("Published values beside ours", by_name.get("published", page.paragraph("Nothing to compare yet.", "gap"))),
         ("What is missing", _missing_html(inputs)),
         ("Caveats", page.bullets(_caveats(inputs))),
-        ("How to reproduce", _reproduce_html(setup)),
+        ("How to reproduce", page.reproduction(setup.commands, setup.provenance)),
     ]
     byline = " · ".join(
         [f"Study {setup.study}", f"scale {setup.scale}", f"data {setup.dataset.name}", setup.provenance.get("date", "")]
@@ -316,22 +301,3 @@ def _caveats(inputs: ReportInputs) -> list[str]:
     if setup.pretraining_start.casefold().startswith("random"):
         caveats.append("The pretraining started from random weights, the thesis's from released ones.")
     return caveats
-
-
-def _reproduce_html(setup: Setup) -> str:
-    commands = page.preformatted("\n".join(setup.commands)) if setup.commands else ""
-    return commands + (page.pairs(list(setup.provenance.items())) if setup.provenance else "")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of the file or nothing: write aside in the same folder, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -222,7 +222,7 @@ def _paths_below(paths: Any, folder: Path) -> list[str]:
 def _token(report: Report, plan: Plan, manifest: Manifest) -> str:
     """Identifies what a report is made from: results, failures, and the code that draws it."""
     states = [(p.trial.key, p.state.value, p.reason, p.result.ended_at if p.result else 0) for p in plan.planned]
-    text = json.dumps([states, _code_digest(report), manifest["facts"]])
+    text = json.dumps([states, _code_digest(report), manifest["facts"], manifest.get("search")])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

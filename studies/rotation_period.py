@@ -16,21 +16,17 @@ nothing is interpolated. What is left to the trained encoder stands in the repor
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
 from analysis.rotation_report import SEPARATOR, rotation_report
 from orchestrator.cli import main
 from orchestrator.options import StudyOptions
 from orchestrator.study import Study
+from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
 from trainables.api.trainable import Trainable
-from trainables.data.brats import BraTS
-from trainables.data.mni152 import MNI152
 from trainables.data.records import Dataset
 from trainables.models.encoder import Backbone, EncoderSource, Head, RandomEncoder, ReleasedWeights
 from trainables.rotation_curve import RotationCurve
@@ -38,7 +34,6 @@ from trainables.saliency import FixedMap, ImageIntensity, MaskRoundTrip, Salienc
 from trainables.ssl.moco import MoCo
 
 QUESTION = "Does the interpretability of a contrastive encoder have a period of 90 degrees, and is it learned?"
-DatasetName = Literal["mni152", "brats"]
 
 
 @dataclass(frozen=True)
@@ -130,12 +125,11 @@ SCALES = {
 def make_study(options: RotationPeriodOptions) -> Study:
     """The trials of the study: one pretraining and seven curves a data set."""
     scale = SCALES[options.scale]
-    init = ReleasedWeights(str(options.pretrained.resolve())) if options.pretrained else None
-    start = f"released weights ({options.pretrained.name})" if options.pretrained else "random weights"
+    init, start = released_weights(options.pretrained)
     facts = {"scale": options.scale, "pretraining_start": start}
     trials: dict[str, Trainable] = {}
-    for name in options.datasets or (("brats",) if options.scale == "full" else ("mni152",)):
-        data = _dataset(name, scale, options.data_root)
+    for name in options.datasets or (default_dataset(options.scale),):
+        data = dataset_of(name, scale.image_size_px, options.data_root)
         facts |= _facts(data, scale)
         curves = _curves(data, scale, init, options)
         trials |= {f"{name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
@@ -176,28 +170,10 @@ def _curves(
     }
 
 
-def _dataset(name: DatasetName, scale: Scale, data_root: Path | None) -> Dataset:
-    if name == "mni152":
-        return MNI152(image_size_px=scale.image_size_px)
-    if data_root is None:
-        raise ValueError(
-            "the data set brats is not packaged: give --data-root with the folder that holds "
-            "MICCAI_BraTS2020_TrainingData, or run on packaged images with --datasets mni152"
-        )
-    return BraTS(root=data_root.resolve(), image_size_px=scale.image_size_px)
-
-
 def _facts(data: Dataset, scale: Scale) -> dict[str, str]:
     """What the report says of a data set, and how many neighbouring images its bootstrap keeps together."""
-    records = data.records()
-    images_a_group = scale.num_images / len({record.group for record in records})
-    return {
-        f"{data.name}.counts": json.dumps(Counter(record.split for record in records)),
-        f"{data.name}.split": data.split_description,
-        f"{data.name}.licence": data.licence,
-        f"{data.name}.one_volume": str(data.one_volume),
-        f"{data.name}.block_length": str(max(1, math.ceil(images_a_group))),
-    }
+    images_a_group = scale.num_images / len({record.group for record in data.records()})
+    return dataset_facts(data) | {f"{data.name}.block_length": str(max(1, math.ceil(images_a_group)))}
 
 
 if __name__ == "__main__":

@@ -41,9 +41,14 @@ class Datasets:
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
-    def add(self, frame: pl.DataFrame, decimals: int = 6) -> alt.NamedData:
-        """Rows of an aggregated frame, rounded: a figure carries what it shows and no more."""
-        rows = frame.with_columns(pl.col(pl.Float64).round(decimals)).to_dicts()
+    def add(self, frame: pl.DataFrame, decimals: int | None = 6) -> alt.NamedData:
+        """Rows of an aggregated frame, rounded: a figure carries what it shows and no more.
+
+        Where a quantity may be of any magnitude, ``decimals`` is None: six significant digits stay.
+        """
+        numbers = pl.col(pl.Float64)
+        rounded = numbers.round_sig_figs(6) if decimals is None else numbers.round(decimals)
+        rows = frame.with_columns(rounded).to_dicts()
         name = next((name for name, known in self.rows.items() if known == rows), f"data-{len(self.rows)}")
         self.rows[name] = rows
         return alt.NamedData(name=name)

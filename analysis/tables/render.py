@@ -21,7 +21,7 @@ _LATEX_SPECIAL = {
 
 @dataclass(frozen=True)
 class Column:
-    """One printed column, from one column of the frame, or from three: value with its interval."""
+    """One printed column, from one column of the frame, or from several: a value with its interval or its spread."""
 
     title: str
     value: str
@@ -31,12 +31,20 @@ class Column:
     scale: float = 1.0
     unit: str = ""
     signed: bool = False
+    std: str | None = None
+    significant_digits: int | None = None
+    """Instead of ``decimals``, for what may be of any magnitude."""
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """The cell as plain text: ``0.021 [0.018, 0.024]``, ``–`` for what is not defined."""
+        """The cell as plain text: ``0.021 [0.018, 0.024]``, ``0.021(0.003)``, ``–`` for what is not defined."""
         value = row[self.value]
         if value is None or isinstance(value, str | int):
             return NOTHING if value is None else f"{value}{self.unit}"
+        if self.significant_digits is not None:
+            return significant(value * self.scale, self.significant_digits) + self.unit
+        if self.std is not None and row[self.std] is not None:
+            spread = number(row[self.std] * self.scale, self.decimals)
+            return f"{number(value * self.scale, self.decimals, self.signed)}({spread}){self.unit}"
         ends = [row[name] for name in (self.low, self.high) if name is not None]
         if len(ends) < 2 or None in ends:
             return number(value * self.scale, self.decimals, self.signed) + self.unit
@@ -68,6 +76,11 @@ def number(value: float, decimals: int, signed: bool = False) -> str:
     rounded = round(value, decimals)
     sign = "−" if rounded < 0 else "+" if signed and rounded > 0 else ""
     return f"{sign}{abs(rounded):.{decimals}f}"
+
+
+def significant(value: float, digits: int) -> str:
+    """A number of any magnitude with a true minus sign: ``0.0313``, ``1.2e−07``."""
+    return f"{value:.{digits}g}".replace("-", "−") if math.isfinite(value) else NOTHING
 
 
 def to_markdown(table: Table) -> str:

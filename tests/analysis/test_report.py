@@ -10,7 +10,7 @@ import pytest
 from synthetic_curves import GRID_5, study
 from synthetic_report import inputs
 
-from analysis import findings, page, report
+from analysis import files, findings, page, report
 from analysis.figures.style import Datasets, Figure
 from analysis.resampling import Bootstrap
 from analysis.statistics import look_up
@@ -154,7 +154,7 @@ def test_an_interrupted_write_leaves_the_former_page(tmp_path, monkeypatch):
     def interrupted(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report.os, "replace", interrupted)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         report.write_report(given, tmp_path)
     assert path.read_bytes() == before

@@ -1,0 +1,95 @@
+"""A store with the trials of a search, and the manifest of its submission."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from orchestrator.store import Failure, Result, Store
+
+ACCURACY, LOSS = "val/retrieval_accuracy", "val/loss"
+SPACE = {
+    "learning_rate": {
+        "name": "FloatDistribution", "attributes": {"step": None, "low": 1e-7, "high": 0.1, "log": True},
+    },
+    "num_layers": {"name": "IntDistribution", "attributes": {"log": False, "step": 1, "low": 1, "high": 8}},
+    "key_momentum": {"name": "CategoricalDistribution", "attributes": {"choices": [0.9, 0.99, 0.999]}},
+}  # fmt: skip
+
+
+def params(number):
+    """Parameters that tell the numbers apart."""
+    return {
+        "learning_rate": 1e-7 * 10 ** (number / 3), "num_layers": 1 + number % 8,
+        "key_momentum": (0.9, 0.99, 0.999)[number % 3],
+    }  # fmt: skip
+
+
+class FabricatedSearch:
+    """Writes results and failures with the store's own methods, and the manifest that names them."""
+
+    def __init__(self, folder, directions=None, num_suggestions=16):
+        self.store = Store(str(folder / "results"))
+        self.trials, self.suggestions = [], []
+        self.manifest = {
+            "study": "toy_search",
+            "question": "Which setting finds <most> images again?",
+            "facts": {"scale": "smoke", "toy.one_volume": "True", "toy.counts": '{"train": 77, "val": 36}'},
+            "command": "python studies/toy_search.py --scale smoke",
+            "provenance": {"git": "0123abc", "date": "2025-01-01"},
+            "trials": self.trials,
+            "search": {
+                "directions": directions or {ACCURACY: "maximize"}, "space": SPACE, "num_suggestions": num_suggestions,
+                "suggestions": self.suggestions,
+            },
+        }  # fmt: skip
+
+    def add(self, state="complete", **values):
+        """The next suggestion; ``values``: metric without ``val/`` -> values of the seeds, None for one without result.
+
+        One trial a seed reports all metrics.
+        """
+        number = len(self.suggestions) + 1
+        seeds = {f"val/{name}": numbers for name, numbers in values.items()}
+        num_seeds = len(next(iter(seeds.values())))
+        keys = [f"s{number}-seed{seed}" for seed in range(num_seeds)]
+        for seed, key in enumerate(keys):
+            self.add_trial(key, number, {name: numbers[seed] for name, numbers in seeds.items()})
+        is_complete = state == "complete"
+        self.suggestions.append(
+            {
+                "number": number,
+                "params": params(number),
+                "state": state,
+                "values": {name: sum(numbers) / num_seeds for name, numbers in seeds.items()} if is_complete else None,
+                "trials": dict.fromkeys(self.manifest["search"]["directions"], keys),
+            }
+        )
+        return keys
+
+    def add_trial(self, key, number=0, metrics=None, named=False):
+        configuration = {"class": "Toy", "marker": f"configuration of {key}"} | (params(number) if number else {})
+        entry = {"key": key, "name": key, "class": "Toy", "upstream": [], "named": named, "data": {}}
+        self.trials.append(entry | {"configuration": configuration})
+        if metrics and None not in metrics.values():
+            self.store.publish(Result(key, metrics, {}, [], 0.0, 1.0, 1.0, 1, 0.0, {}))
+
+    def fail(self, key, message):
+        self.store.record_failure(key, Failure("non-finite", message, "", 1, 0.0))
+
+
+def large(folder, directions=None):
+    """16 suggestions of 3 seeds and 3 parameters; number 5 has failed, number 16 is running."""
+    search, rng = FabricatedSearch(folder, directions), np.random.default_rng(0)
+    for number in range(1, 17):
+        at = params(number)
+        level = 0.85 - 0.06 * (np.log10(at["learning_rate"]) + 3) ** 2 + 0.03 * (number % 3)
+        accuracy = list(np.clip(level + rng.normal(0, 0.02, 3), 0, 1))
+        loss = list(1.0 + 0.1 * number + rng.normal(0, 0.05, 3) - 2 * (level - 0.5))
+        if number == 5:
+            keys = search.add("failed", retrieval_accuracy=[0.5, None, 0.5], loss=loss)
+            search.fail(keys[1], "train/loss is NaN at epoch 3")
+        elif number == 16:
+            search.add("running", retrieval_accuracy=[0.5, 0.6, None], loss=loss)
+        else:
+            search.add(retrieval_accuracy=accuracy, loss=loss)
+    return search

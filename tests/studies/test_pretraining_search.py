@@ -1,0 +1,155 @@
+"""The search of the pretraining: what it tries, and the whole of it at scale smoke on the packaged real images."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from orchestrator.store import Store
+from studies.pretraining_search import OBJECTIVE, SPACE, PretrainingSearchOptions, make_study
+from studies.rotation_period import RotationPeriodOptions
+from studies.rotation_period import make_study as make_rotation_study
+from trainables.api.identity import FileDigests, Keys
+from trainables.augment import THESIS_AUGMENTATION
+from trainables.data.brats import write_brats
+
+STUDY = Path(__file__).parents[2] / "studies" / "pretraining_search.py"
+PARAMS = {"learning_rate": 0.05, "temperature": 0.1, "key_momentum": 0.9}
+
+
+def study_of(**options):
+    return make_study(PretrainingSearchOptions(**{"scale": "smoke"} | options))
+
+
+def test_every_seed_is_trained_with_the_suggested_parameters():
+    encoders = study_of(seeds=4).search.make(PARAMS)[OBJECTIVE]
+    assert [encoder.pretrain_seed for encoder in encoders] == [0, 1, 2, 3]
+    for encoder in encoders:
+        assert {name: getattr(encoder, name) for name in PARAMS} == PARAMS
+        assert replace(encoder, pretrain_seed=0) == encoders[0]
+
+
+def test_three_seeds_are_the_default():
+    assert len(study_of().search.make(PARAMS)[OBJECTIVE]) == 3
+
+
+@pytest.mark.parametrize(
+    "changed", [{"learning_rate": 0.06}, {"temperature": 0.2}, {"key_momentum": 0.99}], ids=lambda c: next(iter(c))
+)
+def test_another_parameter_is_another_trial_and_the_same_is_the_same(changed):
+    keys, search = Keys(FileDigests()), study_of(seeds=2).search
+
+    def keys_of(params):
+        return {keys.key(encoder) for encoder in search.make(params)[OBJECTIVE]}
+
+    assert len(keys_of(PARAMS)) == 2
+    assert keys_of(PARAMS) == keys_of(dict(PARAMS))
+    assert keys_of(PARAMS).isdisjoint(keys_of(PARAMS | changed))
+
+
+def test_all_suggestions_are_measured_under_the_same_augmentation():
+    search = study_of().search
+    low = {name: getattr(d, "low", None) or d.choices[0] for name, d in SPACE.items()}
+    high = {name: getattr(d, "high", None) or d.choices[-1] for name, d in SPACE.items()}
+    for params in (low, high):
+        assert all(encoder.augmentation == THESIS_AUGMENTATION for encoder in search.make(params)[OBJECTIVE])
+
+
+def test_the_objective_is_maximized_and_the_budget_is_the_scales_or_the_flags():
+    assert study_of().search.directions == {"val/retrieval_accuracy": "maximize"}
+    assert study_of().search.num_suggestions == 4
+    assert study_of(num_suggestions=7).search.num_suggestions == 7
+    with pytest.raises(ValueError, match="--num-suggestions 0: expected at least 1"):
+        study_of(num_suggestions=0)
+
+
+@pytest.mark.parametrize("head", ["v1", "v2"])
+@pytest.mark.parametrize("scale", ["smoke", "laptop"])
+def test_the_search_begins_inside_the_space_with_the_setting_of_the_rotation_study(scale, head):
+    search = study_of(scale=scale, head=head).search
+    (beginning,) = search.start
+    for name, distribution in SPACE.items():
+        assert distribution._contains(distribution.to_internal_repr(beginning[name])), name
+    trained = make_rotation_study(RotationPeriodOptions(scale=scale, head=head)).trials["mni152: trained"].encoder
+    first = search.make(beginning)[OBJECTIVE][0]
+    for name in ("learning_rate", "contrast_temperature", "key_momentum", "backbone", "head"):
+        assert getattr(first, name) == getattr(trained, name), name
+
+
+def test_full_scale_begins_with_the_pretraining_of_the_thesis(tmp_path):
+    write_brats(tmp_path, 42, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
+    study = study_of(scale="full", data_root=tmp_path)
+    first = study.search.make(study.search.start[0])[OBJECTIVE][0]
+    rotation = make_rotation_study(RotationPeriodOptions(scale="full", data_root=tmp_path))
+    trained = rotation.trials["brats: trained"].encoder
+    same = [field.name for field in fields(first) if getattr(first, field.name) == getattr(trained, field.name)]
+    assert {field.name for field in fields(first)} - set(same) == {"temperature"}  # written out, and equal in effect
+    assert study.search.num_suggestions == 50
+    assert json.loads(study.facts["brats.counts"]) == {"train": 2, "val": 40}
+
+
+def test_data_that_is_not_packaged_has_to_be_named():
+    with pytest.raises(ValueError, match="--data-root"):
+        study_of(dataset="brats")
+
+
+def run(folder, *flags):
+    places = ["--storage", str(folder / "results"), "--cache-dir", str(folder / "cache")]
+    command = [sys.executable, str(STUDY), "--scale", "smoke", "--seeds", "2", *places, *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished search, and what its command printed."""
+    folder = tmp_path_factory.mktemp("search")
+    done = run(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_every_suggestion_has_the_mean_of_its_seeds(finished):
+    store = Store(str(finished[0] / "results"))
+    manifest = next(store.manifests())
+    suggestions = manifest["search"]["suggestions"]
+    assert [(s["number"], s["state"]) for s in suggestions] == [(n, "complete") for n in range(1, 5)]
+    assert suggestions[0]["params"] == {"learning_rate": 0.03, "temperature": 0.2, "key_momentum": 0.99}
+    for suggestion in suggestions:
+        keys = suggestion["trials"][OBJECTIVE]
+        assert len(set(keys)) == 2
+        values = [store.result(key).metrics[OBJECTIVE] for key in keys]
+        assert suggestion["values"][OBJECTIVE] == pytest.approx(sum(values) / 2)
+        configurations = [entry["configuration"] for entry in manifest["trials"] if entry["key"] in keys]
+        assert sorted(configuration["pretrain_seed"] for configuration in configurations) == [0, 1]
+        assert all(c["learning_rate"] == suggestion["params"]["learning_rate"] for c in configurations)
+
+
+def test_the_report_names_the_best_of_the_store(finished):
+    folder, printed = finished
+    report = folder / "results/reports/pretraining_search/report.html"
+    assert str(report) in printed
+    table = pl.read_csv(report.parent / "tables/suggestions.csv")
+    suggestions = next(Store(str(folder / "results")).manifests())["search"]["suggestions"]
+    values = {suggestion["number"]: suggestion["values"][OBJECTIVE] for suggestion in suggestions}
+    assert dict(zip(table["suggestion"], table[OBJECTIVE], strict=True)) == pytest.approx(values)
+    best = min(values, key=lambda number: (-round(values[number], 9), number))
+    assert table["suggestion"][0] == best
+    page = report.read_text()
+    assert f"suggestion {best} (learning_rate" in page
+    assert "optimistic: the best of 4" in page
+    assert 'src="http' not in page
+
+
+def test_a_second_submission_computes_nothing_and_a_larger_budget_goes_on(finished):
+    folder, _ = finished
+    store = Store(str(folder / "results"))
+    trials = store.names("trials")
+    assert run(folder).returncode == 0
+    assert store.names("trials") == trials
+    done = run(folder, "--num-suggestions", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(store.names("trials")) > set(trials)
