@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
 from orchestrator.view import View
+from trainables.api.trainable import Trainable
 
 # Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of MLflow: 2 s of the driver.
 ray.air._internal.usage.tag_callbacks = lambda callbacks: False
@@ -96,7 +97,7 @@ class Cluster:
         ray.shutdown()
 
 
-def resources_for(plan: Plan, options: StudyOptions) -> Resources:
+def resources_for(trainables: Sequence[Trainable], options: StudyOptions) -> Resources:
     """What one worker of a trial gets on the connected cluster: a GPU where there are any, unless told otherwise.
 
     Raises ValueError when a cluster that does not grow can never hold a trial.
@@ -106,7 +107,7 @@ def resources_for(plan: Plan, options: StudyOptions) -> Resources:
     if gpus is None:
         gpus = 1.0 if total.get("GPU", 0.0) >= 1 else 0.0
     resources = Resources(options.cpus_per_trial, gpus, options.workers_per_trial)
-    shares = any(trial.trainable.maps_items for trial in plan.runnable())
+    shares = any(trainable.maps_items for trainable in trainables)
     workers = resources.workers if shares else 1
     needs = {"CPU": resources.cpus * workers, "GPU": gpus * workers}
     lacking = {name: amount for name, amount in needs.items() if amount > total.get(name, 0.0)}
@@ -166,7 +167,7 @@ def launch(
         finished=finished,
         max_concurrent=max_concurrent,
         more=more,
-        num_slots=lambda: max_concurrent or slots(settings.resources),
+        num_slots=lambda: slots(settings.resources),
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.

@@ -96,8 +96,15 @@ def show_troubles(plan: Plan, console: Console) -> None:
         console.print("Once the cause of a failure is mended: the same command with --retry-failed")
 
 
-def show_best(suggestions: Suggestions, console: Console) -> None:
-    """The best suggestions of a search with their objectives; nothing without a search."""
+def show_search(suggestions: Suggestions, console: Console) -> None:
+    """Why a search stopped early, if it did, and its best suggestions; nothing without a search."""
+    if suggestions.trouble:
+        console.print(f"The search stopped: {suggestions.trouble}", style="red", markup=False, soft_wrap=True)
+    elif suggestions.num_left:
+        console.print(
+            f"The search stopped with {suggestions.num_left} suggestions left: its points failed, or wait for"
+        )
+        console.print("a trial that failed, or its sampler had no new ones. The same command goes on.")
     best = suggestions.best()
     if not best:
         return

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import math
 import os
 import shlex
 import sys
@@ -20,7 +21,7 @@ from orchestrator import printing
 from orchestrator.feeder import Feeder, published_tokens
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
-from orchestrator.plan import Plan, State, make_plan
+from orchestrator.plan import Plan, State, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.snapshot import default_tracking_uri, snapshot
 from orchestrator.store import DamagedResult, Store
@@ -30,6 +31,7 @@ from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_
 from orchestrator.view import View
 from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, Keys
+from trainables.api.trainable import Trainable
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -73,12 +75,13 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
         manifest.write()
         submission.catch_up(plan, tracking_uri)
     after = submission.plan()
-    manifest.write()  # with what became of the suggestions
+    manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
     printing.show_troubles(after, console)
-    printing.show_best(submission.suggestions, console)
+    printing.show_search(submission.suggestions, console)
     paths = _report(submission.study, submission.store, manifest.document, after, console)
     printing.show_end(after, paths or [], submission.store, tracking_uri, console)
-    return 0 if after.is_complete and paths is not None else EXIT_FAILED
+    is_complete = after.is_complete and not submission.suggestions.trouble
+    return 0 if is_complete and paths is not None else EXIT_FAILED
 
 
 class _Submission:
@@ -93,6 +96,7 @@ class _Submission:
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
         """The plan of all that is known so far; the suggestions of a search are settled by it."""
+        self.suggestions.refresh()
         plan = make_plan(
             self.suggestions.study(),
             self.store,
@@ -119,7 +123,7 @@ class _Submission:
         # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
         with Feeder(store.uri, tracking_uri, plan.study.name) as feeder, cluster:
             with usage_errors():
-                resources = resources_for(plan, options)
+                resources = resources_for(self._trainables(plan), options)
             manifest.write()
             if options.retry_failed:
                 for trial in plan.runnable():
@@ -129,7 +133,9 @@ class _Submission:
             with View(plan, console, lambda: slots(resources)) as view:
 
                 def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
-                    return self._suggested(done, lost, manifest, view)
+                    room = min(slots(resources), options.max_concurrent or math.inf)
+                    suggested = self.suggestions.next(done, lost, room)
+                    return self._suggested(suggested, manifest, view) if suggested else None
 
                 outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell, more)
             feeder.finish()
@@ -149,22 +155,23 @@ class _Submission:
         if not feeder.is_up_to_date:
             printing.say_behind(self.store, tracking_uri, self._console)
 
-    def _suggested(
-        self, done: Collection[str], lost: Collection[str], manifest: ManifestWriter, view: View
-    ) -> Plan | None:
+    def _trainables(self, plan: Plan) -> list[Trainable]:
+        """What is to run, and the like of what a search will suggest."""
+        to_come = self.suggestions.examples if plan.to_suggest else []
+        suggested = [trial for example in to_come for trial in trials_of(example, self.keys)]
+        return [trial.trainable for trial in [*plan.runnable(), *suggested]]
+
+    def _suggested(self, study: Study, manifest: ManifestWriter, view: View) -> Plan:
         """The plan of one more suggestion of the search, which manifest and view know from here on."""
-        suggested = self.suggestions.next(done, lost)
-        if suggested is None:
-            return None
-        plan = make_plan(suggested, self.store, self.keys)
+        plan = make_plan(study, self.store, self.keys)
         manifest.add(entries_of(plan, self.keys))
         view.add(plan)
         return plan
 
 
 def _is_missing_database(tracking_uri: str) -> bool:
-    path = tracking_uri.removeprefix("sqlite:///")
-    return path != tracking_uri and not Path(path).exists()
+    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
+    return tracking_uri.startswith("sqlite:///") and not Path(path).exists()
 
 
 def _checkpoint_interval_s() -> float:

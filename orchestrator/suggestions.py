@@ -14,13 +14,15 @@ import hashlib
 import itertools
 import json
 import math
+import random
 import statistics
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.plan import trials_of
 from orchestrator.store import Store
 from orchestrator.study import Params, Search, Study
 from trainables.api.identity import Keys
@@ -28,6 +30,8 @@ from trainables.api.trainable import Trainable
 
 # A sampler may come back to the same points; after so many in a row there is nothing to learn before a trial ends.
 _PATIENCE = 30
+# A space of no more points is tried out to the last.
+_FEW_POINTS = 1000
 
 
 class Fate(StrEnum):
@@ -79,22 +83,24 @@ class Suggestions:
         self._values: dict[int, dict[str, float]] = {}
         self._handed_out: set[int] = set()
         self._examples: list[Suggestion] = []
+        self._points: list[Params] | None = None  # all that may be suggested, where they are few
         self._sampling: _Sampling | None = None
+        self.trouble = ""  # why the search cannot go on
         if study.search is not None:
             _check(study.search)
             self._examples = self._made_anywhere(study.search)
-            self._refresh()
+            self._points = self._accepted(_grid(study.search))
+            self.refresh()
             self._handed_out.update(self._known)
 
     @property
     def num_left(self) -> int:
         """How many more the search may suggest."""
         search = self._study.search
-        if search is None:
+        if search is None or self.trouble:
             return 0
-        points = _num_points(search)
-        budget = search.num_suggestions if points is None else min(points, search.num_suggestions)
-        return max(0, budget - len(self._known))
+        left = max(0, search.num_suggestions - len(self._known))
+        return left if self._points is None else min(left, len(self._untried(self._points)))
 
     @property
     def examples(self) -> list[Study]:
@@ -116,28 +122,38 @@ class Suggestions:
     def settle(self, done: Collection[str], lost: Collection[str]) -> None:
         """Learn which keys have results and which will get none."""
         for number, suggestion in self._known.items():
-            if self._fates[number] is not Fate.RUNNING:
+            if self._fates[number] is Fate.COMPLETE:
                 continue
-            if suggestion.all_keys.intersection(lost):
-                self._end(number, Fate.FAILED, "a trial of it failed, or waits for one that did")
-            elif suggestion.all_keys <= set(done) or number not in self._handed_out:
+            # Another driver may finish what it suggested, or what failed here.
+            if suggestion.all_keys <= set(done) or number not in self._handed_out:
                 self._evaluate(number)
+            elif self._fates[number] is Fate.RUNNING and suggestion.all_keys.intersection(lost):
+                self._end(number, Fate.FAILED, "a trial of it failed, or waits for one that did")
 
-    def next(self, done: Collection[str], lost: Collection[str]) -> Study | None:
+    def next(self, done: Collection[str], lost: Collection[str], room: float = math.inf) -> Study | None:
         """A study of one more suggestion, which is remembered from here on; None while there is nothing to suggest.
 
-        ``done`` and ``lost`` as in ``settle``.
+        ``done`` and ``lost`` as in ``settle``. At most ``room`` suggestions are under way: a point that only waits, for
+        a pretraining that all share or for a free slot, would be chosen without the results of those before it.
         """
         search = self._study.search
         if search is None:
             return None
-        self._refresh()
+        self.refresh()
         self.settle(done, lost)
-        number = self._suggest(search) if self.num_left else self._left_by_others()
+        if sum(self._fates[number] is Fate.RUNNING for number in self._handed_out) >= room:
+            return None
+        number = self._suggest(search, lost) if self.num_left else self._left_by_others()
         if number is None:
             return None
         self._handed_out.add(number)
         return dataclasses.replace(self._study, trials=self._known[number].trials)
+
+    def refresh(self) -> None:
+        """Read the documents that are new, also those of another driver."""
+        if self._study.search is not None:
+            for name in sorted(set(self._store.names(self._folder)) - self._read):
+                self._recall(name)
 
     def describe(self) -> dict[str, Any] | None:
         """The search for a manifest; None without one."""
@@ -175,22 +191,21 @@ class Suggestions:
 
     # -- what is known --------------------------------------------------------------------------------
 
-    def _refresh(self) -> None:
-        """Read the documents that are new, also those of another driver."""
-        for name in sorted(set(self._store.names(self._folder)) - self._read):
-            document = self._store.read_document(f"{self._folder}/{name}")
-            self._read.add(name)
-            if isinstance(document, dict) and _fits(document["params"], self._study.search):
-                with contextlib.suppress(Impossible):
-                    suggestion = self._made(len(self._known) + 1, document["params"])
-                    # Of another configuration (another scale, other data) when it shares no trial: not ours.
-                    if suggestion.all_keys.intersection(document["keys"]):
-                        self._know(suggestion)
+    def _recall(self, name: str) -> None:
+        """Take up a suggestion from its document, unless it is of another configuration or outside the space."""
+        document = self._store.read_document(f"{self._folder}/{name}")
+        self._read.add(name)
+        if not isinstance(document, dict) or not _fits(document.get("params"), self._study.search):
+            return
+        with contextlib.suppress(Impossible):
+            suggestion = self._made(len(self._known) + 1, document["params"])
+            if suggestion.all_keys.intersection(document.get("keys", ())):
+                self._know(suggestion)
 
     def _made(self, number: int, params: Params) -> Suggestion:
         assert self._study.search is not None
         try:
-            made = self._study.search.make(params)
+            made = self._study.search.make(dict(params))  # `make` may change what it is given
         except (ValueError, TypeError) as error:
             raise Impossible(f"the search of {self._study.name!r} makes nothing of {dict(params)}: {error}") from error
         if set(made) != set(self._study.search.directions) or not all(made.values()):
@@ -206,20 +221,34 @@ class Suggestions:
         return Suggestion(number, params, named, keys)
 
     def _made_anywhere(self, search: Search) -> list[Suggestion]:
-        """Suggestions at up to two points that the trainables accept."""
-        made: dict[str, Suggestion] = {}
+        """Suggestions at up to two points that the trainables accept, other in all parameters."""
+        made: list[Suggestion] = []
         refused: Impossible | None = None
         for seed in range(_PATIENCE):
             params = _any_point(search, seed)
+            if made and any(params[n] == made[0].params[n] for n, d in search.space.items() if not d.single()):
+                continue
             try:
-                made.setdefault(json.dumps(params), self._made(0, params))
+                made.append(self._made(0, params))
             except Impossible as error:
                 refused = error
             if len(made) == 2:
                 break
         if refused and not made:
             raise refused
-        return list(made.values())
+        return made
+
+    def _accepted(self, points: list[Params] | None) -> list[Params] | None:
+        accepted = []
+        for point in points or ():
+            with contextlib.suppress(Impossible):
+                self._made(0, point)
+                accepted.append(point)
+        return None if points is None else accepted
+
+    def _untried(self, points: list[Params]) -> list[Params]:
+        tried = [suggestion.params for suggestion in self._known.values()]
+        return [point for point in points if point not in tried]
 
     def _know(self, suggestion: Suggestion) -> None:
         self._known[suggestion.number] = suggestion
@@ -235,8 +264,8 @@ class Suggestions:
             for result in rs:
                 if objective not in result.metrics:
                     has = ", ".join(result.metrics) or "none"
-                    reason = f"trial {result.key} reports no summary metric {objective!r} (it reports: {has})"
-                    self._end(number, Fate.FAILED, reason)
+                    self.trouble = f"trial {result.key} reports no summary metric {objective!r} (it reports: {has})"
+                    self._end(number, Fate.FAILED, self.trouble)
                     return
         self._values[number] = {o: statistics.fmean(r.metrics[o] for r in rs) for o, rs in results.items()}
         self._end(number, Fate.COMPLETE)
@@ -258,30 +287,44 @@ class Suggestions:
         others = (n for n in self._known if n not in self._handed_out and self._fates[n] is Fate.RUNNING)
         return next(others, None)
 
-    def _suggest(self, search: Search) -> int | None:
+    def _suggest(self, search: Search, lost: Collection[str]) -> int | None:
         if self._sampling is None:
             self._sampling = _Sampling(search, seed=search.seed + len(self._known))
-        for number, suggestion in self._known.items():
-            self._sampling.learn(number, suggestion.params, self._fates[number], self._values.get(number))
-        params = self._sampling.ask([s.params for s in self._known.values()])
-        if params is None:
-            return None
+        while self.num_left:
+            for number, suggestion in self._known.items():
+                self._sampling.learn(number, suggestion.params, self._fates[number], self._values.get(number))
+            tried = [suggestion.params for suggestion in self._known.values()]
+            params = self._sampling.ask(tried, None if self._points is None else self._untried(self._points))
+            if params is None:
+                return None
+            possible = self._possible(params, lost)
+            if possible is None:
+                self._sampling.refuse(params)
+            elif self._remember(possible):
+                self._sampling.learn(possible.number, params, Fate.RUNNING, None)
+                return possible.number
+        return self._left_by_others()
+
+    def _possible(self, params: Params, lost: Collection[str]) -> Suggestion | None:
+        """The suggestion of a point, unless its trainables refuse it or a trial that they wait for is lost."""
         try:
             suggestion = self._made(len(self._known) + 1, params)
         except Impossible as error:
             print(f"warning: {error}; it is left out", file=sys.stderr)
-            self._sampling.refuse(params)
-            return self._suggest(search)
-        document = {"params": dict(params), "keys": sorted(suggestion.all_keys)}
-        numbers = itertools.count(len(self._read) + 1)
-        name = next(n for i in numbers if (n := f"{i:06d}.json") not in self._read)
+            return None
+        study = dataclasses.replace(self._study, trials=suggestion.trials)
+        return None if any(trial.key in lost for trial in trials_of(study, self._keys)) else suggestion
+
+    def _remember(self, suggestion: Suggestion) -> bool:
+        """Write a suggestion down; False, having read that one, when another driver was faster."""
+        name = f"{int(max(self._read, default='0').removesuffix('.json')) + 1:06d}.json"
+        document = {"params": dict(suggestion.params), "keys": sorted(suggestion.all_keys)}
         if not self._store.create_document(f"{self._folder}/{name}", document):
-            self._refresh()  # another driver was faster: what it suggested counts
-            return self._suggest(search) if self.num_left else self._left_by_others()
+            self._recall(name)
+            return False
         self._read.add(name)
         self._know(suggestion)
-        self._sampling.learn(suggestion.number, params, Fate.RUNNING, None)
-        return suggestion.number
+        return True
 
 
 class _Sampling:
@@ -292,9 +335,17 @@ class _Sampling:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._search = search
+        # As Optuna would write them: 1 is 1.0 where the parameter is a float.
+        self._start = [
+            {name: d.to_external_repr(d.to_internal_repr(point[name])) for name, d in search.space.items()}
+            for point in search.start
+        ]
         # The liar keeps suggestions apart that run at the same time.
         sampler = search.sampler(seed) if search.sampler else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         self._study = optuna.create_study(directions=list(search.directions.values()), sampler=sampler)
+        # Grid and brute-force samplers call it after their last point, which is an error outside of `optimize`.
+        self._study.stop = lambda: None
+        self._random = random.Random(seed)
         self._learned: dict[int, Any] = {}  # number -> Optuna's trial; None once it has ended
         self._asked: Any = None
         self._refused: list[Params] = []
@@ -308,7 +359,10 @@ class _Sampling:
             return
         if fate is Fate.RUNNING:
             trial, self._asked = self._asked, None
-            if trial is None or trial.params != dict(params):
+            if trial is not None and trial.params != dict(params):
+                self._tell(trial, None)  # another driver was faster than what was asked for
+                trial = None
+            if trial is None:
                 self._study.enqueue_trial(dict(params))
                 trial = self._study.ask(fixed_distributions=dict(self._search.space))
             self._learned[number] = trial
@@ -331,20 +385,26 @@ class _Sampling:
             self._tell(trial, values)
             self._learned[number] = None
 
-    def ask(self, known: list[Params]) -> Params | None:
-        """A point that is not among the known ones; None if the sampler has none before something ends."""
-        known = known + self._refused
-        for point in self._search.start:
-            if dict(point) not in known:
-                return dict(point)
+    def ask(self, tried: list[Params], untried: list[Params] | None) -> Params | None:
+        """A point that was not tried; None if the sampler has none before something ends.
+
+        ``untried`` are all points that are left, where they can be counted.
+        """
+        tried = tried + self._refused
+        for point in self._start:
+            if point not in tried:
+                return point
         if self._is_fruitless:
             return None
         for _ in range(_PATIENCE):
             trial = self._study.ask(fixed_distributions=dict(self._search.space))
-            if trial.params not in known:
+            if trial.params not in tried:
                 self._asked = trial
                 return dict(trial.params)
             self._tell(trial, None)
+        left = [point for point in untried or () if point not in tried]
+        if left:
+            return self._random.choice(left)
         self._is_fruitless = True
         return None
 
@@ -377,12 +437,19 @@ def _check(search: Search) -> None:
                     f"parameter {name!r} has the choice {choice!r}: expected text, a number, True, False or None; "
                     "let `make` turn a name into an object"
                 )
+            if isinstance(choice, float) and not math.isfinite(choice):
+                raise ValueError(f"parameter {name!r} has the choice {choice}: expected finite numbers")
+        choices = list(getattr(distribution, "choices", ()))
+        if len(set(choices)) < len(choices):
+            raise ValueError(
+                f"parameter {name!r} has choices that are equal: {choices} (0 is False, 1 is True and 1.0)"
+            )
     for point in search.start:
         if not _fits(point, search):
             raise ValueError(f"the starting point {dict(point)} lies outside the space {dict(search.space)}")
 
 
-def _fits(params: Params, search: Search | None) -> bool:
+def _fits(params: Any, search: Search | None) -> bool:
     """Whether a point has the space's parameters, each within its bounds."""
     from optuna.trial import TrialState, create_trial
 
@@ -402,20 +469,22 @@ def _any_point(search: Search, seed: int) -> Params:
     return dict(study.ask(fixed_distributions=dict(search.space)).params)
 
 
-def _num_points(search: Search) -> int | None:
-    """How many points the space has; None where a parameter is continuous."""
-    sizes = [_num_values(distribution) for distribution in search.space.values()]
-    return math.prod(size for size in sizes if size) if all(sizes) else None
-
-
-def _num_values(distribution: Any) -> int | None:
-    if hasattr(distribution, "choices"):
-        return len(distribution.choices)
-    if distribution.single():
-        return 1
-    if distribution.step is None:
+def _grid(search: Search) -> list[Params] | None:
+    """All points of a space of choices and whole numbers; None where they are too many, or there are others."""
+    values = [_values_of(distribution) for distribution in search.space.values()]
+    if not all(values) or math.prod(len(of_one) for of_one in values) > _FEW_POINTS:
         return None
-    return 1 + math.floor(float(distribution.high - distribution.low) / float(distribution.step) + 1e-9)
+    return [dict(zip(search.space, point, strict=True)) for point in itertools.product(*values)]
+
+
+def _values_of(distribution: Any) -> Sequence[Any]:
+    if hasattr(distribution, "choices"):
+        return tuple(distribution.choices)
+    if distribution.single():
+        return (distribution.low,)
+    return (
+        range(distribution.low, distribution.high + 1, distribution.step) if isinstance(distribution.low, int) else ()
+    )
 
 
 def _dominates(a: list[float], b: list[float]) -> bool:

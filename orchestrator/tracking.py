@@ -66,6 +66,7 @@ class Tracker:
         self._tracking_uri = tracking_uri
         self._study = study
         self._experiment_id = self._ensure_experiment(artifact_root)
+        self._cut_short: set[str] = set()  # keys whose run says in its tags more than in its status, written last
         self._runs = self._find_runs()
         self.parent_id = self._ensure_parent()
 
@@ -92,12 +93,14 @@ class Tracker:
         """Make the run of one trial say what the store says. ``entry`` is the trial's part of the manifest."""
         run = self._runs.get(shot.key)
         known = run.data.tags if run is not None else {}
-        if known.get(STATE_TAG) == shot.token:
+        if known.get(STATE_TAG) == shot.token and shot.key not in self._cut_short:
             return
         if run is not None and known.get(SEGMENT_TAG, "") not in ("", *shot.segments):
             # The trial was computed again from an earlier state than MLflow has seen: what it has is not this history.
             self._client.delete_run(run.info.run_id)
-            run, known = None, {}
+            run = None
+        if run is None or shot.key in self._cut_short:
+            known = {}  # all of it is written, and MLflow drops what it has
         has_ended = shot.state != "running"
         tags = unsaid = _tags(shot)
         if run is None:
@@ -121,6 +124,7 @@ class Tracker:
         else:
             self._client.update_run(run.info.run_id, status=_STATUS[shot.state])
         run.data.tags.update(tags)
+        self._cut_short.discard(shot.key)
 
     # -- parts ----------------------------------------------------------------------------------------
 
@@ -142,9 +146,7 @@ class Tracker:
             key = run.data.tags.get(KEY_TAG, "")
             state = run.data.tags.get(STATE_TAG, "").partition(":")[0]
             if state and run.info.status != _STATUS[state]:
-                # Its publication was cut short: all of it is written again, and MLflow drops what it has.
-                for name in (STATE_TAG, SEGMENT_TAG, DESCRIBED_TAG):
-                    run.data.tags.pop(name, None)
+                self._cut_short.add(key)
             if key in runs:
                 self._client.delete_run(run.info.run_id)
             else:
@@ -242,7 +244,7 @@ def _prepare_database(tracking_uri: str) -> None:
 
     Not where other machines may open it: the log works on one machine only.
     """
-    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
     if not tracking_uri.startswith("sqlite:///") or path.exists() or not _is_on_local_disk(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)

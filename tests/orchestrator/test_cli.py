@@ -111,6 +111,15 @@ def test_a_search_from_plan_to_best_and_on_from_there(call, tmp_path):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+def test_a_search_for_what_no_trial_reports_stops_and_says_so(call, tmp_path):
+    for _ in range(2):
+        code, out, _ = call("--seeds", "1", "--objective", "val/dice", command=(str(SEARCH),))
+        assert code == 1
+        assert "The search stopped" in out
+        assert "no summary metric 'val/dice' (it reports: test/loss, val/loss, val/size)" in out
+    assert len((tmp_path / "bowls").read_text().splitlines()) <= 3  # not the eight of its budget
+
+
 def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):
     assert call("--max-concurrent", "2")[0] == 0
     results = tmp_path / "results"

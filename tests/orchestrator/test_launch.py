@@ -106,12 +106,12 @@ def test_relative_paths_mean_the_same_in_trials(run):
 
 
 def test_what_no_machine_of_the_cluster_can_hold_is_refused(cluster, tmp_path):
-    plan = make_plan(Study("s", "?", {"t": Squares()}), Store(str(tmp_path)), Keys(FileDigests()))
     with pytest.raises(ValueError, match=r"asks for 8 CPU.*--workers-per-trial"):
-        resources_for(plan, StudyOptions(workers_per_trial=8))
+        resources_for([Count(), Squares()], StudyOptions(workers_per_trial=8))
     with pytest.raises(ValueError, match="asks for 1 GPU"):
-        resources_for(plan, StudyOptions(gpus_per_trial=1.0))
-    assert resources_for(plan, StudyOptions(workers_per_trial=2)).workers == 2
+        resources_for([Squares()], StudyOptions(gpus_per_trial=1.0))
+    assert resources_for([Squares()], StudyOptions(workers_per_trial=2)).workers == 2
+    assert resources_for([Count()], StudyOptions(workers_per_trial=8)).workers == 8  # nothing of it is shared
 
 
 def test_the_result_does_not_depend_on_how_it_was_run(run, tmp_path):

@@ -1,10 +1,13 @@
 """A search knows what its results say, whatever happened to its driver; Optuna alone is the oracle."""
 
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from toy import Bowl, Count
 
+from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.plan import State, make_plan
 from orchestrator.store import Store
 from orchestrator.study import Search, Study
@@ -13,6 +16,7 @@ from orchestrator.trial import Payload, run_trial
 from trainables.api.identity import FileDigests, Keys
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
+GRID = {"x": [0.0, 1.0], "y": ["flat", "steep"]}
 LOSS = {"val/loss": "minimize"}
 
 
@@ -154,10 +158,84 @@ def test_a_small_space_is_tried_out_and_no_point_twice(store, run):
     assert suggestions.next(set(), set()) is None
 
 
-def test_starting_points_come_first(store, run):
-    start = [{"x": 0.3, "y": "steep"}, {"x": 0.25, "y": "flat"}]
+def test_a_space_is_tried_to_the_last_point_though_the_sampler_keeps_coming_back(store, run):
+    suggestions = suggestions_of(store, space={"x": IntDistribution(0, 39)}, num=100)
+    assert sorted(p["x"] for p in explore(suggestions, run, 100)) == list(range(40))
+    assert suggestions.num_left == 0
+
+
+@pytest.mark.parametrize(
+    "sampler", [optuna.samplers.BruteForceSampler, lambda seed: optuna.samplers.GridSampler(GRID, seed)]
+)
+@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
+def test_samplers_that_want_to_stop_the_study_do_not(store, run, sampler):
+    space = {name: CategoricalDistribution(choices) for name, choices in GRID.items()}
+    points = explore(suggestions_of(store, space=space, sampler=sampler), run, 100)
+    assert sorted(p["x"] for p in points) == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_points_that_would_only_wait_are_not_chosen_yet(store, run):
+    base = Count(2)
+    suggestions = suggestions_of(store, bowls(upstream=base))
+    assert all(suggestions.next(set(), set(), room=2) for _ in range(2))
+    assert suggestions.next(set(), set(), room=2) is None
+    assert len(store.names("studies/s/suggestions")) == 2
+    done, lost = run(suggestions.study())
+    assert suggestions.next(done, lost, room=2)
+
+
+def test_a_lost_pretraining_costs_no_more_points(store):
+    base = Count(2)
+    suggestions = suggestions_of(store, bowls(upstream=base))
+    lost = {Keys(FileDigests()).key(base)}
+    assert suggestions.next(set(), lost) is None
+    assert not store.names("studies/s/suggestions")
+    assert suggestions_of(store, bowls(upstream=base)).next(set(), set())  # mended, and submitted again
+
+
+def test_what_make_does_to_its_parameters_stays_there(store, run):
+    def make(params):
+        y = params.pop("y")
+        return {"val/loss": [Bowl(params.pop("x"), y)]}
+
+    points = explore(suggestions_of(store, make), run, 3)
+    assert [s["params"] for s in suggestions_of(store, make).describe()["suggestions"]] == points
+    assert set(points[0]) == {"x", "y"}
+
+
+def test_a_listing_that_lags_behind_ends_nothing(store, monkeypatch):
+    late = suggestions_of(store)
+    suggestions_of(store).next(set(), set())
+    monkeypatch.setattr(Store, "names", lambda self, path: [])
+    assert late.next(set(), set())
+    assert [s["number"] for s in late.describe()["suggestions"]] == [1, 2]
+
+
+def test_another_driver_may_finish_what_failed_here(store, run):
+    suggestions = suggestions_of(store)
+    study = suggestions.next(set(), set())
+    suggestions.settle(set(), {s for keys in suggestions.describe()["suggestions"][0]["trials"].values() for s in keys})
+    assert suggestions.describe()["suggestions"][0]["state"] == "failed"
+    suggestions.settle(*run(study))
+    assert suggestions.describe()["suggestions"][0]["state"] == "complete"
+
+
+def test_drivers_that_write_the_manifest_by_turns_keep_each_others_trials(store):
+    keys = Keys(FileDigests())
+    drivers = [suggestions_of(store) for _ in range(2)]
+    plans = [make_plan(Study("s", "?", {f"own {n}": Count(9)}), store, keys) for n in range(2)]
+    writers = [ManifestWriter(store, manifest_of(p, "x", {}, keys), d) for p, d in zip(plans, drivers, strict=True)]
+    for driver, writer in zip(drivers, writers, strict=True):
+        writer.add(entries_of(make_plan(driver.next(set(), set()), store, keys), keys))
+    (manifest,) = store.manifests()
+    assert {entry["name"] for entry in manifest["trials"]} >= {"suggestion 1: val/loss 1", "suggestion 2: val/loss 1"}
+
+
+def test_starting_points_come_first_and_as_the_space_writes_them(store, run):
+    start = [{"x": 0.3, "y": "steep"}, {"x": 1, "y": "flat"}]
     points = explore(suggestions_of(store, start=start), run, 3)
     assert points[:2] == start
+    assert isinstance(points[1]["x"], float)
     assert points[2] not in start
 
 
@@ -191,7 +269,8 @@ def test_an_objective_that_no_trial_reports_is_named(store, run):
     suggestions = suggestions_of(
         store, lambda params: {"val/dice": [Bowl(**params)]}, directions={"val/dice": "maximize"}
     )
-    explore(suggestions, run, 1)
+    assert len(explore(suggestions, run, 5)) == 1  # to go on would only cost more
+    assert suggestions.num_left == 0
     (told,) = suggestions.describe()["suggestions"]
     assert told["state"] == "failed"
     assert "no summary metric 'val/dice'" in told["reason"]
@@ -229,6 +308,14 @@ def test_a_search_that_cannot_be_is_refused(store, named, said):
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical")
-def test_choices_that_cannot_be_written_down_are_refused(store):
-    with pytest.raises(ValueError, match="let `make` turn a name into an object"):
-        suggestions_of(store, space={"x": CategoricalDistribution([(1, 2), (3, 4)])})
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ([Path("a"), Path("b")], "let `make` turn a name into an object"),
+        ([1.0, float("inf")], "expected finite numbers"),
+        ([0, False], "choices that are equal"),
+    ],
+)
+def test_choices_that_cannot_be_written_down_are_refused(store, choices, said):
+    with pytest.raises(ValueError, match=said):
+        suggestions_of(store, space={"x": CategoricalDistribution(choices)})

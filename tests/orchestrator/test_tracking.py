@@ -179,6 +179,29 @@ def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monke
     assert {a.path for a in client.list_artifacts(runs["t"].info.run_id)} == {"configuration.json", "sum.csv"}
 
 
+@pytest.mark.parametrize("call", ["log_batch", "set_terminated"])
+def test_a_publication_cut_short_and_a_result_computed_again_leave_one_history(
+    submitted, database, quick_settings, monkeypatch, call
+):
+    trials = {"t": Count(2)}
+    store, name = submitted(trials)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, timed_out)
+        with pytest.raises(TimeoutError):
+            feeder.sync(store, name, database)
+    (key,) = store.names("trials")
+    store.set_aside(key)
+    run_trial(Payload(first_runnable(store, name, trials), quick_settings(store)))
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    assert set(runs) == {name, "t"}
+    assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
+
+
+def timed_out(*arguments, **named):
+    raise TimeoutError("gateway")
+
+
 def test_a_damaged_journal_does_not_hold_up_the_others(submitted, database):
     store, name = submitted({"good": Count(2), "bad": Count(3)})
     entries = {t["name"]: t["key"] for t in next(store.manifests())["trials"]}

@@ -21,6 +21,8 @@ class ToySearchOptions(StudyOptions):
     """How long a trial lasts."""
     fails_above: float = 1.0
     """Trials of a larger x fail."""
+    objective: str = "val/loss"
+    """What to minimize."""
 
 
 def make_study(options):
@@ -29,11 +31,11 @@ def make_study(options):
     def make(params):
         log = {"wait_s": options.wait_s, "log_path": options.log_dir / "bowls"}
         fixed = {"upstream": base, "fails_above": options.fails_above, **log}
-        return {"val/loss": [Bowl(**params, seed=seed, **fixed) for seed in range(options.seeds)]}
+        return {options.objective: [Bowl(**params, seed=seed, **fixed) for seed in range(options.seeds)]}
 
     space = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
     start = [{"x": 0.9, "y": "flat"}]
-    search = Search(space, make, {"val/loss": "minimize"}, options.num_suggestions, start=start)
+    search = Search(space, make, {options.objective: "minimize"}, options.num_suggestions, start=start)
     return Study("toy_search", "Where is the bottom?", {"base": base}, search)
 
 

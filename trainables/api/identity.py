@@ -100,7 +100,7 @@ class Keys:
     def __init__(self, digests: FileDigests) -> None:
         self._digests = digests
         self._keys: dict[int, str] = {}
-        self._contents: dict[int, str] = {}
+        self._contents: dict[Any, str] = {}
         self._alive: list[Any] = []  # keeps ids valid while they serve as memo keys
 
     def key(self, configuration: Any) -> str:
@@ -121,9 +121,10 @@ class Keys:
 
         Raises FileNotFoundError naming the file and the part, when it is missing.
         """
-        if id(part) not in self._contents:
+        memo_key = _memo_key(part)
+        if memo_key not in self._contents:
             try:
-                self._contents[id(part)] = self._digests.digest_all(part.source_files())
+                self._contents[memo_key] = self._digests.digest_all(part.source_files())
             except FileNotFoundError as error:
                 if error.filename is None:  # the part itself has said what is missing, and what to do
                     raise
@@ -133,7 +134,7 @@ class Keys:
                     "and that this machine sees that disk"
                 ) from error
             self._alive.append(part)
-        return self._contents[id(part)]
+        return self._contents[memo_key]
 
     def _of(self, value: Any, where: str, *, nested: bool = False) -> Any:
         if isinstance(value, bool | int | str) or value is None:
@@ -167,6 +168,15 @@ class Keys:
         if isinstance(value, ReadsFiles):
             document["content"] = self.content(value)
         return document
+
+
+def _memo_key(part: Any) -> Any:
+    """Equal parts read the same files; a part that cannot be compared stands for itself."""
+    try:
+        hash(part)
+    except TypeError:
+        return id(part)
+    return part
 
 
 def _is_unhashed(field: dataclasses.Field[Any], content: Any) -> bool:
