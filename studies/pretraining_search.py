@@ -7,7 +7,7 @@ would win by an easy test. Each suggestion is trained with several seeds, and th
 all suggestions. The first suggestion has learning rate, temperature and key momentum of the rotation study.
 Every encoder is kept: 44 MB each at scale laptop, 1.9 GB in all.
 
-    python studies/pretraining_search.py                            # 7 minutes on 2 cores, real T1 slices of a package
+    python studies/pretraining_search.py                            # 5 minutes on 2 cores, real T1 slices of a package
     python studies/pretraining_search.py --num-suggestions 30       # goes on from the first 14
     python studies/pretraining_search.py --seeds 1                  # quicker; then nothing tells luck from a setting
     python studies/pretraining_search.py --scale full --data-root DATA --pretrained moco_v2_800ep_pretrain.pth.tar
