@@ -44,7 +44,8 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
             estimate,
             p.reason,
         )
-    console.print(table)
+    if plan.planned:
+        console.print(table)
     if len(plan.planned) > ROWS_SHOWN:
         console.print(f"... and {len(plan.planned) - ROWS_SHOWN} more trials (--json lists all)")
     said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
