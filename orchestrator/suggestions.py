@@ -85,10 +85,7 @@ class Suggestions:
     def num_left(self) -> int:
         """How many more the search may suggest."""
         search = self._study.search
-        if search is None or self.trouble:
-            return 0
-        left = max(0, search.num_suggestions - len(self._known))
-        return left if self._points is None else min(left, len(self._untried(self._points)))
+        return 0 if search is None or self.trouble else max(0, self._budget(search) - len(self._known))
 
     @property
     def examples(self) -> list[Study]:
@@ -155,7 +152,7 @@ class Suggestions:
         return {
             "directions": dict(search.directions),
             "space": {name: json.loads(distribution_to_json(d)) for name, d in search.space.items()},
-            "num_suggestions": search.num_suggestions,
+            "num_suggestions": self._budget(search),
             "suggestions": [
                 {
                     "number": number,
@@ -235,6 +232,10 @@ class Suggestions:
                 self._made(0, point)
                 accepted.append(point)
         return None if points is None else accepted
+
+    def _budget(self, search: Search) -> int:
+        """How many suggestions there will be: a small space has no more points than it has."""
+        return search.num_suggestions if self._points is None else min(search.num_suggestions, len(self._points))
 
     def _untried(self, points: list[Params]) -> list[Params]:
         tried = [suggestion.params for suggestion in self._known.values()]

@@ -194,8 +194,8 @@ def _colour() -> Any:
 
 def _value_scale(seeds: pl.DataFrame) -> alt.Scale:
     """The range of all seeds, a twentieth wider at both ends, so that the panels of an objective can be compared."""
-    values = seeds["value"]
-    low, high = float(values.min() or 0.0), float(values.max() or 0.0)  # type: ignore[arg-type]
+    values: list[float] = seeds["value"].to_list()
+    low, high = min(values), max(values)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return alt.Scale(domain=[low - margin, high + margin], nice=False)
 

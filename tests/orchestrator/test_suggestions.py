@@ -162,6 +162,7 @@ def test_a_space_is_tried_to_the_last_point_though_the_sampler_keeps_coming_back
     suggestions = suggestions_of(store, space={"x": IntDistribution(0, 39)}, num=100)
     assert sorted(p["x"] for p in explore(suggestions, run, 100)) == list(range(40))
     assert suggestions.num_left == 0
+    assert suggestions.describe()["num_suggestions"] == 40  # a report that waits for 60 more would wait for ever
 
 
 @pytest.mark.parametrize(
