@@ -147,11 +147,10 @@ def check(search: Search) -> None:
             raise ValueError(f"the starting point {dict(point)} lies outside the space {dict(search.space)}")
 
 
-def fits(params: Any, search: Search | None) -> bool:
+def fits(params: Any, search: Search) -> bool:
     """Whether a point has the space's parameters, each within its bounds."""
     from optuna.trial import TrialState, create_trial
 
-    assert search is not None
     try:
         create_trial(state=TrialState.FAIL, params=dict(params), distributions=dict(search.space))
     except (ValueError, TypeError):

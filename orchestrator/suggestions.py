@@ -182,10 +182,12 @@ class Suggestions:
         """Take up a suggestion from its document, unless it is of another configuration or outside the space."""
         document = self._store.read_document(f"{self._folder}/{name}")
         self._read.add(name)
-        if not isinstance(document, dict) or not fits(document.get("params"), self._study.search):
+        search = self._study.search
+        if search is None or not isinstance(document, dict) or not fits(document.get("params"), search):
             return
+        params = {name: document["params"][name] for name in search.space}  # documents are sorted by name
         with contextlib.suppress(Impossible):
-            suggestion = self._made(len(self._known) + 1, document["params"])
+            suggestion = self._made(len(self._known) + 1, params)
             if suggestion.all_keys.intersection(document.get("keys", ())):
                 self._know(suggestion)
 

@@ -204,6 +204,13 @@ def test_what_make_does_to_its_parameters_stays_there(store, run):
     assert set(points[0]) == {"x", "y"}
 
 
+def test_remembered_parameters_stand_in_the_order_of_the_space(store, run):
+    space = {"y": SPACE["y"], "x": SPACE["x"]}
+    explore(suggestions_of(store, space=space), run, 1)
+    (told,) = suggestions_of(store, space=space).describe()["suggestions"]
+    assert list(told["params"]) == ["y", "x"]
+
+
 def test_a_listing_that_lags_behind_ends_nothing(store, monkeypatch):
     late = suggestions_of(store)
     suggestions_of(store).next(set(), set())
