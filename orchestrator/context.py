@@ -19,7 +19,7 @@ from orchestrator.store import DamagedResult, Generation, Result, Store
 from trainables.api.context import Arrays, Item
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, key_of
-from trainables.api.trainable import Trainable
+from trainables.api.trainable import Part, ReadsFiles, Trainable
 
 _PROGRESS_S = 1.0
 
@@ -136,6 +136,17 @@ class TrialContext:
     def load_checkpoint(self) -> Path | None:
         """See ``Context``."""
         return self._checkpoint_dir
+
+    def save_state(self, write: Callable[[Path], None]) -> None:
+        """See ``Context``."""
+
+    def key(self, part: Part) -> str:
+        """See ``Context``."""
+        return key_of(part, self._digests)
+
+    def digests(self, part: ReadsFiles) -> Mapping[str, str]:
+        """See ``Context``."""
+        return {name: self._digests.digest(path) for name, path in part.source_files().items()}
 
     def result_dir(self, upstream: Trainable) -> Path:
         """See ``Context``."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainables.api.errors import NonFiniteMetric
+from trainables.api.identity import FileDigests, key_of
 from trainables.api.trainable import Trainable
 
 
@@ -52,6 +53,7 @@ class FakeContext:
         self.num_checkpoints = 0
         self.finished_items: dict[int, Mapping[str, np.ndarray]] = {}
         self.batch_sizes: list[int] = []
+        self._digests = FileDigests()
 
     def again(self) -> FakeContext:
         """The context of the next attempt: an empty output, the checkpoint and finished items kept, no deaths."""
@@ -92,6 +94,22 @@ class FakeContext:
     def load_checkpoint(self) -> Path | None:
         folder = self.root / "checkpoint"
         return folder if folder.is_dir() else None
+
+    def save_state(self, write: Callable[[Path], None]) -> None:
+        shutil.rmtree(self.root / "state", ignore_errors=True)
+        (self.root / "state").mkdir()
+        write(self.root / "state")
+
+    def start_from(self, shorter: FakeContext) -> FakeContext:
+        """Begin where a shorter training of the family ended."""
+        shutil.copytree(shorter.root / "state", self.root / "checkpoint")
+        return self
+
+    def key(self, part: Any) -> str:
+        return key_of(part, self._digests)
+
+    def digests(self, part: Any) -> Mapping[str, str]:
+        return {name: self._digests.digest(path) for name, path in part.source_files().items()}
 
     def result_dir(self, upstream: Trainable) -> Path:
         for trainable, folder in self.upstream:

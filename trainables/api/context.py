@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from trainables.api.trainable import Trainable
+from trainables.api.trainable import Part, ReadsFiles, Trainable
 
 Item = TypeVar("Item")
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -50,7 +50,18 @@ class Context(Protocol):
         """
 
     def load_checkpoint(self) -> Path | None:
-        """The folder of the last whole checkpoint of this trial, or None on a fresh start."""
+        """The folder of the furthest state there is, or None on a fresh start: the last whole checkpoint of this trial,
+        or what a shorter training of its family left with ``save_state``."""
+
+    def save_state(self, write: Callable[[Path], None]) -> None:
+        """Publish, with the result and apart from its files, the full state after the last epoch, in the form of a
+        checkpoint. Longer trainings of the family go on from it."""
+
+    def key(self, part: Part) -> str:
+        """Identity of a part of this trial's configuration; reads no file."""
+
+    def digests(self, part: ReadsFiles) -> Mapping[str, str]:
+        """SHA-256 of each file that a part of this trial's configuration reads, by name, as it was planned."""
 
     def result_dir(self, upstream: Trainable) -> Path:
         """The published files of a finished trial that this one holds in a field, on local disk."""

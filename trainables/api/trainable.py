@@ -13,9 +13,21 @@ if TYPE_CHECKING:
 
 RECORDED_ONLY = "recorded_only"
 UNHASHED_AT = "unhashed_at"
+SEED = "seed"
+GROWS = "grows"
 
 
-class Trainable(ABC):
+class Part:
+    """Base of everything that a configuration is made of: data sets, augmentations, methods, sweeps, sources.
+
+    Subclasses are frozen dataclasses. Raise ``version`` of the class, or of the base that owns the meaning, when the
+    same fields come to mean something else.
+    """
+
+    version: ClassVar[int] = 1
+
+
+class Trainable(Part, ABC):
     """Anything that can be trained or measured. Subclasses are frozen dataclasses.
 
     The fields are the whole configuration, so they are also the identity of the result: two equal
@@ -25,7 +37,6 @@ class Trainable(ABC):
     Raise ``version`` when the results of the same configuration change their meaning.
     """
 
-    version: ClassVar[int] = 1
     maps_items: ClassVar[bool] = False
     """Whether ``run`` does its work in ``context.map``, so that several workers can share it."""
 
@@ -37,6 +48,13 @@ class Trainable(ABC):
         ``context.map`` at hand.
         """
 
+    def check(self) -> None:
+        """Look, before anything runs, whether the data can serve this configuration. Cheap: counts, no pixels.
+
+        Raises:
+            ValueError: naming the field, what the data allow, and what to do.
+        """
+
     def work_flop(self) -> float:
         """Rough floating-point operations of ``run``; used for the cost estimate of a plan only."""
         return 0.0
@@ -46,7 +64,9 @@ class Trainable(ABC):
 class ReadsFiles(Protocol):
     """A part of a configuration whose meaning lies in files: a data set, a file of weights.
 
-    The content of these files, not their place on disk, enters the key.
+    The content of these files, not their place on disk, enters the key. A part may say what of them counts, with a
+    method ``content(digests) -> JSON``, from the SHA-256 of every file by name (a data set: the sorted list of id,
+    split and digest); without it, all names and digests count.
     """
 
     def source_files(self) -> Mapping[str, Path]:
@@ -64,3 +84,14 @@ def added(default: Any, *, unhashed_at: Any) -> Any:
     At that value it is left out of the key, so results from before the field stay valid.
     """
     return dataclasses.field(default=default, metadata={UNHASHED_AT: unhashed_at})
+
+
+def seed(default: int = 0) -> Any:
+    """A seed: hashed like any field, and known as such, so that a cell can gather the trials that differ by it only."""
+    return dataclasses.field(default=default, metadata={SEED: True})
+
+
+def grows(default: int) -> Any:
+    """The length of a training. Trainables that are equal in all but it are one family: a longer one goes on from the
+    published state of a shorter one, bitwise as if it had run through."""
+    return dataclasses.field(default=default, metadata={GROWS: True})

@@ -1,0 +1,36 @@
+"""Names that several rooms share: metrics, columns of curves, result files. Loads nothing."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+# Scores of a map against a region.
+DICE = "dice"
+MASK_FRACTION = "mask_fraction"
+MAP_FRACTION = "map_fraction"
+CHANCE_DICE = "chance_dice"
+ALL_ONES_DICE = "all_ones_dice"
+AUPRC = "auprc"
+INTERPRETABILITY = "val/interpretability"
+"""One number a curve: its mean headline Dice over the swept values, so that a search can take it as objective."""
+
+# Columns of ``curve.parquet``: a row for each image, value, field of view and binarisation.
+IMAGE_ID = "image_id"
+GROUP = "group"
+POSITION = "position"
+VALUE = "value"
+"""Where the sweep stands, in its unit (degrees for rotation)."""
+FIELD_OF_VIEW = "field_of_view"
+BINARISATION = "binarisation"
+
+FieldOfView = Literal["full", "kept"]
+"""All pixels of the image, or those that every value of the sweep keeps (rotation: the inscribed circle)."""
+FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
+
+# Files of results.
+CURVE_FILE = "curve.parquet"
+SAMPLES_FILE = "samples.npz"
+SELECTION_FILE = "artifacts/selection.json"
+ENCODER_FILE = "encoder.pt"
+START_FILE = "artifacts/provenance.json"
+"""How a pretraining really started: from which weights, with which warnings."""
