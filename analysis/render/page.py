@@ -12,7 +12,7 @@ from typing import Any
 import vl_convert
 
 from analysis.render.style import Figure
-from analysis.rotation.samples import Tile
+from analysis.render.tile import Tile
 
 STYLE = """
 :root { --ink: #1d1d1f; --muted: #5f6368; --rule: #d9dce0; --accent: #0b5cad; }
@@ -43,7 +43,8 @@ table { border-collapse: collapse; border-top: 2px solid var(--ink); border-bott
   } caption { text-align: left; font-weight: 600; padding-bottom: 6px; }
 th { text-align: left; vertical-align: bottom; border-bottom: 1px solid var(--ink); padding: 5px 10px 5px 0;
   font-weight: 600; max-width: 130px; }
-td { padding: 3px 12px 3px 0; vertical-align: top; white-space: nowrap; }
+td { padding: 3px 12px 3px 0; vertical-align: top; max-width: 26em; overflow-wrap: anywhere; }
+td.number { white-space: nowrap; }
 dl { display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: 4px 22px; max-width: 60em;
   margin: 0 0 16px;
   font: 14px/1.5 "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif; }

@@ -1,8 +1,7 @@
-"""How figures look, and how they are written: one palette, one configuration, SVG and PNG."""
+"""How figures look, and how they are written: one configuration, SVG and PNG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,25 +10,6 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED
-
-UNTRAINED = "untrained"
-# Okabe and Ito's palette: distinguishable with every colour vision; the dashes serve grey print.
-COLOURS = {
-    TRAINED: "#D55E00",
-    UNTRAINED: "#0072B2",
-    FIXED_MAP: "#009E73",
-    MASK_CEILING: "#5A5A5A",
-    INTENSITY: "#CC79A7",
-}
-DASHES: dict[str, list[int]] = {
-    TRAINED: [1, 0],
-    UNTRAINED: [1, 0],
-    FIXED_MAP: [7, 3],
-    MASK_CEILING: [2, 2],
-    INTENSITY: [8, 3, 2, 3],
-}
-FIELD_TITLES = {"full": "Full field of view", "circle": "Inscribed circle"}
 _INK, _MUTED, _GRID = "#222222", "#666666", "#E9E9E9"
 _FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 _PNG_SCALE = 2.0
@@ -76,40 +56,6 @@ class Figure:
 
     def png(self) -> bytes:
         return bytes(vl_convert.vegalite_to_png(self.specification, scale=_PNG_SCALE))
-
-
-class Canvas:
-    """What the panels of one figure share: rows, the families in the legend, and the selection by legend."""
-
-    def __init__(self, families: Sequence[str]) -> None:
-        self.datasets = Datasets()
-        self._shown = [name for name in COLOURS if name in families]
-        self._pick = alt.selection_point(fields=["family"], bind="legend", name="pick")
-        self._is_carried = False
-
-    def carry(self, chart: alt.Chart) -> alt.Chart:
-        """A chart with a colour legend: the first one carries the selection, which may stand in a figure only once."""
-        if self._is_carried:
-            return chart
-        self._is_carried = True
-        return chart.add_params(self._pick)
-
-    def colour(self) -> alt.Color:
-        scale = alt.Scale(domain=self._shown, range=[COLOURS[name] for name in self._shown])
-        return alt.Color("family:N", scale=scale, title=None, legend=alt.Legend(symbolOpacity=1))
-
-    def dash(self) -> alt.StrokeDash:
-        scale = alt.Scale(domain=self._shown, range=[DASHES[name] for name in self._shown])
-        return alt.StrokeDash("family:N", scale=scale, title=None)
-
-    def faded(self, opacity: float) -> Any:
-        """``opacity``, or nearly none where the legend singles out another family."""
-        return alt.condition(self._pick, alt.value(opacity), alt.value(0.08 * opacity))
-
-
-def angle_axis(title: str | None = "rotation angle (°)", step_deg: int = 45) -> alt.X:
-    axis = alt.Axis(values=list(range(0, 361, step_deg)), title=title, grid=False, labels=True, labelOverlap=False)
-    return alt.X("angle_deg:Q", scale=alt.Scale(domain=[0, 360], nice=False), axis=axis)
 
 
 def styled(chart: alt.TopLevelMixin) -> Any:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
+from analysis.render.tile import Pixels, Tile
+
 Samples = Mapping[str, NDArray[Any]]
-Pixels = NDArray[np.uint8]
 
 _TILE_PX = 160
 _GAP_PX = 6
@@ -27,17 +25,6 @@ _MAGMA = np.array(
     ],
     dtype=np.float64,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """One picture of the panel, square RGB."""
-
-    title: str
-    pixels: Pixels
-
-    def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(png_bytes(self.pixels)).decode()
 
 
 def can_be_shown(samples: Samples) -> bool:
@@ -146,9 +133,3 @@ def composed(rows: list[tuple[str, list[Tile]]]) -> Pixels:
             picture = Image.fromarray(tile.pixels).resize((_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
             canvas[r * step : r * step + _TILE_PX, c * step : c * step + _TILE_PX] = np.array(picture)
     return canvas
-
-
-def png_bytes(pixels_HWC: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()

@@ -1,0 +1,88 @@
+"""What may be said of training, in sentences: each follows from one verdict, and from nothing else."""
+
+from __future__ import annotations
+
+from analysis.curves.sweep import SweepFacts
+from analysis.render.table import number
+from analysis.significance import Outcome, Verdict
+
+
+def coefficient_words(sweep: SweepFacts) -> str:
+    """The headline coefficient of a sweep, for a sentence."""
+    if sweep.period is not None:
+        return "90° wave between the exact multiples of 90°"
+    return f"slope of Dice over the {sweep.title}"
+
+
+def verdict_sentence(sweep: SweepFacts, verdict: Verdict) -> str:
+    """The answer for one data set, region and sweep: on its headline coefficient, in the full field of view."""
+    what = coefficient_words(sweep)
+    seeds = f"{verdict.num_trained} pretraining(s) against {verdict.num_untrained} untrained encoder(s)"
+    if verdict.outcome is Outcome.UNKNOWN:
+        return f"Whether training changes the {what} cannot be answered from what is there: {_why(verdict)}."
+    if verdict.outcome is Outcome.LEARNT:
+        return (
+            f"Learnt: training changes the {what}, by {_difference(verdict)}. It holds over seeds ({seeds}, "
+            f"{_p(verdict)}) and over blocks of images."
+        )
+    if verdict.outcome is Outcome.NO_INTERVAL:
+        return (
+            f"On these images training changes the {what}, by {_size(verdict)} ({seeds}, {_p(verdict)}); of other "
+            f"people nothing is said: {_why(verdict)}."
+        )
+    if verdict.outcome is Outcome.THIS_ENCODER:
+        return (
+            f"This encoder's {what} is {_size(verdict)} away from that of the untrained ones; it says nothing about "
+            f"training: {_why(verdict)}."
+        )
+    p = f", {_p(verdict)}" if verdict.p_adjusted is not None else ""
+    return (
+        f"The {what} of trained and untrained encoders cannot be told apart ({seeds}{p}: {_why(verdict)}). Only this "
+        "coefficient is compared; levels and shapes may differ."
+    )
+
+
+def blocks_sentence(verdict: Verdict) -> str:
+    """How the images were put together for intervals, and whom these speak of."""
+    blocks = verdict.blocks
+    if blocks is None:
+        return ""
+    seen = "no neighbours" if blocks.correlation != blocks.correlation else f"r = {number(blocks.correlation, 2)}"
+    whom = f"{blocks.num_people} people" if blocks.of_people else "this volume only, not other people"
+    if not blocks.can_give_intervals:
+        return (
+            f"Neighbouring images are alike ({seen}): {blocks.num_blocks} block(s) of {blocks.length} are left, too few "
+            "for intervals."
+        )
+    return (
+        f"Intervals draw {blocks.num_blocks} blocks of up to {blocks.length} neighbouring image(s), as long as the "
+        f"correlation that is seen ({seen}); they speak of {whom}."
+    )
+
+
+def _difference(verdict: Verdict) -> str:
+    if verdict.interval is None:
+        return _size(verdict)
+    if isinstance(verdict.difference, complex):
+        low, high = verdict.interval.magnitude
+        return f"{_size(verdict)} [{number(low, 4)}, {number(high, 4)}]"
+    low, high = (float(verdict.interval.value.real) + sign * verdict.interval.radius for sign in (-1, 1))
+    return f"{_size(verdict)} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
+
+
+def _size(verdict: Verdict) -> str:
+    difference = verdict.difference
+    if isinstance(difference, complex):
+        return number(abs(difference), 4)
+    return "undefined" if difference is None else number(difference, 4, signed=True)
+
+
+def _p(verdict: Verdict) -> str:
+    p = verdict.p_adjusted
+    if p is None:
+        return "no test"
+    return "p < 0.001 after Holm" if p < 0.001 else f"p = {number(p, 3)} after Holm"
+
+
+def _why(verdict: Verdict) -> str:
+    return "; ".join(verdict.why) or "no reason was recorded"
