@@ -20,9 +20,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from trainables import augment, metrics, runtime
+from trainables import metrics, runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
+from trainables.augment import resample
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
 from trainables.metrics import Binarisation, FieldOfView
@@ -93,16 +94,16 @@ class RotationCurve(Trainable):
     splits: tuple[str, ...] = ("train", "val")
     binarisations: tuple[Binarisation, ...] = ("otsu", "top_area", "mean", "percentile", "soft")
     percentile: float = 80.0
-    interpolation: augment.Interpolation = "bilinear"
-    fill: augment.Fill = "zero"
+    interpolation: resample.Interpolation = "bilinear"
+    fill: resample.Fill = "zero"
     cut_image_to_circle: bool = False
 
     def __post_init__(self) -> None:
         # range(361), [0, 90] and (0.0, 90.0) shall have one identity.
         object.__setattr__(self, "angles_deg", tuple(float(angle) for angle in self.angles_deg))
         check_choice("image_selection", self.image_selection, get_args(ImageSelection))
-        check_choice("interpolation", self.interpolation, get_args(augment.Interpolation))
-        check_choice("fill", self.fill, get_args(augment.Fill))
+        check_choice("interpolation", self.interpolation, get_args(resample.Interpolation))
+        check_choice("fill", self.fill, get_args(resample.Fill))
         if self.num_images < 1:
             raise ValueError(f"num_images = {self.num_images}: at least 1")
         if not self.binarisations or len(set(self.binarisations)) != len(self.binarisations):
