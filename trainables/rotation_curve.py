@@ -31,6 +31,7 @@ from trainables.models.encoder import Encoder, EncoderSource, check_choice, forw
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
 from trainables.saliency import Anchors, Prepared, SaliencyMethod, SmoothGrad
 from trainables.sample_maps import write_picture
+from trainables.sweeps import inscribed_circle
 
 if TYPE_CHECKING:
     from trainables.api.context import Arrays, Context
@@ -395,17 +396,6 @@ def score_maps(maps_NX: Tensor, masks_NX: Tensor, curve: RotationCurve) -> dict[
         metrics.MASK_FRACTION: masks_NX.double().mean(dim=1),
         metrics.AUPRC: metrics.average_precision(maps_NX, masks_NX),
     }
-
-
-def inscribed_circle(image_size_px: int) -> Tensor:
-    """Pixels [H, W] that no rotation about the centre takes out of the image, bool.
-
-    One diagonal of a pixel inside the true circle, so that after bilinear interpolation there and back no value
-    inside comes from beyond the border of the image.
-    """
-    centre = (image_size_px - 1) / 2
-    squares = (torch.arange(image_size_px, dtype=torch.float64) - centre) ** 2
-    return (squares[:, None] + squares[None, :]).sqrt() <= centre - math.sqrt(2)
 
 
 def _even_places(num: int, num_wanted: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -23,8 +23,9 @@ from trainables.augment import resample
 from trainables.data.records import Dataset, Record
 from trainables.models.encoder import Encoder
 from trainables.models.frozen import FrozenEncoder
-from trainables.rotation_curve import RotationCurve, inscribed_circle
+from trainables.rotation_curve import RotationCurve
 from trainables.saliency import Anchors, FixedMap, ImageIntensity, MaskRoundTrip, SmoothGrad
+from trainables.sweeps import inscribed_circle
 
 SIZE = 32
 
