@@ -33,7 +33,7 @@ from orchestrator.options import StudyOptions
 from orchestrator.study import Search, Study
 from studies.rotation_period import SCALES as ROTATION_SCALES
 from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
-from trainables.models.encoder import Head
+from trainables.models.heads import Head
 from trainables.ssl.moco import MoCo
 
 QUESTION = (
@@ -113,7 +113,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
 
     beginning = {
         "learning_rate": rotation.learning_rate,
-        "temperature": MoCo(data, head=options.head).contrast_temperature,
+        "temperature": MoCo(data, head=options.head).temperature,
         "key_momentum": rotation.key_momentum,
     }
     search = Search(

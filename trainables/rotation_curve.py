@@ -21,14 +21,17 @@ import torch
 from torch import Tensor
 
 from trainables import metrics, runtime
+from trainables.api.checks import check_choice
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.augment import resample
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
 from trainables.metrics import Binarisation, FieldOfView
-from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
+from trainables.models.encoder import Encoder
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
+from trainables.models.sources import EncoderSource
+from trainables.models.trunk import forward_flop
 from trainables.saliency import Anchors, Prepared, SaliencyMethod, SmoothGrad
 from trainables.sample_maps import write_picture
 from trainables.sweeps import inscribed_circle
@@ -154,7 +157,7 @@ class RotationCurve(Trainable):
     def _check_encoder(self) -> None:
         name = type(self.method).__name__
         if self.method.needs_encoder and self.encoder is None:
-            raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or RandomEncoder")
+            raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or Untrained")
         if not self.method.needs_encoder and self.encoder is not None:
             raise ValueError(f"{name} uses no encoder: leave encoder out, so that one result serves all encoders")
 

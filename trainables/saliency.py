@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from trainables import runtime
+from trainables.api.checks import check_choice
 from trainables.api.trainable import recorded
 from trainables.augment import resample
 from trainables.data.batches import free_memory
-from trainables.models.encoder import check_choice
 from trainables.models.frozen import LARGEST_HEAP_BLOCK_BYTES, FrozenEncoder
 
 NoiseOn = Literal["view", "both"]
