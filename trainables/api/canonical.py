@@ -68,6 +68,9 @@ def _form(value: Any, declared: Any, where: str, part_form: PartForm) -> Any:
         return _sequence(value, declared, where, part_form)
     if isinstance(value, Mapping):
         return _mapping(value, declared, where, part_form)
+    is_foreign = isinstance(declared, type) and isinstance(value, bool | int | float | str)
+    if is_foreign and declared not in (Any, object) and not _is_instance(value, declared):
+        return _expected(value, where, declared.__name__)
     return _plain(value, where)
 
 
@@ -161,7 +164,12 @@ def _is_instance(value: Any, member: Any) -> bool:
     kind = typing.get_origin(member) or member
     if not isinstance(kind, type):
         return False
-    return type(value) is kind if kind in (bool, int, float) else isinstance(value, kind)
+    if kind in (bool, int, float):
+        return type(value) is kind
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol that cannot be asked; only instances of dataclasses fit one, and have a form already
+        return False
 
 
 def _expected(value: Any, where: str, what: str) -> Any:
