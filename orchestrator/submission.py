@@ -12,12 +12,14 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from orchestrator import printing
+from orchestrator.context import Progress
 from orchestrator.feeder import Feeder, published_tokens
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
@@ -32,6 +34,9 @@ from orchestrator.view import View
 from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, Keys
 from trainables.api.trainable import Trainable
+
+if TYPE_CHECKING:
+    from orchestrator.launch import Outcome
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -84,6 +89,32 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
     return 0 if is_complete and paths is not None else EXIT_FAILED
 
 
+@dataclass(frozen=True)
+class _ViewAndFeeder:
+    """What the trials of a launch say reaches the screen, and their keys the feeder."""
+
+    view: View
+    feeder: Feeder
+
+    def started(self, key: str) -> None:
+        self.view.started(key)
+        self.feeder.tell(key, "started")
+
+    def progressed(self, key: str, progress: Progress) -> None:
+        self.view.progressed(key, progress)
+
+    def noted(self, key: str, message: str) -> None:
+        self.view.noted(key, message)
+
+    def done(self, key: str) -> None:
+        self.feeder.tell(key, "ended")
+        self.view.done(key)
+
+    def failed(self, key: str, reason: str) -> None:
+        self.feeder.tell(key, "ended")
+        self.view.failed(key, reason)
+
+
 class _Submission:
     """A study, its options, and where its results are."""
 
@@ -112,36 +143,57 @@ class _Submission:
     def run(self, plan: Plan, manifest: ManifestWriter, tracking_uri: str) -> bool:
         """Run what is runnable and bring MLflow up to date; True if the user ended it early."""
         # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
-        from orchestrator.launch import Cluster, launch, resources_for, slots
+        from orchestrator.launch import Cluster
 
-        options, store, console = self._options, self.store, self._console
+        console = self._console
         done = f"{plan.counts()[State.DONE]} of {len(plan.planned)} trials are done"
         said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan)}"
         console.print(said, highlight=False)
         with usage_errors():
-            cluster = Cluster(options.address)
+            cluster = Cluster(self._options.address)
         # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
-        with Feeder(store.uri, tracking_uri, plan.study.name) as feeder, cluster:
-            with usage_errors():
-                resources = resources_for(self._trainables(plan), options)
+        with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder, cluster:
+            settings = self._settings(plan, manifest)
             manifest.write()
-            if options.retry_failed:
+            if self._options.retry_failed:
                 for trial in plan.runnable():
-                    store.clear_failure(trial.key)
-            facts = manifest.document["provenance"]
-            settings = Settings(store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
-            with View(plan, console, lambda: slots(resources)) as view:
-
-                def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
-                    room = min(slots(resources), options.max_concurrent or math.inf)
-                    suggested = self.suggestions.next(done, lost, room)
-                    return self._suggested(suggested, manifest, view) if suggested else None
-
-                outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell, more)
+                    self.store.clear_failure(trial.key)
+            outcome = self._launch(plan, manifest, settings, feeder)
             feeder.finish()
         if not feeder.is_up_to_date:
-            printing.say_behind(store, tracking_uri, console)
+            printing.say_behind(self.store, tracking_uri, console)
         return outcome.was_interrupted
+
+    def _settings(self, plan: Plan, manifest: ManifestWriter) -> Settings:
+        """How the trials run on the connected cluster. Raises UsageError where it can never hold one."""
+        from orchestrator.launch import resources_for
+
+        options = self._options
+        try:
+            resources = resources_for(
+                self._trainables(plan),
+                cpus=options.cpus_per_trial,
+                gpus=options.gpus_per_trial,
+                workers=options.workers_per_trial,
+            )
+        except ValueError as error:
+            raise UsageError(f"{error}: lower --workers-per-trial or --gpus-per-trial") from error
+        facts = manifest.document["provenance"]
+        return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
+
+    def _launch(self, plan: Plan, manifest: ManifestWriter, settings: Settings, feeder: Feeder) -> Outcome:
+        from orchestrator.launch import launch, slots
+
+        max_concurrent = self._options.max_concurrent
+        with View(plan, self._console, lambda: slots(settings.resources)) as view:
+
+            def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
+                room = min(slots(settings.resources), max_concurrent or math.inf)
+                suggested = self.suggestions.next(done, lost, room)
+                return self._suggested(suggested, manifest, view) if suggested else None
+
+            listener = _ViewAndFeeder(view, feeder)
+            return launch(plan, self.store, settings, listener, max_concurrent=max_concurrent, more=more)
 
     def catch_up(self, plan: Plan, tracking_uri: str) -> None:
         """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
