@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.load import FinishedTrial, StudyResults, curve_frame, load_study, metric_history, samples_of
-from analysis.panels import TRAINED, UNTRAINED_PREFIX
+from analysis.panels import SEPARATOR, TRAINED, UNTRAINED_PREFIX
 from analysis.report import DatasetDescription, MissingTrial, ReportInputs, Setup, write_report
 from analysis.resampling import Bootstrap
 from orchestrator.store import Store
 
-SEPARATOR = ": "  # a trial is named "<data set>: <curve>"
 _PRETRAINING = "MoCo"
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+# What an encoder is built of.
+Backbone = Literal["resnet18", "resnet50"]
+Head = Literal["v1", "v2"]
+
 # Scores of a map against a region.
 DICE = "dice"
 MASK_FRACTION = "mask_fraction"

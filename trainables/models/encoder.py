@@ -10,23 +10,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from trainables import runtime
 from trainables.api.context import Context
+from trainables.api.names import Backbone as Backbone
+from trainables.api.names import Head as Head
 from trainables.api.trainable import recorded
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import open_table
 from trainables.data.records import Dataset
 from trainables.models.batch_norm import batch_norm_layer
 
-Backbone = Literal["resnet18", "resnet50"]
-Head = Literal["v1", "v2"]
 NUM_FEATURES: dict[str, int] = {"resnet18": 512, "resnet50": 2048}
 ENCODER_FILE = "encoder.pt"
 
@@ -172,6 +171,8 @@ def build_encoder(
     Raises:
         ValueError: an unknown backbone or head, channels other than 1 or 3, a std that is not positive.
     """
+    import torchvision  # a second to load, and a plan builds no encoder
+
     config = EncoderConfig(backbone, head, in_channels, embedding_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(runtime.seed_of("encoder", seed))

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from trainables.models.encoder import Encoder
 
@@ -89,6 +88,8 @@ class FrozenEncoder:
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        from torchvision.models.resnet import ResNet  # not for a plan, which freezes no encoder
+
         resnet = encoder.resnet
         if not isinstance(resnet, ResNet):
             raise TypeError(f"the trunk is a {type(resnet).__name__}; only torchvision's ResNet can be frozen so far")
@@ -305,6 +306,8 @@ class _Block:
 
     @classmethod
     def folded(cls, block: nn.Module, device: torch.device, dtype: torch.dtype) -> _Block:
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+
         if not isinstance(block, BasicBlock | Bottleneck):
             raise TypeError(f"a {type(block).__name__} is no residual block of torchvision")
         pairs: list[tuple[Any, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
