@@ -42,9 +42,9 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 from trainables import runtime
+from trainables.api.names import Backbone
 from trainables.models.encoder import Encoder, build_encoder, frozen
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
-from trainables.models.trunk import Backbone
 from trainables.saliency import Anchors, SmoothGrad
 
 GOALS = {"one at a time": 3.5, "captum": 2.2}
