@@ -42,7 +42,8 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 from trainables import runtime
-from trainables.models.encoder import Backbone, Encoder, build_encoder, frozen
+from trainables.api.names import Backbone
+from trainables.models.encoder import Encoder, build_encoder, frozen
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
 from trainables.saliency import Anchors, SmoothGrad
 

@@ -20,16 +20,21 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from trainables import augment, metrics, runtime
+from trainables import metrics, runtime
+from trainables.api.checks import check_choice
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
+from trainables.augment import resample
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
 from trainables.metrics import Binarisation, FieldOfView
-from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
+from trainables.models.encoder import Encoder
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
+from trainables.models.sources import EncoderSource
+from trainables.models.trunk import forward_flop
 from trainables.saliency import Anchors, Prepared, SaliencyMethod, SmoothGrad
 from trainables.sample_maps import write_picture
+from trainables.sweeps import inscribed_circle
 
 if TYPE_CHECKING:
     from trainables.api.context import Arrays, Context
@@ -93,16 +98,16 @@ class RotationCurve(Trainable):
     splits: tuple[str, ...] = ("train", "val")
     binarisations: tuple[Binarisation, ...] = ("otsu", "top_area", "mean", "percentile", "soft")
     percentile: float = 80.0
-    interpolation: augment.Interpolation = "bilinear"
-    fill: augment.Fill = "zero"
+    interpolation: resample.Interpolation = "bilinear"
+    fill: resample.Fill = "zero"
     cut_image_to_circle: bool = False
 
     def __post_init__(self) -> None:
         # range(361), [0, 90] and (0.0, 90.0) shall have one identity.
         object.__setattr__(self, "angles_deg", tuple(float(angle) for angle in self.angles_deg))
         check_choice("image_selection", self.image_selection, get_args(ImageSelection))
-        check_choice("interpolation", self.interpolation, get_args(augment.Interpolation))
-        check_choice("fill", self.fill, get_args(augment.Fill))
+        check_choice("interpolation", self.interpolation, get_args(resample.Interpolation))
+        check_choice("fill", self.fill, get_args(resample.Fill))
         if self.num_images < 1:
             raise ValueError(f"num_images = {self.num_images}: at least 1")
         if not self.binarisations or len(set(self.binarisations)) != len(self.binarisations):
@@ -152,7 +157,7 @@ class RotationCurve(Trainable):
     def _check_encoder(self) -> None:
         name = type(self.method).__name__
         if self.method.needs_encoder and self.encoder is None:
-            raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or RandomEncoder")
+            raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or Untrained")
         if not self.method.needs_encoder and self.encoder is not None:
             raise ValueError(f"{name} uses no encoder: leave encoder out, so that one result serves all encoders")
 
@@ -394,17 +399,6 @@ def score_maps(maps_NX: Tensor, masks_NX: Tensor, curve: RotationCurve) -> dict[
         metrics.MASK_FRACTION: masks_NX.double().mean(dim=1),
         metrics.AUPRC: metrics.average_precision(maps_NX, masks_NX),
     }
-
-
-def inscribed_circle(image_size_px: int) -> Tensor:
-    """Pixels [H, W] that no rotation about the centre takes out of the image, bool.
-
-    One diagonal of a pixel inside the true circle, so that after bilinear interpolation there and back no value
-    inside comes from beyond the border of the image.
-    """
-    centre = (image_size_px - 1) / 2
-    squares = (torch.arange(image_size_px, dtype=torch.float64) - centre) ** 2
-    return (squares[:, None] + squares[None, :]).sqrt() <= centre - math.sqrt(2)
 
 
 def _even_places(num: int, num_wanted: int) -> np.ndarray[Any, np.dtype[np.int64]]:
