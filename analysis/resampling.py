@@ -13,19 +13,17 @@ Shapes: N images, M blocks, B resamples.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.blocks import MIN_BLOCKS, blocks_of
 from analysis.wave import Complexes, Floats
 
-MIN_BLOCKS = 3  # a covariance in the plane from fewer has no interval
 _NOTHING = (math.nan, math.nan)
 _DEGENERATE = 1e-24
 
@@ -42,28 +40,6 @@ class Bootstrap:
     def __post_init__(self) -> None:
         if self.num_samples < 1 or self.block_length < 1 or not 0 < self.confidence < 1:
             raise ValueError(f"{self}: num_samples and block_length must be at least 1, confidence in (0, 1)")
-
-
-def blocks_of(groups: Sequence[str], block_length: int) -> NDArray[np.int64]:
-    """The block of each image, [N]; images come in order, those of a group (volume) together.
-
-    A group is cut into round(size / block_length) contiguous blocks of nearly equal size, one at least.
-    Raises ValueError when the images of a group do not stand together.
-    """
-    blocks = np.empty(len(groups), dtype=np.int64)
-    seen: set[str] = set()
-    next_block = start = 0
-    while start < len(groups):
-        group = groups[start]
-        if group in seen:
-            raise ValueError(f"images of group {group!r} do not stand together; sort them by group and position")
-        seen.add(group)
-        size = next((i for i, other in enumerate(groups[start:]) if other != group), len(groups) - start)
-        for part in np.array_split(np.arange(start, start + size), max(1, round(size / block_length))):
-            blocks[part] = next_block
-            next_block += 1
-        start += size
-    return blocks
 
 
 class Resampling:
@@ -149,14 +125,6 @@ class Resampling:
         """
         null_B = np.abs((self._turns_BN * values_N).mean(axis=1))
         return float(np.quantile(null_B, self.bootstrap.confidence))
-
-    def neighbour_correlation(self, values_N: Floats, groups: Sequence[str]) -> float:
-        """Correlation of neighbouring images of a group in one quantity; NaN with fewer than 3 pairs."""
-        pairs = np.array([a == b for a, b in itertools.pairwise(groups)], dtype=bool)
-        first, second = values_N[:-1][pairs], values_N[1:][pairs]
-        if len(first) < 3 or first.std() == 0 or second.std() == 0:
-            return math.nan
-        return float(np.corrcoef(first, second)[0, 1])
 
     @cached_property
     def _widening(self) -> float:

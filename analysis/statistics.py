@@ -26,6 +26,7 @@ import polars as pl
 from scipy import signal
 
 from analysis import wave
+from analysis.blocks import neighbour_correlation
 from analysis.panels import TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, Panel, in_expected_order, panels
 from analysis.resampling import Bootstrap, Resampling
 from analysis.wave import Complexes, Floats, WaveFit
@@ -48,7 +49,7 @@ def coefficients(curves: pl.DataFrame, bootstrap: Bootstrap, num_harmonics: int 
     ``mean`` (over the angles); ``cos``, ``sin`` and ``amplitude`` of the 90° fundamental, ``amplitude_debiased``,
     ``amplitude_null`` (its quantile under random circular shifts), ``phase_deg`` (first maximum in [0, 90); its
     interval is ±45 where the amplitude may be 0), ``amplitude_2`` … of the harmonics, ``share_fundamental`` and
-    ``share_wave`` of the mean curve's variance, ``neighbour_correlation`` of the fundamental along the wave.
+    ``share_wave`` of the mean curve's variance, ``neighbour_correlation`` of the fundamental.
     With fit ``interpolated`` also: ``spike``, ``spike_at_0``, ``spike_to_neighbours`` (against ±1°).
     """
     rows: list[Row] = []
@@ -216,9 +217,7 @@ def _curve_rows(
         values_N = fit.coefficients(harmonic)
         samples_B = fit.coefficients(harmonic, terms_BP)
         rows += _coefficient_rows(harmonic, values_N, samples_B, resampling)
-    centre = complex(fit.coefficients().mean())
-    along_N = (fit.coefficients() * np.conj(centre)).real
-    rows.append(_alone("neighbour_correlation", resampling.neighbour_correlation(along_N, panel.groups)))
+    rows.append(_alone("neighbour_correlation", neighbour_correlation(fit.coefficients(), panel.groups)))
     return rows + _share_rows(curve, fit, terms_BP, mean_terms_1P, resampling)
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from analysis.resampling import Bootstrap, Resampling, blocks_of
+from analysis.blocks import blocks_of
+from analysis.resampling import Bootstrap, Resampling
 
 
 def test_blocks_are_contiguous_and_stay_within_a_group():
