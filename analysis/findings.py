@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from analysis.fitted import FittedPanel
 from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_MEAN, missing_curves
 from analysis.statistics import Verdict, look_up, verdict
 from analysis.tables.render import number
@@ -26,7 +28,7 @@ _SPIKE_WORDS = {
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The tidy frames of ``analysis.statistics`` that the sentences are read from."""
+    """The tidy frames of ``analysis.statistics`` that the sentences are read from, and the panels they were made of."""
 
     curves: pl.DataFrame
     coefficients: pl.DataFrame
@@ -34,6 +36,7 @@ class Evidence:
     levels: pl.DataFrame
     extrema: pl.DataFrame
     binarisation: str
+    panels: Sequence[FittedPanel] = ()
 
     def own(self, curve: str, field: str, quantity: str) -> tuple[float | None, float | None, float | None]:
         return look_up(self.coefficients, curve, field, self.binarisation, quantity)

@@ -15,9 +15,10 @@ from analysis.figures.samples import Samples
 from analysis.figures.style import Figure
 from analysis.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.findings import Evidence, headline, sentences
-from analysis.panels import EXPECTED_CURVES, TRAINED, UNTRAINED_PREFIX, missing_curves, panels
+from analysis.fitted import fitted
+from analysis.panels import EXPECTED_CURVES, TRAINED, UNTRAINED_PREFIX, missing_curves
 from analysis.published import rotation_curve
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Bootstrap
 from analysis.tables import rotation as tables
 from analysis.tables.render import Table, to_html
 
@@ -111,13 +112,15 @@ def gather(inputs: ReportInputs) -> Evidence:
     present = curves["binarisation"].unique(maintain_order=True).to_list()
     if setup.binarisation not in present:
         raise ValueError(f"binarisation {setup.binarisation!r} was not measured; the curves hold {present}")
+    panels = fitted(curves, setup.bootstrap)
     return Evidence(
         curves,
-        statistics.coefficients(curves, setup.bootstrap),
-        statistics.explained(curves, setup.bootstrap),
+        statistics.coefficients(panels),
+        statistics.explained(panels),
         statistics.levels(curves),
-        statistics.extrema(curves),
+        statistics.extrema(panels),
         setup.binarisation,
+        panels,
     )
 
 
@@ -125,7 +128,7 @@ def _figures(inputs: ReportInputs, evidence: Evidence) -> list[Figure]:
     curves, setup = inputs.curves, inputs.setup
     drawn: list[Figure] = []
     if not curves.is_empty():
-        data = rotation.curve_data(curves, setup.bootstrap)
+        data = rotation.curve_data(evidence.panels)
         marks = rotation_curve(setup.dataset.name) or rotation_curve(_MARKED_DATASET)
         drawn.append(rotation.rotation_figure(data, setup.binarisation, marks))
     history = pretraining.pretraining_data(setup.history)
@@ -134,7 +137,7 @@ def _figures(inputs: ReportInputs, evidence: Evidence) -> list[Figure]:
     if not curves.is_empty():
         if not rotation.compared(data).is_empty():
             drawn.append(rotation.binarisation_figure(data))
-        coefficients = rotation.coefficient_data(curves, setup.bootstrap)
+        coefficients = rotation.coefficient_data(evidence.panels)
         if not coefficients.is_empty():
             drawn.append(rotation.coefficient_figure(coefficients, setup.binarisation))
     return drawn
@@ -205,7 +208,7 @@ def _page(
         ),
         ("Published values beside ours", by_name.get("published", page.paragraph("Nothing to compare yet.", "gap"))),
         ("What is missing", _missing_html(inputs)),
-        ("Caveats", page.bullets(_caveats(inputs))),
+        ("Caveats", page.bullets(_caveats(inputs, evidence))),
         ("How to reproduce", page.reproduction(setup.commands, setup.provenance)),
     ]
     byline = " · ".join(
@@ -270,20 +273,20 @@ def _missing_html(inputs: ReportInputs) -> str:
     return page.pairs(rows) if rows else page.paragraph("Nothing: every trial of the study is in this report.")
 
 
-def _caveats(inputs: ReportInputs) -> list[str]:
+def _caveats(inputs: ReportInputs, evidence: Evidence) -> list[str]:
     setup = inputs.setup
     caveats = [tables.comparability(setup.dataset.name)]
-    measured = panels(inputs.curves)
-    if measured:
-        blocks = Resampling(measured[0].groups, setup.bootstrap).num_blocks
-        images, groups = len(measured[0].image_ids), len(set(measured[0].groups))
+    if evidence.panels:
+        first = evidence.panels[0].panel
+        blocks = evidence.panels[0].resampling.num_blocks
+        images, groups = len(first.image_ids), len(set(first.groups))
         one_volume = setup.dataset.one_volume or groups == 1
         parts = "slab(s) of one volume" if one_volume else "patients or volumes"
         caveats.append(
             f"{images} images from {groups} {parts}, resampled as {blocks} blocks. Intervals speak for images like "
             f"these; {'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
         )
-        left_out = max(panel.num_left_out for panel in measured)
+        left_out = max(part.panel.num_left_out for part in evidence.panels)
         if left_out:
             caveats.append(f"{left_out} image(s) without finite Dice in every curve were left out of all curves.")
     untrained = [name for name in setup.expected_curves if name.startswith(UNTRAINED_PREFIX)]

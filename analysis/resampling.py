@@ -57,6 +57,7 @@ class Resampling:
         self.weights_BN: Floats = weights_BN / weights_BN.sum(axis=1, keepdims=True)
         angle_BM = rng.uniform(0, 2 * math.pi, (bootstrap.num_samples, self.num_blocks))
         self._turns_BN: Complexes = np.exp(1j * angle_BM[:, self.block_of_N])
+        self.signs_BN: Floats = np.where(self._turns_BN.real >= 0, 1.0, -1.0)
 
     @property
     def can_give_intervals(self) -> bool:
@@ -79,8 +80,8 @@ class Resampling:
         widen = self._widening
         return estimates_A + widen * (low_A - estimates_A), estimates_A + widen * (high_A - estimates_A)
 
-    def magnitude_interval(self, estimate: complex, samples_B: Complexes) -> tuple[float, float]:
-        """Least and largest |z| over the confidence region of a complex mean.
+    def magnitude_interval(self, estimate: complex, samples_B: Complexes | Floats) -> tuple[float, float]:
+        """Least and largest |z| over the confidence region of a complex mean, or over the interval of a real one.
 
         The magnitudes of the resamples themselves never reach 0, so their percentiles would call every amplitude
         significant. Here the lower end is 0 exactly when the region holds 0. Conservative: the region covers both
@@ -88,7 +89,10 @@ class Resampling:
         """
         if not self.can_give_intervals:
             return _NOTHING
-        boundary = self.region(estimate, samples_B)
+        if not np.iscomplexobj(samples_B):
+            low, high = self.interval(estimate.real, samples_B.real)
+            return max(0.0, low, -high), max(abs(low), abs(high))
+        boundary = self.region(estimate, np.asarray(samples_B, dtype=np.complex128))
         holds_zero = _inside(boundary, estimate)
         return 0.0 if holds_zero else float(np.abs(boundary).min()), float(np.abs(boundary).max())
 
@@ -108,22 +112,24 @@ class Resampling:
         ellipse = radius * root @ np.stack([np.cos(turn), np.sin(turn)])
         return np.asarray(estimate + ellipse[0] + 1j * ellipse[1])
 
-    def debiased_magnitude(self, estimate: complex, samples_B: Complexes) -> float:
+    def debiased_magnitude(self, estimate: complex, samples_B: Complexes | Floats) -> float:
         """|c| without the part that noise adds: E|ĉ|² = |c|² + trace of the covariance of the mean. At least 0."""
         if self.num_blocks < 2:
             return math.nan
         noise = float((np.abs(samples_B - samples_B.mean()) ** 2).mean()) * self.num_blocks / (self.num_blocks - 1)
         return math.sqrt(max(0.0, abs(estimate) ** 2 - noise))
 
-    def null_magnitude(self, values_N: Complexes) -> float:
+    def null_magnitude(self, values_N: Complexes | Floats) -> float:
         """The ``confidence`` quantile of |mean| when each block's curves are shifted round the circle at random.
 
         A shift of a curve by δ turns its coefficient of order 4 by 4δ and changes nothing else, so the shift is
         done on the coefficients, exactly, on any grid. Shapes and sizes of the single waves stay, only the
         agreement on *where* they peak goes. A permutation of the angles would destroy the smoothness too, and then
         every smooth curve counts as significant. Images of a block are shifted together: they are nearly one image.
+        A real coefficient has no phase to turn, only a sign.
         """
-        null_B = np.abs((self._turns_BN * values_N).mean(axis=1))
+        turns_BN = self._turns_BN if np.iscomplexobj(values_N) else self.signs_BN
+        null_B = np.abs((turns_BN * values_N).mean(axis=1))
         return float(np.quantile(null_B, self.bootstrap.confidence))
 
     @cached_property

@@ -17,25 +17,25 @@ images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from scipy import signal
 
-from analysis import wave
+from analysis import paired, wave
 from analysis.blocks import neighbour_correlation
-from analysis.panels import TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, Panel, in_expected_order, panels
-from analysis.resampling import Bootstrap, Resampling
+from analysis.fitted import FITS, FittedCurve, FittedPanel
+from analysis.paired import Description, Estimate, describe
+from analysis.panels import TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, Panel, in_expected_order
+from analysis.resampling import Resampling
 from analysis.wave import Complexes, Floats, WaveFit
 
-SPIKE_ANGLES_DEG = (90.0, 180.0, 270.0)
-FITS = ("interpolated", "all")
 PROMINENCE_SHARE = 0.25  # of the range of the mean curve: a smaller bump is not an extremum
 
 Row = dict[str, Any]
+Quantity = tuple[str, float, float, float]  # name, value, low, high
 Verdict = Literal["unknown", "no trained wave", "nothing", "within seeds", "left"]
 _SCHEMA = {
     "curve": pl.String, "field_of_view": pl.String, "binarisation": pl.String, "fit": pl.String,
@@ -43,7 +43,18 @@ _SCHEMA = {
 }  # fmt: skip
 
 
-def coefficients(curves: pl.DataFrame, bootstrap: Bootstrap, num_harmonics: int | None = None) -> pl.DataFrame:
+_ARC = pl.col("angle_deg").map_batches(
+    lambda angles: pl.Series(wave.arc_weights(angles.to_numpy())), return_dtype=pl.Float64
+)
+
+
+def _over_the_circle(column: str) -> pl.Expr:
+    """Mean weighted by arc over the angles where there is a value; null where there is none."""
+    arc = pl.col("arc").filter(pl.col(column).is_not_null()).sum()
+    return pl.when(arc > 0).then((pl.col(column) * pl.col("arc")).sum() / arc).alias(column)
+
+
+def coefficients(fitted: Sequence[FittedPanel]) -> pl.DataFrame:
     """What each curve holds by itself, as a tidy frame. Quantities, for both fits:
 
     ``mean`` (over the angles); ``cos``, ``sin`` and ``amplitude`` of the 90° fundamental, ``amplitude_debiased``,
@@ -53,20 +64,16 @@ def coefficients(curves: pl.DataFrame, bootstrap: Bootstrap, num_harmonics: int 
     With fit ``interpolated`` also: ``spike``, ``spike_at_0``, ``spike_to_neighbours`` (against ±1°).
     """
     rows: list[Row] = []
-    for panel in panels(curves):
-        resampling = Resampling(panel.groups, bootstrap)
-        for name, curve in panel.curves.items():
+    for part in fitted:
+        for name, curve in part.curves.items():
             for fit in FITS:
-                rows += _labelled(
-                    panel, name, fit, _curve_rows(curve.fitted_angles(fit), panel, resampling, num_harmonics)
-                )
-            rows += _labelled(panel, name, "interpolated", _spike_rows(curve, resampling, num_harmonics))
+                rows += _labelled(part.panel, name, fit, _curve_rows(curve, fit, part))
+            values = {quantity: describe(v, part.resampling).real for quantity, v in curve.spikes.items()}
+            rows += _labelled(part.panel, name, "interpolated", _estimates(values))
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def explained(
-    curves: pl.DataFrame, bootstrap: Bootstrap, num_harmonics: int | None = None, reference: str = TRAINED
-) -> pl.DataFrame:
+def explained(fitted: Sequence[FittedPanel], reference: str = TRAINED) -> pl.DataFrame:
     """What each control explains of the ``reference`` curve's 90° coefficient, paired over the same images.
 
     ``share_explained``: Re(c_control conj(c_reference)) / |c_reference|², the part of the reference's wave that the
@@ -79,25 +86,23 @@ def explained(
     Empty without the reference.
     """
     rows: list[Row] = []
-    for panel in panels(curves):
-        if reference not in panel.curves:
+    for part in fitted:
+        if reference not in part.curves:
             continue
-        resampling = Resampling(panel.groups, bootstrap)
         for fit in FITS:
-            per_image = dict(_per_image_coefficients(panel, fit, num_harmonics))
-            for name in panel.curves:
-                if name == reference:
-                    continue
-                values = _explained_rows(per_image.get(reference), per_image.get(name), resampling)
-                rows += _labelled(panel, name, fit, values)
+            per_image = {name: c.fits[fit].coefficients() for name, c in part.curves.items() if fit in c.fits}
+            for name in part.curves:
+                if name != reference:
+                    values = _explained_rows(per_image.get(reference), per_image.get(name), part.resampling)
+                    rows += _labelled(part.panel, name, fit, values)
             seeds = [values for name, values in per_image.items() if name.startswith(UNTRAINED_PREFIX)]
-            if UNTRAINED_MEAN in panel.curves:
-                rows += _labelled(panel, UNTRAINED_MEAN, fit, [_seed_distance(seeds)])
-        rows += _spike_remainder_rows(panel, reference, resampling, num_harmonics)
+            if UNTRAINED_MEAN in part.curves:
+                rows += _labelled(part.panel, UNTRAINED_MEAN, fit, [_seed_distance(seeds)])
+        rows += _spike_remainder_rows(part, reference)
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def extrema(curves: pl.DataFrame, num_harmonics: int | None = None) -> pl.DataFrame:
+def extrema(fitted: Sequence[FittedPanel]) -> pl.DataFrame:
     """Maxima and minima of every mean curve.
 
     ``source`` is ``wave`` (the 90° wave with its harmonics, fitted to the interpolated angles; angles in [0, 90)) or
@@ -109,16 +114,19 @@ def extrema(curves: pl.DataFrame, num_harmonics: int | None = None) -> pl.DataFr
         "kind": pl.String, "angle_deg": pl.Float64, "dice": pl.Float64, "prominence": pl.Float64,
     }  # fmt: skip
     rows: list[Row] = []
-    for panel in panels(curves):
-        for name, curve in panel.curves.items():
-            label = {"curve": name, "field_of_view": panel.field_of_view, "binarisation": panel.binarisation}
-            rows += [label | row for row in _wave_extrema(curve, num_harmonics)]
-            rows += [label | row for row in _raw_extrema(curve)]
+    for part in fitted:
+        for name, curve in part.curves.items():
+            label = {"curve": name, "field_of_view": part.panel.field_of_view, "binarisation": part.panel.binarisation}
+            rows += [label | row for row in _wave_extrema(curve)]
+            rows += [label | row for row in _raw_extrema(curve.curve)]
     return pl.DataFrame(rows, schema=schema)
 
 
 def levels(curves: pl.DataFrame) -> pl.DataFrame:
     """Where each curve lies: mean over images, then over angles (360 left out), and the extremes of the mean curve.
+
+    Means over angles weight each angle with its arc, as the wave does: angles that stand close together near the
+    multiples of 90° count for no more of the circle than they cover.
 
     Columns: curve, field_of_view, binarisation, n, num_angles, mean, min, min_deg, max, max_deg, and the mean of
     mask_fraction, map_fraction, chance_dice, all_ones_dice and auprc.
@@ -128,22 +136,19 @@ def levels(curves: pl.DataFrame) -> pl.DataFrame:
     by_angle = (
         curves.filter(pl.col("angle_deg") < 360)
         .group_by(*keys, "angle_deg", maintain_order=True)
-        .agg(
-            pl.col("dice").fill_nan(None).mean(),
-            *(pl.col(c).fill_nan(None).mean() for c in beside),
-            pl.len().alias("n"),
-        )
+        .agg(*(pl.col(c).fill_nan(None).mean() for c in ["dice", *beside]), pl.len().alias("n"))
         .sort(*keys, "angle_deg")
+        .with_columns(arc=_ARC.over(keys))
     )
     frame = by_angle.group_by(keys, maintain_order=True).agg(
         pl.col("n").max().cast(pl.Int64),
         pl.len().cast(pl.Int64).alias("num_angles"),
-        pl.col("dice").mean().alias("mean"),
+        _over_the_circle("dice").alias("mean"),
         pl.col("dice").min().alias("min"),
         pl.col("angle_deg").sort_by("dice").first().alias("min_deg"),
         pl.col("dice").max().alias("max"),
         pl.col("angle_deg").sort_by("dice").last().alias("max_deg"),
-        *(pl.col(c).mean() for c in beside),
+        *(_over_the_circle(c) for c in beside),
     )
     return in_expected_order(frame)
 
@@ -184,7 +189,7 @@ def verdict(
 # Rows of one curve.
 
 
-def _labelled(panel: Panel, curve: str, fit: str, values: Sequence[tuple[str, float, float, float]]) -> list[Row]:
+def _labelled(panel: Panel, curve: str, fit: str, values: Sequence[Quantity]) -> list[Row]:
     return [
         {
             "curve": curve, "field_of_view": panel.field_of_view, "binarisation": panel.binarisation, "fit": fit,
@@ -199,47 +204,45 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _alone(quantity: str, value: float) -> tuple[str, float, float, float]:
+def _alone(quantity: str, value: float) -> Quantity:
     return quantity, value, math.nan, math.nan
 
 
-def _curve_rows(
-    curve: Curve, panel: Panel, resampling: Resampling, num_harmonics: int | None
-) -> list[tuple[str, float, float, float]]:
-    try:
-        fit = wave.fit_wave(curve.dice_NA, curve.angles_deg_A, num_harmonics)
-    except wave.CoarseGrid:
+def _curve_rows(curve: FittedCurve, name: str, part: FittedPanel) -> list[Quantity]:
+    fit, resampling = curve.fits.get(name), part.resampling
+    if fit is None:
         return [_alone("amplitude", math.nan)]
     terms_BP = resampling.weights_BN @ fit.terms_NP
-    mean_terms_1P = fit.terms_NP.mean(axis=0, keepdims=True)
-    rows = _interval_rows(resampling, {"mean": (mean_terms_1P[0, 0], terms_BP[:, 0])})
+    level = describe(np.ascontiguousarray(fit.terms_NP[:, 0]), resampling).real
+    rows = [("mean", *level)]
     for harmonic in range(1, fit.num_harmonics + 1):
-        values_N = fit.coefficients(harmonic)
-        samples_B = fit.coefficients(harmonic, terms_BP)
-        rows += _coefficient_rows(harmonic, values_N, samples_B, resampling)
-    rows.append(_alone("neighbour_correlation", neighbour_correlation(fit.coefficients(), panel.groups)))
-    return rows + _share_rows(curve, fit, terms_BP, mean_terms_1P, resampling)
+        rows += _coefficient_rows(harmonic, fit.coefficients(harmonic), resampling)
+    rows.append(_alone("neighbour_correlation", neighbour_correlation(fit.coefficients(), part.panel.groups)))
+    return rows + _share_rows(curve.curve.fitted_angles(name), fit, terms_BP, resampling)
 
 
-def _interval_rows(
-    resampling: Resampling, values: Mapping[str, tuple[float, Floats]]
-) -> list[tuple[str, float, float, float]]:
-    return [(name, float(value), *resampling.interval(value, samples)) for name, (value, samples) in values.items()]
+def _estimates(values: Mapping[str, Estimate]) -> list[Quantity]:
+    return [(name, *estimate) for name, estimate in values.items()]
 
 
-def _coefficient_rows(
-    harmonic: int, values_N: Complexes, samples_B: Complexes, resampling: Resampling
-) -> list[tuple[str, float, float, float]]:
-    centre = complex(values_N.mean())
-    suffix = "" if harmonic == 1 else f"_{harmonic}"
-    low, high = resampling.magnitude_interval(centre, samples_B)
-    rows = [(f"amplitude{suffix}", abs(centre), low, high)]
+def _coefficient_rows(harmonic: int, values_N: Complexes, resampling: Resampling) -> list[Quantity]:
+    found = describe(values_N, resampling)
     if harmonic > 1:
-        return rows
-    rows += _interval_rows(resampling, {"cos": (centre.real, samples_B.real), "sin": (centre.imag, samples_B.imag)})
-    rows.append(_alone("amplitude_debiased", resampling.debiased_magnitude(centre, samples_B)))
-    rows.append(_alone("amplitude_null", resampling.null_magnitude(values_N)))
-    return [*rows, ("phase_deg", *_phase_with_interval(centre, samples_B, low, resampling))]
+        return [(f"amplitude_{harmonic}", *found.size)]
+    phase = _phase_with_interval(complex(values_N.mean()), resampling.weights_BN @ values_N, found.size.low, resampling)
+    return [
+        ("amplitude", *found.size),
+        ("cos", *found.real),
+        ("sin", *_imaginary(found)),
+        _alone("amplitude_debiased", found.debiased),
+        _alone("amplitude_null", found.null),
+        ("phase_deg", *phase),
+    ]
+
+
+def _imaginary(found: Description) -> Estimate:
+    assert found.imaginary is not None, "coefficients of a wave are complex"
+    return found.imaginary
 
 
 def _phase_with_interval(
@@ -254,9 +257,8 @@ def _phase_with_interval(
     return phase, phase + max(low, -45.0), phase + min(high, 45.0)
 
 
-def _share_rows(
-    curve: Curve, fit: WaveFit, terms_BP: Floats, mean_terms_1P: Floats, resampling: Resampling
-) -> list[tuple[str, float, float, float]]:
+def _share_rows(curve: Curve, fit: WaveFit, terms_BP: Floats, resampling: Resampling) -> list[Quantity]:
+    mean_terms_1P = fit.of_mean().terms_NP
     mean_BA = resampling.weights_BN @ curve.dice_NA
     rows = []
     for quantity, harmonics in (("share_fundamental", 1), ("share_wave", fit.num_harmonics)):
@@ -267,68 +269,23 @@ def _share_rows(
     return rows
 
 
-def _spikes(curve: Curve, num_harmonics: int | None) -> Iterator[tuple[str, Floats]]:
-    """(quantity, value of each image [N]) of the spikes that the grid allows."""
-    whole = curve.without_full_turn()
-    operators: dict[str, Callable[[], Floats]] = {
-        "spike": partial(wave.spike_operator, whole.angles_deg_A, num_harmonics, SPIKE_ANGLES_DEG),
-        "spike_at_0": partial(wave.spike_operator, whole.angles_deg_A, num_harmonics, (0.0,)),
-        "spike_to_neighbours": partial(wave.neighbour_operator, whole.angles_deg_A, SPIKE_ANGLES_DEG),
-    }
-    for quantity, make in operators.items():
-        try:
-            yield quantity, whole.dice_NA @ make()
-        except wave.CoarseGrid:
-            continue
-
-
-def _spike_rows(
-    curve: Curve, resampling: Resampling, num_harmonics: int | None
-) -> list[tuple[str, float, float, float]]:
-    values = {name: (float(v.mean()), resampling.weights_BN @ v) for name, v in _spikes(curve, num_harmonics)}
-    return _interval_rows(resampling, values)
-
-
-def _per_image_coefficients(panel: Panel, fit: str, num_harmonics: int | None) -> Iterator[tuple[str, Complexes]]:
-    for name, curve in panel.curves.items():
-        part = curve.fitted_angles(fit)
-        try:
-            yield name, wave.fit_wave(part.dice_NA, part.angles_deg_A, num_harmonics).coefficients()
-        except wave.CoarseGrid:
-            continue
-
-
 def _explained_rows(
     reference_N: Complexes | None, control_N: Complexes | None, resampling: Resampling
-) -> list[tuple[str, float, float, float]]:
+) -> list[Quantity]:
     if reference_N is None or control_N is None:
         return [_alone("remainder", math.nan)]
-    reference_B, control_B = resampling.weights_BN @ reference_N, resampling.weights_BN @ control_N
-    reference, control = complex(reference_N.mean()), complex(control_N.mean())
-    rest, rest_B = reference - control, reference_B - control_B
-    low, high = resampling.magnitude_interval(rest, rest_B)
-    share = _share(np.array([reference]), np.array([control]))[0]
-    share_low, share_high = resampling.interval(share, _share(reference_B, control_B))
-    if resampling.magnitude_interval(reference, reference_B)[0] == 0:
-        share_low = share_high = math.nan
+    found = paired.explained(reference_N, control_N, resampling)
     return [
-        ("share_explained", float(share), share_low, share_high),
-        ("remainder", abs(rest), low, high),
-        *_interval_rows(
-            resampling, {"remainder_cos": (rest.real, rest_B.real), "remainder_sin": (rest.imag, rest_B.imag)}
-        ),
-        _alone("remainder_debiased", resampling.debiased_magnitude(rest, rest_B)),
-        _alone("remainder_null", resampling.null_magnitude(reference_N - control_N)),
+        ("share_explained", *found.share),
+        ("remainder", *found.remainder.size),
+        ("remainder_cos", *found.remainder.real),
+        ("remainder_sin", *_imaginary(found.remainder)),
+        _alone("remainder_debiased", found.remainder.debiased),
+        _alone("remainder_null", found.remainder.null),
     ]
 
 
-def _share(reference: Complexes, control: Complexes) -> Floats:
-    power = np.abs(reference) ** 2
-    flat = power < 1e-20
-    return np.where(flat, np.nan, (control * np.conj(reference)).real / np.where(flat, 1.0, power))
-
-
-def _seed_distance(seeds: Sequence[Complexes]) -> tuple[str, float, float, float]:
+def _seed_distance(seeds: Sequence[Complexes]) -> Quantity:
     means = [complex(values.mean()) for values in seeds]
     if len(means) < 2:
         return _alone("seed_distance", math.nan)
@@ -336,28 +293,22 @@ def _seed_distance(seeds: Sequence[Complexes]) -> tuple[str, float, float, float
     return _alone("seed_distance", max(abs(c - (total - c) / (len(means) - 1)) for c in means))
 
 
-def _spike_remainder_rows(panel: Panel, reference: str, resampling: Resampling, num_harmonics: int | None) -> list[Row]:
-    spikes: dict[str, Floats | None] = {
-        name: dict(_spikes(curve, num_harmonics)).get("spike") for name, curve in panel.curves.items()
-    }
-    own = spikes[reference]
+def _spike_remainder_rows(part: FittedPanel, reference: str) -> list[Row]:
+    own = part.curves[reference].spikes.get("spike")
     rows: list[Row] = []
-    for name, values in spikes.items():
+    for name, curve in part.curves.items():
+        values = curve.spikes.get("spike")
         if name == reference or own is None or values is None:
             continue
-        rest_N: Floats = own - values
-        rest_B: Floats = resampling.weights_BN @ rest_N
-        interval = _interval_rows(resampling, {"spike_remainder": (float(rest_N.mean()), rest_B)})
-        rows += _labelled(panel, name, "interpolated", interval)
+        rest = describe(own - values, part.resampling).real
+        rows += _labelled(part.panel, name, "interpolated", [("spike_remainder", *rest)])
     return rows
 
 
-def _wave_extrema(curve: Curve, num_harmonics: int | None) -> list[Row]:
-    part = curve.fitted_angles("interpolated")
-    try:
-        fit = wave.fit_wave(part.dice_NA.mean(axis=0, keepdims=True), part.angles_deg_A, num_harmonics)
-    except wave.CoarseGrid:
+def _wave_extrema(curve: FittedCurve) -> list[Row]:
+    if "interpolated" not in curve.fits:
         return []
+    fit = curve.fits["interpolated"].of_mean()
     angles = np.arange(0, wave.PERIOD_DEG, 0.25)
     values = fit.terms_NP[0, 0] + fit.wave(angles)[0]
     return [{"source": "wave"} | row for row in _circular_extrema(angles, values)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -10,9 +11,10 @@ import polars as pl
 
 from analysis import wave
 from analysis.figures.style import COLOURS, FIELD_TITLES, UNTRAINED, Canvas, Figure, angle_axis, styled
-from analysis.panels import FIXED_MAP, TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, panels
+from analysis.fitted import FittedPanel
+from analysis.panels import FIXED_MAP, TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve
 from analysis.published import PublishedCurve
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Resampling
 
 _LEVEL_HEIGHT, _DEVIATION_HEIGHT, _CONTROL_HEIGHT, _WIDTH = 230, 230, 130, 400
 _LABEL_GAP = 0.055  # of the height of the panel: the least distance of two labels at the end of lines
@@ -23,32 +25,30 @@ def family_of(curve: str) -> str:
     return UNTRAINED if curve.startswith("untrained") else curve
 
 
-def curve_data(curves: pl.DataFrame, bootstrap: Bootstrap) -> pl.DataFrame:
+def curve_data(fitted: Sequence[FittedPanel]) -> pl.DataFrame:
     """Means over images at each angle, with bands.
 
     Columns: field_of_view, binarisation, curve, family, angle_deg, dice, dice_low, dice_high, deviation (of the mean
-    curve from its own mean over the angles, 360 left out), deviation_low, deviation_high, n. A band is the pointwise
+    curve from its own mean over the circle, weighted by arc), deviation_low, deviation_high, n. A band is the pointwise
     bootstrap interval over blocks of images; that of the deviation resamples whole curves, so it lacks the images'
     levels.
     """
     parts = [
-        _curve_rows(name, curve, resampling).with_columns(
-            pl.lit(panel.field_of_view).alias("field_of_view"),
-            pl.lit(panel.binarisation).alias("binarisation"),
-            pl.lit(len(panel.image_ids)).alias("n"),
+        _curve_rows(name, curve, part.resampling).with_columns(
+            pl.lit(part.panel.field_of_view).alias("field_of_view"),
+            pl.lit(part.panel.binarisation).alias("binarisation"),
+            pl.lit(len(part.panel.image_ids)).alias("n"),
         )
-        for panel in panels(curves)
-        for resampling in [Resampling(panel.groups, bootstrap)]
-        for name, curve in panel.curves.items()
+        for part in fitted
+        for name, curve in part.panel.curves.items()
     ]
     return pl.concat(parts) if parts else pl.DataFrame()
 
 
 def _curve_rows(name: str, curve: Curve, resampling: Resampling) -> pl.DataFrame:
-    keep_A = wave.full_turn_removed(curve.angles_deg_A)
-    level_N = curve.dice_NA[:, keep_A].mean(axis=1, keepdims=True)
+    level_N1 = wave.mean_over_angles(curve.dice_NA, curve.angles_deg_A)[:, None]
     columns: dict[str, object] = {"angle_deg": curve.angles_deg_A}
-    for quantity, values_NA in (("dice", curve.dice_NA), ("deviation", curve.dice_NA - level_N)):
+    for quantity, values_NA in (("dice", curve.dice_NA), ("deviation", curve.dice_NA - level_N1)):
         mean_A = values_NA.mean(axis=0)
         low_A, high_A = resampling.intervals(mean_A, resampling.weights_BN @ values_NA)
         columns |= {quantity: mean_A, f"{quantity}_low": low_A, f"{quantity}_high": high_A}
@@ -270,7 +270,7 @@ def _small(canvas: Canvas, part: pl.DataFrame, title: str) -> Any:
     return alt.layer(band, canvas.carry(lines)).properties(width=150, height=120, title=title)
 
 
-def coefficient_data(curves: pl.DataFrame, bootstrap: Bootstrap, num_harmonics: int | None = None) -> pl.DataFrame:
+def coefficient_data(fitted: Sequence[FittedPanel]) -> pl.DataFrame:
     """The complex 90° coefficients (interpolated angles) with their confidence ellipses.
 
     Columns: field_of_view, binarisation, curve, family, kind ("centre" or "ellipse"), order (along the ellipse), cos,
@@ -278,14 +278,12 @@ def coefficient_data(curves: pl.DataFrame, bootstrap: Bootstrap, num_harmonics: 
     images.
     """
     rows: list[dict[str, object]] = []
-    for panel in panels(curves):
-        resampling = Resampling(panel.groups, bootstrap)
-        for name, curve in panel.curves.items():
-            part = curve.fitted_angles("interpolated")
-            try:
-                values_N = wave.fit_wave(part.dice_NA, part.angles_deg_A, num_harmonics).coefficients()
-            except wave.CoarseGrid:
+    for part in fitted:
+        panel, resampling = part.panel, part.resampling
+        for name, curve in part.curves.items():
+            if "interpolated" not in curve.fits:
                 continue
+            values_N = curve.fits["interpolated"].coefficients()
             centre = complex(values_N.mean())
             boundary = resampling.region(centre, resampling.weights_BN @ values_N, num_points=60)
             points = [("centre", 0, centre)]

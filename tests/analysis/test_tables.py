@@ -5,6 +5,7 @@ import pytest
 from synthetic_curves import study
 
 from analysis import statistics
+from analysis.fitted import fitted
 from analysis.published import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
 from analysis.resampling import Bootstrap
 from analysis.tables import rotation
@@ -59,9 +60,10 @@ def test_numbers(value, signed, text):
 def evidence():
     curves = study(num_images=6)
     bootstrap = Bootstrap(100)
+    panels = fitted(curves, bootstrap)
     return (
-        statistics.coefficients(curves, bootstrap), statistics.explained(curves, bootstrap),
-        statistics.levels(curves), statistics.extrema(curves),
+        statistics.coefficients(panels), statistics.explained(panels),
+        statistics.levels(curves), statistics.extrema(panels),
     )  # fmt: skip
 
 
