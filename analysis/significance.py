@@ -108,6 +108,13 @@ class Comparison:
         return np.asarray(self.trained_SN.mean(axis=0) - self.untrained_SN.mean(axis=0))
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A comparison that cannot be made, and why: a curve that is not there, a grid that carries no wave."""
+
+    why: str
+
+
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """What a comparison says, with the numbers that it rests on.
@@ -118,8 +125,8 @@ class Verdict:
     """
 
     outcome: Outcome
-    num_trained: int
-    num_untrained: int
+    num_trained: int = 0
+    num_untrained: int = 0
     difference: complex | float | None = None
     test: SeedTest | None = None
     p_adjusted: float | None = None
@@ -186,7 +193,7 @@ def block_interval(
     return Interval(centre.item(), radius)
 
 
-def verdicts(comparisons: Mapping[Key, Comparison]) -> dict[Key, Verdict]:
+def verdicts(comparisons: Mapping[Key, Comparison | Missing]) -> dict[Key, Verdict]:
     """The verdict of each comparison of one family: all data sets and sweeps on which a report says "learnt"."""
     tests = {key: _test(comparison) for key, comparison in comparisons.items()}
     adjusted = holm([None if test is None else test.p for test in tests.values()])
@@ -205,11 +212,15 @@ def comparison_blocks(comparison: Comparison) -> Blocks:
     return choose_blocks(series, comparison.groups, one_volume=comparison.one_volume)
 
 
-def _test(comparison: Comparison) -> SeedTest | None:
+def _test(comparison: Comparison | Missing) -> SeedTest | None:
+    if isinstance(comparison, Missing):
+        return None
     return seed_test(comparison.trained_SN.mean(axis=1), comparison.untrained_SN.mean(axis=1))
 
 
-def _verdict(comparison: Comparison, test: SeedTest | None, p_adjusted: float | None) -> Verdict:
+def _verdict(comparison: Comparison | Missing, test: SeedTest | None, p_adjusted: float | None) -> Verdict:
+    if isinstance(comparison, Missing):
+        return Verdict(Outcome.UNKNOWN, why=(comparison.why,))
     counts = len(comparison.trained_SN), len(comparison.untrained_SN)
     missing = tuple(
         f"no {name} encoder was measured" for name, n in zip(("trained", "untrained"), counts, strict=True) if n == 0
