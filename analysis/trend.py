@@ -52,7 +52,7 @@ class Trend:
 
     ``slope``: score per unit of the sweep. ``standardised``: correlation of mean curve and value, in [-1, 1].
     ``monotone_share``: variance of the best monotone curve over that of the mean curve; every curve has some, so
-    ``monotone_null`` is the quantile of the same share when each block's deviation from its mean gets a random sign.
+    ``monotone_null`` is the quantile of that share in curves of nothing but the noise that the blocks show.
     ``rises``: whether the best monotone curve rises. ``departures``: one for each side of the neutral value.
     """
 
@@ -104,7 +104,7 @@ def trend(scores_NV: Floats, values_V: Floats, neutral: float, resampling: Resam
     value_sd = math.sqrt(_variance(used_V[None], weights_V)[0])
     standardised = [_over(m @ operator_V * value_sd, np.sqrt(_variance(m, weights_V))) for m in (mean_1V, mean_BV)]
     shares = [_monotone_share(m, weights_V) for m in (mean_1V, mean_BV)]
-    null_B, _ = _monotone_share(_with_random_signs(used_NV, weights_V, resampling), weights_V)
+    null_B, _ = _monotone_share(_noise(used_NV - (used_NV @ weights_V)[:, None], resampling), weights_V)
     return Trend(
         estimate(float((mean_1V @ operator_V)[0]), mean_BV @ operator_V),
         estimate(float(standardised[0][0]), standardised[1], -1, 1),
@@ -149,18 +149,14 @@ def simultaneous_radius(differences_NV: Floats, resampling: Resampling) -> Float
     if not resampling.can_give_intervals:
         return np.full(differences_NV.shape[1], math.nan)
     num_blocks = resampling.num_blocks
-    centred_NV = differences_NV - differences_NV.mean(axis=0)
-    sums_MV = np.stack([np.bincount(resampling.block_of_N, column) for column in centred_NV.T], axis=1)
-    away_MV = sums_MV / len(differences_NV)
-    spread_V = np.sqrt((away_MV**2).sum(axis=0))
+    spread_V = np.sqrt((_block_deviations(differences_NV, resampling) ** 2).sum(axis=0))
     varying_V = spread_V > _SAME * np.abs(differences_NV).max(initial=1e-300)
     if not varying_V.any():
         return np.zeros(len(spread_V))
-    rng, num_samples = np.random.default_rng(resampling.bootstrap.seed), resampling.bootstrap.num_samples
-    shared_BV = rng.normal(size=(num_samples, num_blocks)) @ (away_MV[:, varying_V] / spread_V[varying_V])
+    shared_BV = _noise(differences_NV[:, varying_V], resampling) / spread_V[varying_V]
     unseen = min(1.0, MIN_BLOCKS / num_blocks)
-    normal_BV = math.sqrt(1 - unseen) * shared_BV + math.sqrt(unseen) * rng.normal(size=shared_BV.shape)
-    largest_B = np.abs(normal_BV).max(axis=1)
+    own_BV = np.random.default_rng((resampling.bootstrap.seed, 1)).normal(size=shared_BV.shape)
+    largest_B = np.abs(math.sqrt(1 - unseen) * shared_BV + math.sqrt(unseen) * own_BV).max(axis=1)
     tail = float(stats.norm.sf(np.quantile(largest_B, resampling.bootstrap.confidence)))
     critical = float(stats.t.isf(tail, num_blocks - 1)) * math.sqrt(num_blocks / (num_blocks - 1))
     return np.asarray(critical * spread_V)
@@ -223,10 +219,18 @@ def _monotone_share(curves_BV: Floats, weights_V: Floats) -> tuple[Floats, Bools
     return np.where(flat_B, np.nan, np.minimum(share_B, 1.0)), np.asarray(rising_B >= falling_B)
 
 
-def _with_random_signs(scores_NV: Floats, weights_V: Floats, resampling: Resampling) -> Floats:
-    """Mean curves [B, V] of blocks that agree on nothing: each block's deviations get a sign of its own."""
-    deviations_NV = scores_NV - (scores_NV @ weights_V)[:, None]
-    return np.asarray(resampling.signs_BN @ deviations_NV / len(scores_NV))
+def _block_deviations(values_NV: Floats, resampling: Resampling) -> Floats:
+    """What each block adds to the distance of the mean curve from its expectation, [M, V]; the sum is 0."""
+    centred_NV = values_NV - values_NV.mean(axis=0)
+    sums_MV = np.stack([np.bincount(resampling.block_of_N, column) for column in centred_NV.T], axis=1)
+    return np.asarray(sums_MV / len(values_NV))
+
+
+def _noise(values_NV: Floats, resampling: Resampling) -> Floats:
+    """Mean curves [B, V] around 0 that vary as the mean of the blocks does: a normal number times each deviation."""
+    rng = np.random.default_rng(resampling.bootstrap.seed)
+    normal_BM = rng.normal(size=(resampling.bootstrap.num_samples, resampling.num_blocks))
+    return np.asarray(normal_BM @ _block_deviations(values_NV, resampling))
 
 
 def _isotonic(curves_BV: Floats, weights_V: Floats) -> Floats:
