@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import altair as alt
 import polars as pl
 
 from analysis.render.style import Datasets, Figure, styled
+from analysis.results import HISTORY_SCHEMA
 
 _FAMILIES = {
     "loss": ("loss", "loss"),
@@ -15,17 +18,20 @@ _FAMILIES = {
 _COLOURS = ["#333333", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"]
 
 
-def pretraining_data(history: pl.DataFrame) -> pl.DataFrame:
+def pretraining_data(histories: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The metrics worth a look, in reading order: loss, embedding std, effective rank.
 
-    ``history`` has columns metric (``split/name``), step and value. Added: ``panel`` (title of the metric's family).
-    Metrics of no family are left out.
+    ``histories``: seed -> columns metric (``split/name``), step and value. Added: ``seed`` and ``panel`` (title of the
+    metric's family). Metrics of no family are left out.
     """
     parts = []
+    empty = pl.DataFrame(schema=HISTORY_SCHEMA).with_columns(pl.lit("").alias("seed"))
+    named = [history.with_columns(pl.lit(seed).alias("seed")) for seed, history in histories.items()]
+    history = pl.concat([empty, *named])
     for title, ending in _FAMILIES.values():
         belongs = pl.col("metric").str.split("/").list.last() == ending
-        parts.append(history.filter(belongs).with_columns(pl.lit(title).alias("panel")).sort("metric", "step"))
-    return pl.concat(parts) if parts else history
+        parts.append(history.filter(belongs).with_columns(pl.lit(title).alias("panel")).sort("metric", "seed", "step"))
+    return pl.concat(parts)
 
 
 def pretraining_figure(data: pl.DataFrame) -> Figure:
@@ -34,7 +40,8 @@ def pretraining_figure(data: pl.DataFrame) -> Figure:
     panels = [_panel(datasets, data.filter(panel=title), title) for title in data["panel"].unique(maintain_order=True)]
     chart = alt.hconcat(*panels, spacing=30).resolve_scale(color="independent")
     caption = (
-        "Pretraining, by epoch. A collapsed encoder shows an embedding std near 0 and an effective rank near 1: its "
+        "Pretraining, by epoch, a line a seed. A collapsed encoder shows an embedding std near 0 and an effective "
+        "rank near 1: its "
         "saliency maps would say nothing about training."
     )
     return Figure("pretraining", "Health of the pretraining", caption, styled(chart), datasets)
@@ -51,8 +58,14 @@ def _panel(datasets: Datasets, part: pl.DataFrame, title: str) -> alt.Chart:
         .encode(
             alt.X("step:Q", title="epoch", axis=alt.Axis(tickMinStep=1, tickCount=6, grid=False)),
             y,
+            alt.Detail("seed:N"),
             alt.Color("metric:N", title=None, scale=scale, legend=legend),
-            tooltip=[alt.Tooltip("metric:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".4g")],
+            tooltip=[
+                alt.Tooltip("seed:N"),
+                alt.Tooltip("metric:N"),
+                alt.Tooltip("step:Q"),
+                alt.Tooltip("value:Q", format=".4g"),
+            ],
         )
     )
     return chart

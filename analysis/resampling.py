@@ -13,19 +13,17 @@ Shapes: N images, M blocks, B resamples.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.wave import Complexes, Floats
+from analysis.blocks import MIN_BLOCKS, blocks_of
+from analysis.rotation.wave import Complexes, Floats
 
-MIN_BLOCKS = 3  # a covariance in the plane from fewer has no interval
 _NOTHING = (math.nan, math.nan)
 _DEGENERATE = 1e-24
 
@@ -44,28 +42,6 @@ class Bootstrap:
             raise ValueError(f"{self}: num_samples and block_length must be at least 1, confidence in (0, 1)")
 
 
-def blocks_of(groups: Sequence[str], block_length: int) -> NDArray[np.int64]:
-    """The block of each image, [N]; images come in order, those of a group (volume) together.
-
-    A group is cut into round(size / block_length) contiguous blocks of nearly equal size, one at least.
-    Raises ValueError when the images of a group do not stand together.
-    """
-    blocks = np.empty(len(groups), dtype=np.int64)
-    seen: set[str] = set()
-    next_block = start = 0
-    while start < len(groups):
-        group = groups[start]
-        if group in seen:
-            raise ValueError(f"images of group {group!r} do not stand together; sort them by group and position")
-        seen.add(group)
-        size = next((i for i, other in enumerate(groups[start:]) if other != group), len(groups) - start)
-        for part in np.array_split(np.arange(start, start + size), max(1, round(size / block_length))):
-            blocks[part] = next_block
-            next_block += 1
-        start += size
-    return blocks
-
-
 class Resampling:
     """One set of resamples for all curves over the same images, so that their differences are paired."""
 
@@ -81,6 +57,7 @@ class Resampling:
         self.weights_BN: Floats = weights_BN / weights_BN.sum(axis=1, keepdims=True)
         angle_BM = rng.uniform(0, 2 * math.pi, (bootstrap.num_samples, self.num_blocks))
         self._turns_BN: Complexes = np.exp(1j * angle_BM[:, self.block_of_N])
+        self.signs_BN: Floats = np.where(self._turns_BN.real >= 0, 1.0, -1.0)
 
     @property
     def can_give_intervals(self) -> bool:
@@ -103,8 +80,8 @@ class Resampling:
         widen = self._widening
         return estimates_A + widen * (low_A - estimates_A), estimates_A + widen * (high_A - estimates_A)
 
-    def magnitude_interval(self, estimate: complex, samples_B: Complexes) -> tuple[float, float]:
-        """Least and largest |z| over the confidence region of a complex mean.
+    def magnitude_interval(self, estimate: complex, samples_B: Complexes | Floats) -> tuple[float, float]:
+        """Least and largest |z| over the confidence region of a complex mean, or over the interval of a real one.
 
         The magnitudes of the resamples themselves never reach 0, so their percentiles would call every amplitude
         significant. Here the lower end is 0 exactly when the region holds 0. Conservative: the region covers both
@@ -112,7 +89,10 @@ class Resampling:
         """
         if not self.can_give_intervals:
             return _NOTHING
-        boundary = self.region(estimate, samples_B)
+        if not np.iscomplexobj(samples_B):
+            low, high = self.interval(estimate.real, samples_B.real)
+            return max(0.0, low, -high), max(abs(low), abs(high))
+        boundary = self.region(estimate, np.asarray(samples_B, dtype=np.complex128))
         holds_zero = _inside(boundary, estimate)
         return 0.0 if holds_zero else float(np.abs(boundary).min()), float(np.abs(boundary).max())
 
@@ -132,31 +112,25 @@ class Resampling:
         ellipse = radius * root @ np.stack([np.cos(turn), np.sin(turn)])
         return np.asarray(estimate + ellipse[0] + 1j * ellipse[1])
 
-    def debiased_magnitude(self, estimate: complex, samples_B: Complexes) -> float:
+    def debiased_magnitude(self, estimate: complex, samples_B: Complexes | Floats) -> float:
         """|c| without the part that noise adds: E|ĉ|² = |c|² + trace of the covariance of the mean. At least 0."""
         if self.num_blocks < 2:
             return math.nan
         noise = float((np.abs(samples_B - samples_B.mean()) ** 2).mean()) * self.num_blocks / (self.num_blocks - 1)
         return math.sqrt(max(0.0, abs(estimate) ** 2 - noise))
 
-    def null_magnitude(self, values_N: Complexes) -> float:
+    def null_magnitude(self, values_N: Complexes | Floats) -> float:
         """The ``confidence`` quantile of |mean| when each block's curves are shifted round the circle at random.
 
         A shift of a curve by δ turns its coefficient of order 4 by 4δ and changes nothing else, so the shift is
         done on the coefficients, exactly, on any grid. Shapes and sizes of the single waves stay, only the
         agreement on *where* they peak goes. A permutation of the angles would destroy the smoothness too, and then
         every smooth curve counts as significant. Images of a block are shifted together: they are nearly one image.
+        A real coefficient has no phase to turn, only a sign.
         """
-        null_B = np.abs((self._turns_BN * values_N).mean(axis=1))
+        turns_BN = self._turns_BN if np.iscomplexobj(values_N) else self.signs_BN
+        null_B = np.abs((turns_BN * values_N).mean(axis=1))
         return float(np.quantile(null_B, self.bootstrap.confidence))
-
-    def neighbour_correlation(self, values_N: Floats, groups: Sequence[str]) -> float:
-        """Correlation of neighbouring images of a group in one quantity; NaN with fewer than 3 pairs."""
-        pairs = np.array([a == b for a, b in itertools.pairwise(groups)], dtype=bool)
-        first, second = values_N[:-1][pairs], values_N[1:][pairs]
-        if len(first) < 3 or first.std() == 0 or second.std() == 0:
-            return math.nan
-        return float(np.corrcoef(first, second)[0, 1])
 
     @cached_property
     def _widening(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
@@ -14,7 +14,7 @@ from analysis.curves.panels import FIXED_MAP, INTENSITY, MASK, ROLE, SEED, TRAIN
 from analysis.curves.sweep import SweepFacts
 from analysis.published.rotation import PublishedCurve
 from analysis.render.style import Figure, styled
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Resampling
 from trainables.api.names import BINARISATION, DICE, FIELD_OF_VIEW, VALUE
 
 FIELD_TITLES = {"full": "Full field of view", "kept": "Pixels that every value keeps"}
@@ -30,7 +30,9 @@ def field_titles(sweep: SweepFacts) -> dict[str, str]:
     return ROTATION_FIELD_TITLES if sweep.period is not None else FIELD_TITLES
 
 
-def curve_data(panels: Sequence[Panel], sweep: SweepFacts, bootstrap: Bootstrap) -> pl.DataFrame:
+def curve_data(
+    panels: Sequence[Panel], sweep: SweepFacts, resampling_of: Callable[[Panel], Resampling]
+) -> pl.DataFrame:
     """Means over images at each value, with bands; of every role its mean over seeds, and each seed.
 
     Columns: field_of_view, binarisation, role, seed ("" for the mean), value, dice, dice_low, dice_high, deviation (of
@@ -40,7 +42,7 @@ def curve_data(panels: Sequence[Panel], sweep: SweepFacts, bootstrap: Bootstrap)
     """
     parts = []
     for panel in panels:
-        resampling = Resampling(panel.groups, bootstrap)
+        resampling = resampling_of(panel)
         for role, curve in panel.curves.items():
             rows = [_rows(curve, MEAN, sweep, resampling)]
             if len(curve.seeds) > 1:
@@ -270,7 +272,9 @@ def binarisation_figure(data: pl.DataFrame, sweep: SweepFacts) -> Figure:
         f"axis (n = {num_images(data)} images, each panel on its own scale).{rows} The shape of a curve may depend on "
         "this choice. Band: 95 % bootstrap interval (trained)."
     )
-    return Figure("binarisations", "The curve, by the way of making the map binary", caption, styled(chart), canvas.datasets)
+    return Figure(
+        "binarisations", "The curve, by the way of making the map binary", caption, styled(chart), canvas.datasets
+    )
 
 
 def _small(canvas: Canvas, part: pl.DataFrame, sweep: SweepFacts, title: str) -> Any:

@@ -63,16 +63,21 @@ def levels(curves: pl.DataFrame, sweep: SweepFacts) -> pl.DataFrame:
 
 
 def level_table(
-    found: pl.DataFrame, sweep: SweepFacts, titles: dict[str, str], binarisations: Sequence[str], name: str, caption: str
+    found: pl.DataFrame,
+    sweep: SweepFacts,
+    titles: dict[str, str],
+    binarisations: Sequence[str],
+    name: str,
+    caption: str,
 ) -> Table:
     """Mean Dice, its extremes over the axis, and the levels of maps that know nothing."""
     columns = [
         *label_columns(binarisations),
         Column("mean", "mean"),
         Column("least", "min"),
-        Column("at", "min_at", significant_digits=3, unit=sweep.unit),
+        Column("at", "min_at", significant_digits=3, unit=sweep.sign),
         Column("largest", "max"),
-        Column("at", "max_at", significant_digits=3, unit=sweep.unit),
+        Column("at", "max_at", significant_digits=3, unit=sweep.sign),
         Column("mask fraction", MASK_FRACTION),
         Column("map fraction", MAP_FRACTION),
         Column("chance", CHANCE_DICE),
@@ -83,7 +88,8 @@ def level_table(
     ]
     note = (
         "Dice of the mean over images and seeds at each value; means over the axis weigh each value with the share it "
-        f"stands for and leave out {sweep.text(sweep.neutral)}, where both views are the same image. Chance: 2pq/(p+q), "
+        f"stands for and leave out {sweep.text(sweep.neutral)}, where both views are the same image. Chance: "
+        "2pq/(p+q), "
         "the Dice of an uninformative map of the same size q for mask fraction p. All ones: a map that covers "
         "everything. AUPRC needs no threshold."
     )
@@ -92,7 +98,11 @@ def level_table(
 
 def label_columns(binarisations: Sequence[str]) -> list[Column]:
     """The first columns of every table of curves."""
-    columns = [Column("curve", ROLE), Column("field of view", "field of view"), Column("map made binary by", BINARISATION)]
+    columns = [
+        Column("curve", ROLE),
+        Column("field of view", "field of view"),
+        Column("map made binary by", BINARISATION),
+    ]
     return columns if len(binarisations) > 1 else columns[:2]
 
 

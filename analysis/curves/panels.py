@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis.results import StudyResults
+from analysis.results import Entry, StudyResults
 from trainables.api.names import BINARISATION, CURVE_FILE, DICE, FIELD_OF_VIEW, GROUP, IMAGE_ID, POSITION, VALUE
 
 TRAINED = "trained"
@@ -70,18 +70,24 @@ class Panel:
     num_left_out: int
 
 
-def curve_frame(results: StudyResults, **labels: str) -> pl.DataFrame:
-    """The rows of every finished curve with these labels, with the columns role and seed (text) added.
+def curve_frame(results: StudyResults, entries: Sequence[Entry]) -> pl.DataFrame:
+    """The rows of these finished curves, with the columns role and seed (text) added."""
+    names = {entry["key"]: name for role in ROLES for entry, name in _seed_names(entries, role)}
+    parts = [
+        pl.read_parquet(results.folder(entry["key"]) / CURVE_FILE).with_columns(
+            pl.lit(entry["role"]).alias(ROLE), pl.lit(names[entry["key"]]).alias(SEED)
+        )
+        for entry in entries
+    ]
+    return pl.concat(parts)
 
-    Empty when none is finished.
-    """
-    parts = []
-    for role in ROLES:
-        for entry in results.finished(results.entries(role=role, **labels)):
-            rows = pl.read_parquet(results.folder(entry["key"]) / CURVE_FILE)
-            seed = ",".join(str(value) for value in entry.get("seeds", {}).values())
-            parts.append(rows.with_columns(pl.lit(role).alias(ROLE), pl.lit(seed).alias(SEED)))
-    return pl.concat(parts) if parts else pl.DataFrame()
+
+def _seed_names(entries: Sequence[Entry], role: str) -> list[tuple[Entry, str]]:
+    """What tells the curves of a role apart: the seeds in which they differ; of a single one, its first seed."""
+    members = [entry for entry in entries if entry["role"] == role]
+    paths = list(dict.fromkeys(path for entry in members for path in entry.get("seeds", {})))
+    differing = [path for path in paths if len({entry["seeds"].get(path) for entry in members}) > 1] or paths[:1]
+    return [(entry, ",".join(str(entry["seeds"].get(path, "")) for path in differing)) for entry in members]
 
 
 def panels(curves: pl.DataFrame) -> list[Panel]:

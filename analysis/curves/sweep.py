@@ -18,9 +18,9 @@ _SAME = 1e-6
 class SweepFacts:
     """A sweep as its axis shows it.
 
-    ``unit`` stands directly behind a number ("°", " px" or ""). ``period`` is where the values begin anew (360 for a
-    rotation), None where they do not. At ``neutral`` the view is the anchor itself: measured, drawn, and left out of
-    every conclusion.
+    ``unit`` in words ("degrees", "fraction of the side", "" for a plain factor). ``period`` is where the values begin
+    anew (360 for a rotation), None where they do not. At ``neutral`` the view is the anchor itself: measured, drawn,
+    and left out of every conclusion.
     """
 
     name: str
@@ -44,9 +44,9 @@ class SweepFacts:
         return np.asarray(values_V >= values_V.min() + self.period - _SAME)
 
     def weights(self, values_V: Floats) -> Floats:
-        """The share of the axis that each of these rising values stands for, half the way to both neighbours; sums to 1.
+        """The share of the axis that each of these rising values stands for: half the way to both neighbours.
 
-        With a period the last value's neighbour is the first.
+        They sum to 1. With a period the last value's neighbour is the first.
         """
         if len(values_V) == 1:
             return np.ones(1)
@@ -58,11 +58,16 @@ class SweepFacts:
         return np.asarray(shares_V / shares_V.sum())
 
     def text(self, value: float) -> str:
-        """A value with its unit."""
-        return f"{value:g}{self.unit}"
+        """A value as it stands in a sentence."""
+        return f"{value:g}{self.sign}"
+
+    @property
+    def sign(self) -> str:
+        """What stands directly behind a number: a degree sign, or nothing."""
+        return "°" if self.unit == "degrees" else ""
 
     def axis_title(self) -> str:
-        unit = self.unit.strip()
+        unit = self.sign or self.unit
         return f"{self.title} ({unit})" if unit else self.title
 
 

@@ -15,9 +15,13 @@ import polars as pl
 
 @dataclass(frozen=True)
 class PublishedCurve:
-    """Range of the mean Dice over the angles and the angles of its extrema, as printed."""
+    """Range of the mean Dice over the angles and the angles of its extrema, as printed.
+
+    ``dataset``: as the thesis calls it; ``name``: as the command line does.
+    """
 
     dataset: str
+    name: str
     num_images: int
     dice_low: float
     dice_high: float
@@ -28,9 +32,9 @@ class PublishedCurve:
 
 
 ROTATION_CURVES = (
-    PublishedCurve("BraTS", 75, 0.627, 0.658, (90, 180, 270), (45, 135, 225, 315), "5.3", "5.6"),
-    PublishedCurve("Lung Mask Image", 75, 0.470, 0.476, (66, 156, 246, 336), (90, 180, 270), "5.3", "5.7"),
-    PublishedCurve("Kvasir-SEG", 75, 0.346, 0.360, (45, 135, 225, 315), (90, 180, 270), "5.3", "5.8"),
+    PublishedCurve("BraTS", "brats", 75, 0.627, 0.658, (90, 180, 270), (45, 135, 225, 315), "5.3", "5.6"),
+    PublishedCurve("Lung Mask Image", "lung_mask", 75, 0.470, 0.476, (66, 156, 246, 336), (90, 180, 270), "5.3", "5.7"),
+    PublishedCurve("Kvasir-SEG", "kvasir", 75, 0.346, 0.360, (45, 135, 225, 315), (90, 180, 270), "5.3", "5.8"),
 )
 
 
@@ -39,9 +43,9 @@ def all_ones_mask_fraction(dice: float) -> float:
     return dice / (2 - dice)
 
 
-def rotation_curve(dataset: str) -> PublishedCurve | None:
-    """The published curve of a data set (by name, whatever its case), or None."""
-    return next((curve for curve in ROTATION_CURVES if curve.dataset.casefold() == dataset.casefold()), None)
+def rotation_curve(name: str) -> PublishedCurve | None:
+    """The published curve of a data set by its name on the command line, or None."""
+    return next((curve for curve in ROTATION_CURVES if curve.name == name), None)
 
 
 def rotation_frame(curves: Sequence[PublishedCurve] = ROTATION_CURVES) -> pl.DataFrame:

@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from analysis.resampling import Bootstrap, Resampling, blocks_of
-
-
-def test_blocks_are_contiguous_and_stay_within_a_group():
-    groups = ["a"] * 7 + ["b"] * 2 + ["c"] * 4
-    assert blocks_of(groups, 3).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
-    assert blocks_of(groups, 1).tolist() == list(range(13))
-    with pytest.raises(ValueError, match="'a' do not stand together"):
-        blocks_of(["a", "b", "a"], 1)
+from analysis.resampling import Bootstrap, Resampling
 
 
 def test_same_seed_same_intervals_other_seed_other_ones():
@@ -49,6 +42,54 @@ def test_intervals_cover_the_truth(num_images):
         magnitude_hits += low <= 0.5 <= high
     assert 0.92 <= mean_hits / 400 <= 0.985
     assert magnitude_hits / 400 >= 0.93
+
+
+@pytest.mark.parametrize("num_blocks", [3, 4, 5])
+def test_intervals_from_few_blocks_cover_the_truth(num_blocks):
+    rng = np.random.default_rng(5)
+    resampling = Resampling([str(i) for i in range(num_blocks)], Bootstrap(400))
+    draws = 1200
+    hits = narrow = in_plane = 0
+    for values in rng.normal(0.3, 1.0, (draws, num_blocks)):
+        samples = resampling.weights_BN @ values
+        low, high = resampling.interval(values.mean(), samples)
+        hits += low <= 0.3 <= high
+        narrow += np.quantile(samples, 0.025) <= 0.3 <= np.quantile(samples, 0.975)
+    for values in rng.normal(size=(draws, num_blocks, 2)) @ np.array([1, 1j]):
+        in_plane += resampling.magnitude_interval(values.mean(), resampling.weights_BN @ values)[0] == 0
+    assert 0.925 < hits / draws < 0.975
+    assert in_plane / draws > 0.925
+    assert narrow / draws < 0.88, "or the test could not notice that the widening is lost"
+
+
+def test_widening_is_student_over_normal_and_the_lost_degree_of_freedom():
+    """From 10 blocks on a normal bootstrap distribution gives mean ± t s / sqrt(m), s² with m - 1."""
+    values = np.random.default_rng(6).normal(size=10)
+    resampling = Resampling([str(i) for i in range(10)], Bootstrap(40_000))
+    low, high = resampling.interval(values.mean(), resampling.weights_BN @ values)
+    expected = 2 * stats.t.ppf(0.975, 9) * values.std(ddof=1) / np.sqrt(10)
+    assert high - low == pytest.approx(expected, rel=0.025)
+    points = values + 1j * np.random.default_rng(7).normal(size=10)
+    boundary = resampling.region(points.mean(), resampling.weights_BN @ points) - points.mean()
+    cov = np.cov(points.real, points.imag) / 10
+    axes = np.stack([boundary.real, boundary.imag])
+    hotelling = (axes * np.linalg.solve(cov, axes)).sum(axis=0)
+    assert hotelling == pytest.approx(2 * 9 / 8 * stats.f.ppf(0.95, 2, 8), rel=0.06)
+
+
+def test_a_real_coefficient_has_an_interval_on_the_line_and_a_null_of_signs():
+    rng = np.random.default_rng(8)
+    values = rng.normal(0.8, 1.0, 24)
+    resampling = Resampling([str(i) for i in range(24)], Bootstrap(4000))
+    samples = resampling.weights_BN @ values
+    low, high = resampling.interval(values.mean(), samples)
+    assert low > 0
+    assert resampling.magnitude_interval(values.mean(), samples) == (low, high)
+    assert resampling.magnitude_interval(-values.mean(), -samples) == pytest.approx((low, high))
+    assert resampling.magnitude_interval(0.0, samples - values.mean())[0] == 0
+    assert resampling.null_magnitude(values) == pytest.approx(1.96 * np.sqrt((values**2).sum()) / 24, rel=0.05)
+    blocks = Resampling(["v"] * 24, Bootstrap(4000, block_length=4))
+    assert blocks.null_magnitude(np.ones(24)) > 1.5 * resampling.null_magnitude(np.ones(24))
 
 
 def test_magnitude_of_pure_noise_is_rarely_called_significant():

@@ -8,10 +8,10 @@ from synthetic_curves import GRID_5, study
 from synthetic_report import history, sample_maps
 
 from analysis import statistics
-from analysis.published.rotation import rotation_curve
+from analysis.figures import pretraining, rotation, samples
+from analysis.fitted import fitted
+from analysis.published import rotation_curve
 from analysis.resampling import Bootstrap
-from analysis.rotation import figures as rotation
-from analysis.rotation import pretraining, samples
 
 BOOTSTRAP = Bootstrap(100)
 BRATS = rotation_curve("brats")
@@ -24,7 +24,7 @@ def curves():
 
 @pytest.fixture(scope="module")
 def data(curves):
-    return rotation.curve_data(curves, BOOTSTRAP)
+    return rotation.curve_data(fitted(curves, BOOTSTRAP))
 
 
 def test_curve_data_is_the_mean_over_images(curves, data):
@@ -57,9 +57,9 @@ def test_labels_stand_at_their_curves_but_do_not_touch(data):
 
 
 def test_coefficient_data_agrees_with_the_statistics(curves):
-    drawn = rotation.coefficient_data(curves, BOOTSTRAP).filter(field_of_view="full", binarisation="otsu")
+    drawn = rotation.coefficient_data(fitted(curves, BOOTSTRAP)).filter(field_of_view="full", binarisation="otsu")
     centre = drawn.filter(curve="trained", kind="centre").row(0, named=True)
-    table = statistics.coefficients(curves, BOOTSTRAP)
+    table = statistics.coefficients(fitted(curves, BOOTSTRAP))
     assert centre["cos"] == pytest.approx(statistics.look_up(table, "trained", "full", "otsu", "cos")[0])
     ellipse = drawn.filter(curve="trained", kind="ellipse")
     assert ellipse["cos"].min() < centre["cos"] < ellipse["cos"].max()
@@ -71,7 +71,7 @@ def figures(curves, data):
     return [
         rotation.rotation_figure(data, "otsu", BRATS),
         rotation.binarisation_figure(data),
-        rotation.coefficient_figure(rotation.coefficient_data(curves, BOOTSTRAP), "otsu"),
+        rotation.coefficient_figure(rotation.coefficient_data(fitted(curves, BOOTSTRAP)), "otsu"),
     ]
 
 
@@ -103,7 +103,7 @@ def test_published_extrema_are_drawn_as_rules(data):
 
 def test_figures_draw_with_few_images_and_few_curves():
     few = study(num_images=2, leave_out=["trained", *(f"untrained seed {k}" for k in range(3)), "intensity"])
-    data = rotation.curve_data(few, BOOTSTRAP)
+    data = rotation.curve_data(fitted(few, BOOTSTRAP))
     assert data["dice_low"].null_count() == data.height
     assert rotation.rotation_figure(data, "otsu", None).png().startswith(b"\x89PNG")
 

@@ -5,11 +5,25 @@ import polars as pl
 import pytest
 from synthetic_curves import GRID_5, GRID_FINE, frame, noisy, study, wave_curve
 
-from analysis import statistics
+from analysis import panels, statistics
+from analysis.figures.rotation import coefficient_data, curve_data
+from analysis.fitted import fitted
 from analysis.resampling import Bootstrap
-from analysis.rotation import panels
+from analysis.wave import fit_wave
 
 BOOTSTRAP = Bootstrap(300)
+
+
+def coefficients_of(curves):
+    return statistics.coefficients(fitted(curves, BOOTSTRAP))
+
+
+def explained_of(curves):
+    return statistics.explained(fitted(curves, BOOTSTRAP))
+
+
+def extrema_of(curves):
+    return statistics.extrema(fitted(curves, BOOTSTRAP))
 
 
 def one(table, curve, quantity, fit="interpolated", binarisation="otsu"):
@@ -20,7 +34,7 @@ def one(table, curve, quantity, fit="interpolated", binarisation="otsu"):
 def test_wave_and_spike_of_a_noisy_curve(grid):
     rng = np.random.default_rng(0)
     curve = wave_curve(grid, amplitude=0.02, peak_deg=30.0, spike=-0.03)
-    table = statistics.coefficients(frame("trained", noisy(curve, 40, rng), grid), BOOTSTRAP)
+    table = coefficients_of(frame("trained", noisy(curve, 40, rng), grid))
     for quantity, truth in {"amplitude": 0.02, "spike": -0.03, "phase_deg": 30.0, "spike_at_0": -0.03}.items():
         value, low, high = one(table, "trained", quantity)
         assert low <= truth <= high
@@ -33,7 +47,7 @@ def test_wave_and_spike_of_a_noisy_curve(grid):
 
 def test_a_spike_alone_is_no_wave_between_the_multiples_but_leaks_into_all_angles():
     curve = wave_curve(GRID_5, amplitude=0.0, spike=0.09)
-    table = statistics.coefficients(frame("trained", np.tile(curve, (5, 1)), GRID_5), BOOTSTRAP)
+    table = coefficients_of(frame("trained", np.tile(curve, (5, 1)), GRID_5))
     assert one(table, "trained", "amplitude")[0] == pytest.approx(0.0, abs=1e-12)
     assert one(table, "trained", "amplitude", fit="all")[0] == pytest.approx(2 * 0.09 / 18, abs=1e-12)
 
@@ -41,16 +55,14 @@ def test_a_spike_alone_is_no_wave_between_the_multiples_but_leaks_into_all_angle
 def test_angle_360_has_no_weight():
     curve = wave_curve(GRID_5)
     changed = np.where(GRID_5 == 360, 0.9, curve)
-    tables = [
-        statistics.coefficients(frame("trained", np.tile(c, (5, 1)), GRID_5), BOOTSTRAP) for c in (curve, changed)
-    ]
+    tables = [coefficients_of(frame("trained", np.tile(c, (5, 1)), GRID_5)) for c in (curve, changed)]
     assert tables[0].equals(tables[1])
 
 
 def test_control_equal_to_the_trained_curve_leaves_nothing():
     dice = noisy(wave_curve(GRID_5), 12, np.random.default_rng(1))
     both = pl.concat([frame("trained", dice, GRID_5), frame("fixed map", dice, GRID_5)])
-    table = statistics.explained(both, BOOTSTRAP)
+    table = explained_of(both)
     assert one(table, "fixed map", "share_explained") == pytest.approx((1.0, 1.0, 1.0))
     assert one(table, "fixed map", "remainder") == pytest.approx((0.0, 0.0, 0.0), abs=1e-12)
     assert one(table, "fixed map", "spike_remainder") == pytest.approx((0.0, 0.0, 0.0), abs=1e-12)
@@ -60,7 +72,7 @@ def test_share_explained_is_the_projection_and_remainder_the_distance():
     trained = np.tile(wave_curve(GRID_5, amplitude=0.04, peak_deg=10.0), (4, 1))
     control = np.tile(wave_curve(GRID_5, amplitude=0.02, peak_deg=10.0 + 90 / 6), (4, 1))
     both = pl.concat([frame("trained", trained, GRID_5), frame("fixed map", control, GRID_5)])
-    table = statistics.explained(both, BOOTSTRAP)
+    table = explained_of(both)
     assert one(table, "fixed map", "share_explained")[0] == pytest.approx(0.5 * np.cos(np.deg2rad(60)))
     assert one(table, "fixed map", "remainder")[0] == pytest.approx(0.02 * np.sqrt(4 + 1 - 2 * 2 * 0.5))
 
@@ -71,18 +83,18 @@ def test_differences_are_paired_over_images():
     cos = np.cos(np.deg2rad(4 * GRID_5))
     trained, control = 0.5 + (amplitude + 0.01) * cos, 0.5 + amplitude * cos
     both = pl.concat([frame("trained", trained, GRID_5), frame("fixed map", control[::-1][::-1], GRID_5)])
-    value, low, high = one(statistics.explained(both, BOOTSTRAP), "fixed map", "remainder")
+    value, low, high = one(explained_of(both), "fixed map", "remainder")
     assert value == pytest.approx(0.01)
     assert high - low < 1e-9
-    low, high = one(statistics.coefficients(both, BOOTSTRAP), "trained", "amplitude")[1:]
+    low, high = one(coefficients_of(both), "trained", "amplitude")[1:]
     assert high - low > 0.02
 
 
 def test_images_are_joined_by_id_not_by_order_of_rows():
     curves = study(num_images=6, noise=0.001)
     shuffled = curves.sample(fraction=1.0, shuffle=True, seed=0)
-    first = statistics.explained(curves, BOOTSTRAP).sort("curve", "field_of_view", "binarisation", "fit", "quantity")
-    second = statistics.explained(shuffled, BOOTSTRAP).sort("curve", "field_of_view", "binarisation", "fit", "quantity")
+    first = explained_of(curves).sort("curve", "field_of_view", "binarisation", "fit", "quantity")
+    second = explained_of(shuffled).sort("curve", "field_of_view", "binarisation", "fit", "quantity")
     np.testing.assert_allclose(first["value"].to_numpy(), second["value"].to_numpy(), rtol=1e-9)
 
 
@@ -113,44 +125,46 @@ def test_verdict(trained_amplitude, expected):
         curves = curves.with_columns(dice=pl.col("dice") + odd.otherwise(0.0))
         wave = pl.when(pl.col("curve") == "trained").then(0.005 * (4 * pl.col("angle_deg").radians()).cos())
         curves = curves.with_columns(dice=pl.col("dice") + wave.otherwise(0.0))
-    tables = statistics.coefficients(curves, BOOTSTRAP), statistics.explained(curves, BOOTSTRAP)
+    tables = coefficients_of(curves), explained_of(curves)
     assert statistics.verdict(*tables, "full", "otsu") == expected
 
 
 def test_verdict_without_untrained_or_with_too_few_images_is_unknown():
     curves = study(num_images=6, leave_out=[f"untrained seed {k}" for k in range(3)])
-    tables = statistics.coefficients(curves, BOOTSTRAP), statistics.explained(curves, BOOTSTRAP)
+    tables = coefficients_of(curves), explained_of(curves)
     assert statistics.verdict(*tables, "full", "otsu") == "unknown"
     few = study(num_images=2)
-    tables = statistics.coefficients(few, BOOTSTRAP), statistics.explained(few, BOOTSTRAP)
+    tables = coefficients_of(few), explained_of(few)
     assert statistics.verdict(*tables, "full", "otsu") == "unknown"
 
 
 def test_untrained_mean_and_seed_distance():
     curves = study(num_images=4, noise=0.0)
-    table = statistics.coefficients(curves, BOOTSTRAP)
+    table = coefficients_of(curves)
     assert one(table, "untrained mean", "amplitude")[0] == pytest.approx(0.02, abs=1e-9)
-    left = statistics.explained(curves, BOOTSTRAP)
+    left = explained_of(curves)
     assert one(left, "untrained mean", "seed_distance")[0] == pytest.approx(0.0015, abs=1e-9)
 
 
 def test_a_coarse_grid_leaves_the_value_undefined_instead_of_failing():
     grid = np.arange(0, 361, 45.0)
     curves = study(num_images=4, angles_deg=grid)
-    assert one(statistics.coefficients(curves, BOOTSTRAP), "trained", "amplitude") == (None, None, None)
-    assert one(statistics.explained(curves, BOOTSTRAP), "fixed map", "remainder") == (None, None, None)
+    assert one(coefficients_of(curves), "trained", "amplitude") == (None, None, None)
+    assert one(explained_of(curves), "fixed map", "remainder") == (None, None, None)
 
 
 def test_extrema_of_wave_and_curve():
     curve = wave_curve(np.arange(0, 361, 1.0), amplitude=0.02, peak_deg=66.0)
-    table = statistics.extrema(frame("trained", np.tile(curve, (3, 1)), np.arange(0, 361, 1.0)))
+    table = extrema_of(frame("trained", np.tile(curve, (3, 1)), np.arange(0, 361, 1.0)))
     found = {
         key: part["angle_deg"].to_list() for key, part in table.partition_by("source", "kind", as_dict=True).items()
     }
     assert found["wave", "maximum"] == [66.0]
     assert found["wave", "minimum"] == [21.0]
     assert found["raw", "maximum"] == [66.0, 156.0, 246.0, 336.0]
-    at_zero = statistics.extrema(frame("trained", np.tile(wave_curve(GRID_5, peak_deg=0.0), (3, 1)), GRID_5))
+    at_zero = statistics.extrema(
+        fitted(frame("trained", np.tile(wave_curve(GRID_5, peak_deg=0.0), (3, 1)), GRID_5), BOOTSTRAP)
+    )
     assert at_zero.filter(source="raw", kind="maximum")["angle_deg"].to_list() == [0.0, 90.0, 180.0, 270.0]
 
 
@@ -162,6 +176,52 @@ def test_levels():
     assert (row["max"], row["max_deg"] % 90) == (pytest.approx(0.6), 30.0)
     assert (row["n"], row["num_angles"]) == (3, 72)
     assert row["chance_dice"] == pytest.approx(2 * 0.12 * 0.2 / 0.32)
+
+
+def test_levels_and_own_mean_count_angles_by_the_arc_they_stand_for():
+    curve = wave_curve(
+        GRID_FINE, level=0.5, amplitude=0.0, spike=0.3
+    )  # 1° to both neighbours: 1/360 of the circle each
+    curves = frame("trained", np.tile(curve, (3, 1)), GRID_FINE).with_columns(
+        auprc=pl.when(pl.col("angle_deg") % 90 == 0).then(0.9).otherwise(0.1)
+    )
+    row = statistics.levels(curves).row(0, named=True)
+    assert row["mean"] == pytest.approx(0.5 + 0.3 * 4 / 360)
+    assert row["auprc"] == pytest.approx(0.1 + 0.8 * 4 / 360)
+    drawn = curve_data(fitted(curves, BOOTSTRAP)).filter(angle_deg=45)
+    assert drawn["deviation"].item() == pytest.approx(-0.3 * 4 / 360)
+    no_auprc = curves.with_columns(auprc=pl.lit(None, dtype=pl.Float64))
+    assert statistics.levels(no_auprc)["auprc"].to_list() == [None]
+    half = curves.with_columns(auprc=pl.when(pl.col("angle_deg") < 180).then("auprc").otherwise(float("nan")))
+    assert statistics.levels(half)["auprc"].item() == pytest.approx(0.1 + 0.8 * 2 / 182, rel=0.01)
+
+
+def test_every_wave_is_fitted_once(monkeypatch):
+    calls = []
+
+    def counting(dice_NA, *others):
+        calls.append(len(dice_NA))
+        return fit_wave(dice_NA, *others)
+
+    monkeypatch.setattr("analysis.wave.fit_wave", counting)
+    curves = study(num_images=4)
+    found = fitted(curves, BOOTSTRAP)
+    for table in (statistics.coefficients, statistics.explained, statistics.extrema, curve_data, coefficient_data):
+        assert len(table(found)) > 0
+    assert len(calls) == 2 * 3 * 8 * 2, "fields of view x binarisations x curves x fits"
+    assert set(calls) == {4}
+
+
+@pytest.mark.parametrize("amplitude", [0.02, 0.05])
+def test_phase_interval_is_as_wide_as_the_phases_scatter(amplitude):
+    rng = np.random.default_rng(7)
+    noise, num_images = 0.06, 30
+    dice = noisy(wave_curve(GRID_5, amplitude=amplitude, peak_deg=20.0), num_images, rng, noise=noise)
+    value, low, high = one(coefficients_of(frame("trained", dice, GRID_5)), "trained", "phase_deg")
+    # each part of a mean coefficient has variance 2 noise² / (angles images); the phase is that over 4 amplitudes
+    expected = np.rad2deg(np.sqrt(2 / (68 * num_images)) * noise / amplitude / 4)
+    assert value == pytest.approx(20.0, abs=4 * expected)
+    assert (high - low) / (2 * 1.96 * expected) == pytest.approx(1.0, abs=0.35)
 
 
 def test_missing_curves():
@@ -177,8 +237,9 @@ def test_paper_scale_takes_seconds():
         frame(name, noisy(wave_curve(angles), 75, rng), angles) for name in ("trained", "untrained seed 0", "fixed map")
     )
     start = time.perf_counter()
-    statistics.coefficients(curves, Bootstrap(1000))
-    statistics.explained(curves, Bootstrap(1000))
+    found = fitted(curves, Bootstrap(1000))
+    statistics.coefficients(found)
+    statistics.explained(found)
     assert time.perf_counter() - start < 10
 
 

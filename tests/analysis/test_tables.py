@@ -5,10 +5,11 @@ import pytest
 from synthetic_curves import study
 
 from analysis import statistics
-from analysis.published.rotation import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
-from analysis.render.table import Column, Table, number, to_csv, to_html, to_latex, to_markdown
+from analysis.fitted import fitted
+from analysis.published import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
 from analysis.resampling import Bootstrap
-from analysis.rotation import tables as rotation
+from analysis.tables import rotation
+from analysis.tables.render import Column, Table, number, to_csv, to_html, to_latex, to_markdown
 
 FRAME = pl.DataFrame(
     {"name": ["a_b & 5 %", "x|y"], "value": [0.12345, None], "low": [-0.00001, 0.1], "high": [0.2, 0.3], "n": [16, 2]}
@@ -59,9 +60,10 @@ def test_numbers(value, signed, text):
 def evidence():
     curves = study(num_images=6)
     bootstrap = Bootstrap(100)
+    panels = fitted(curves, bootstrap)
     return (
-        statistics.coefficients(curves, bootstrap), statistics.explained(curves, bootstrap),
-        statistics.levels(curves), statistics.extrema(curves),
+        statistics.coefficients(panels), statistics.explained(panels),
+        statistics.levels(curves), statistics.extrema(panels),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from synthetic_curves import GRID_5, GRID_FINE, wave_curve
 from analysis import wave
 
 HARMONICS = ((2, 0.007, 10.0), (3, 0.003, 5.0))
+FOUR = (*HARMONICS, (4, 0.005, 7.0))
 
 
 @pytest.mark.parametrize("grid", [GRID_5, GRID_FINE, np.arange(0, 361, 1.0), np.arange(0, 360, 7.0)])
@@ -24,6 +25,35 @@ def test_recovers_amplitude_phase_and_harmonics_exactly(grid):
     assert abs(fit.coefficients(3)[0]) == pytest.approx(0.003, abs=1e-12)
     np.testing.assert_allclose(fit.predict(angles)[0], curve + slow, atol=1e-12)
     np.testing.assert_allclose(fit.wave(angles)[0], curve - 0.5, atol=1e-12)
+
+
+def test_each_harmonic_is_read_from_its_own_terms():
+    angles = GRID_FINE[GRID_FINE < 360]
+    curve = wave_curve(angles, amplitude=0.02, peak_deg=66.0, harmonics=FOUR)
+    fit = wave.fit_wave(curve[None], angles, 4)
+    for harmonic, amplitude, peak in ((1, 0.02, 66.0), *FOUR):
+        coefficient = fit.coefficients(harmonic)[0]
+        assert abs(coefficient) == pytest.approx(amplitude, abs=1e-12)
+        assert wave.phase_deg(coefficient, harmonic) == pytest.approx(peak, abs=1e-9)
+        part = fit.wave(angles, harmonic)[0] - (fit.wave(angles, harmonic - 1)[0] if harmonic > 1 else 0)
+        np.testing.assert_allclose(part, amplitude * np.cos(4 * harmonic * np.deg2rad(angles - peak)), atol=1e-12)
+    for absent in (0, 5):
+        with pytest.raises(ValueError, match="fitted are 1 to 4"):
+            fit.coefficients(absent)
+
+
+def test_the_fit_of_the_mean_curve_is_the_mean_of_the_fits():
+    angles = GRID_FINE[GRID_FINE < 360]
+    dice = np.random.default_rng(3).normal(size=(5, len(angles)))
+    direct = wave.fit_wave(dice.mean(axis=0, keepdims=True), angles, 3)
+    np.testing.assert_allclose(wave.fit_wave(dice, angles, 3).of_mean().terms_NP, direct.terms_NP, atol=1e-12)
+
+
+def test_mean_over_angles_is_that_of_the_circle_and_leaves_out_the_full_turn():
+    angles = np.array([0.0, 1.0, 5.0, 359.0, 360.0])
+    values = np.array([[1.0, 2.0, 3.0, 4.0, 100.0]])
+    expected = (1 * 1.0 + 2 * 2.5 + 3 * 179.0 + 4 * 177.5) / 360
+    assert wave.mean_over_angles(values, angles) == pytest.approx(expected)
 
 
 def test_even_grid_gives_the_discrete_fourier_coefficient():
@@ -89,11 +119,15 @@ def test_rejects_the_full_turn_and_bad_values():
 def test_spike_is_separated_from_the_wave(grid):
     angles = grid[grid < 360]
     curve = wave_curve(angles, amplitude=0.03, peak_deg=0.0, spike=-0.04, harmonics=HARMONICS)
-    operator = wave.spike_operator(angles, 3, (90.0, 180.0, 270.0))
-    assert curve @ operator == pytest.approx(-0.04, abs=1e-12)
+    between = ~wave.is_multiple_of_90(angles)
+    fit = wave.fit_wave(curve[None, between], angles[between], 3)
+    assert wave.spike(curve[None], angles, fit, (90.0, 180.0, 270.0)) == pytest.approx(-0.04, abs=1e-12)
     curve[0] += 0.5
-    assert curve @ operator == pytest.approx(-0.04, abs=1e-12), "angle 0 must not enter the spike at 90, 180, 270"
-    assert curve @ wave.spike_operator(angles, 3, (0.0,)) == pytest.approx(0.46, abs=1e-12)
+    spikes = wave.spike(curve[None], angles, fit, (90.0, 180.0, 270.0))
+    assert spikes == pytest.approx(-0.04, abs=1e-12), "angle 0 must not enter the spike at 90, 180, 270"
+    assert wave.spike(curve[None], angles, fit, (0.0,)) == pytest.approx(0.46, abs=1e-12)
+    with pytest.raises(wave.CoarseGrid, match="none of the angles"):
+        wave.spike(curve[None], angles, fit, (12.3,))
 
 
 def test_spike_against_neighbours_needs_them():

@@ -17,7 +17,8 @@ Shapes: N images, A angles, P terms of the model, B resamples.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,12 @@ def design(angles_deg_A: Floats, num_harmonics: int) -> Floats:
     return np.concatenate([np.ones((len(angles_deg_A), 1)), waves_AP], axis=1)
 
 
+def mean_over_angles(values_NA: Floats, angles_deg_A: Floats) -> Floats:
+    """The level of each curve: its mean over the circle, each angle weighted with its arc, 360 left out, [N]."""
+    keep_A = full_turn_removed(angles_deg_A)
+    return np.asarray(values_NA[:, keep_A] @ arc_weights(angles_deg_A[keep_A]))
+
+
 @dataclass(frozen=True, eq=False)
 class WaveFit:
     """The model fitted to each image's curve. ``terms_NP`` is linear in the curves: means commute with the fit."""
@@ -87,6 +94,10 @@ class WaveFit:
     weights_A: Floats
     num_harmonics: int
     terms_NP: Floats
+
+    def of_mean(self) -> WaveFit:
+        """The fit of the mean curve over the images, one row."""
+        return replace(self, terms_NP=self.terms_NP.mean(axis=0, keepdims=True))
 
     def coefficients(self, harmonic: int = 1, terms_NP: Floats | None = None) -> Complexes:
         """``A_k + i B_k`` of each row, [N]. The wave is |c| cos(4kθ - arg c)."""
@@ -172,29 +183,25 @@ def _weighted_variance(values_BA: Floats, weights_A: Floats) -> Floats:
     return np.asarray((centred**2) @ share_A)
 
 
-def spike_operator(angles_deg_A: Floats, num_harmonics: int | None, at_deg: tuple[float, ...]) -> Floats:
-    """Weights over the angles, [A], whose product with a curve is its spike at ``at_deg``.
+def spike(dice_NA: Floats, angles_deg_A: Floats, fit: WaveFit, at_deg: Sequence[float]) -> Floats:
+    """The spike of each image's curve at ``at_deg``, [N].
 
-    The spike is the mean over ``at_deg`` of the measured value minus the wave there, the wave being fitted to the
-    interpolated angles alone (all but the multiples of 90°). Only angles of the grid count; raises CoarseGrid
-    when none of ``at_deg`` is in it, or when the interpolated angles do not carry the wave.
+    The spike is the mean over ``at_deg`` of the measured value minus the wave there. ``fit``: of the same images at the
+    interpolated angles alone (all but the multiples of 90°). Only angles of the grid count; raises CoarseGrid when none
+    of ``at_deg`` is in it.
     """
-    between_A = ~is_multiple_of_90(angles_deg_A)
     present = [a for a in at_deg if np.abs(angles_deg_A - a).min() < _SAME_ANGLE_DEG]
     if not present:
-        raise CoarseGrid(f"none of the angles {at_deg} is in the grid; add them to measure the spike there")
-    if not between_A.any():
-        raise CoarseGrid("the grid holds multiples of 90° only; add angles between them to fit the wave")
-    fit = fit_wave(np.eye(int(between_A.sum())), angles_deg_A[between_A], num_harmonics)
-    operator_A = np.zeros(len(angles_deg_A))
-    operator_A[between_A] = -fit.predict(np.array(present)).mean(axis=1)
-    for angle in present:
-        operator_A[int(np.abs(angles_deg_A - angle).argmin())] += 1 / len(present)
-    return operator_A
+        raise CoarseGrid(f"none of the angles {tuple(at_deg)} is in the grid; add them to measure the spike there")
+    measured_NA = dice_NA[:, [int(np.abs(angles_deg_A - a).argmin()) for a in present]]
+    return np.asarray((measured_NA - fit.predict(np.array(present))).mean(axis=1))
 
 
 def neighbour_operator(angles_deg_A: Floats, at_deg: tuple[float, ...], step_deg: float = 1.0) -> Floats:
-    """Like ``spike_operator``, but against the mean of the two neighbours at ±``step_deg`` where both were measured."""
+    """Weights over the angles, [A], whose product with a curve is its spike against the mean of two neighbours.
+
+    The neighbours lie at ±``step_deg``; only angles with both of them in the grid count. Raises CoarseGrid without one.
+    """
     operator_A = np.zeros(len(angles_deg_A))
     found = 0
     for angle in at_deg:

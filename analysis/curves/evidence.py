@@ -1,0 +1,127 @@
+"""All that is known of the curves of one data set, region and sweep: what findings, figures and tables read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from analysis.blocks import Blocks, choose_blocks
+from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
+from analysis.curves.sweep import SweepFacts, read_sweep
+from analysis.headline import headline
+from analysis.resampling import Bootstrap, Resampling
+from analysis.results import Entry, StudyResults
+from analysis.rotation.wave import CoarseGrid, Complexes, Floats
+from analysis.significance import Comparison, comparison_blocks
+from trainables.api.names import BINARISATION
+
+HEADLINE_FIELD = "full"
+"""As in the thesis; the pixels that every value keeps stand beside it, described and without a verdict."""
+
+
+@dataclass(frozen=True, eq=False)
+class CurveSet:
+    """The curves that are compared with one another, cut into panels; ``binarisation`` is the headline's."""
+
+    labels: Mapping[str, str]
+    sweep: SweepFacts
+    frame: pl.DataFrame
+    panels: Sequence[Panel]
+    binarisation: str
+    one_volume: bool
+    bootstrap: Bootstrap
+
+    @property
+    def title(self) -> str:
+        """Data set, region and sweep, for headings."""
+        return " · ".join(self.labels.values())
+
+    @property
+    def name(self) -> str:
+        """The same for names of files."""
+        return "-".join("".join(c if c.isalnum() else "_" for c in value) for value in self.labels.values())
+
+    @cached_property
+    def headline_panel(self) -> Panel:
+        """The panel on which conclusions rest."""
+        return self.panel(HEADLINE_FIELD, self.binarisation)
+
+    def panel(self, field_of_view: str, binarisation: str) -> Panel:
+        """The panel of a field of view and a binarisation, which was measured."""
+        return next(p for p in self.panels if (p.field_of_view, p.binarisation) == (field_of_view, binarisation))
+
+    @property
+    def fields(self) -> list[str]:
+        """Fields of view that were measured, the full one first."""
+        return list(dict.fromkeys(panel.field_of_view for panel in self.panels))
+
+    @property
+    def binarisations(self) -> list[str]:
+        """Ways of making maps binary, the headline's first."""
+        rest = dict.fromkeys(panel.binarisation for panel in self.panels)
+        return [self.binarisation, *(rule for rule in rest if rule != self.binarisation)]
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """Trained against untrained encoders in the headline coefficient; None where the values do not carry it."""
+        panel = self.headline_panel
+        try:
+            arms = [self.coefficients(panel.curves.get(role), panel) for role in (TRAINED, UNTRAINED)]
+        except CoarseGrid:
+            return None
+        return Comparison(arms[0], arms[1], panel.groups, one_volume=self.one_volume)
+
+    def coefficients(self, curve: Curve | None, panel: Panel) -> Floats | Complexes:
+        """The headline coefficient of every seed and image, [S, N]. Raises CoarseGrid."""
+        if curve is None:
+            return np.zeros((0, len(panel.image_ids)))
+        sweep = self.sweep
+        each = [
+            headline(dice_NV, curve.values_V, period=sweep.period, neutral=sweep.neutral) for dice_NV in curve.dice_SNV
+        ]
+        return np.stack(each)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """How the images are put together for every interval of these curves, as the headline coefficient asks."""
+        if self.comparison is not None and len(self.comparison.trained_SN) + len(self.comparison.untrained_SN):
+            return comparison_blocks(self.comparison)
+        panel = self.headline_panel
+        levels = [curve.dice_NV.mean(axis=1) for curve in panel.curves.values()]
+        return choose_blocks(levels, panel.groups, one_volume=self.one_volume)
+
+    def resampling_of(self, panel: Panel) -> Resampling:
+        """The resamples that all curves of a panel share."""
+        blocks = self.blocks
+        groups = panel.groups if blocks.of_people else ("one series",) * len(panel.groups)
+        return Resampling(groups, blocks.applied_to(self.bootstrap))
+
+
+def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
+    """Every set of curves of a study that has at least one finished curve, in the order of its manifest."""
+    cards = results.manifest.get("cards", {})
+    found = []
+    for labels, entries in _by_labels(results).items():
+        finished = results.finished(entries)
+        if not finished:
+            continue
+        label_map = dict(labels)
+        frame = curve_frame(results, finished)
+        card = cards.get(label_map.get("data", ""), {})
+        sweep = read_sweep(results.folder(finished[0]["key"]))
+        cut = panels(frame)
+        one_volume = bool(card.get("one_volume", False))
+        found.append(CurveSet(label_map, sweep, frame, cut, str(frame[BINARISATION][0]), one_volume, bootstrap))
+    return found
+
+
+def _by_labels(results: StudyResults) -> dict[tuple[tuple[str, str], ...], list[Entry]]:
+    sets: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
+    for entry in results.entries():
+        if entry.get("role") in ROLES:
+            sets.setdefault(tuple(entry["labels"].items()), []).append(entry)
+    return sets

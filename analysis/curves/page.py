@@ -1,0 +1,176 @@
+"""The page of one data set and region: one self-contained HTML file, with figures and tables as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from analysis.cells import Cell, missing_lines, mixed_lines
+from analysis.curves import samples
+from analysis.curves.evidence import CurveSet
+from analysis.curves.findings import blocks_sentence, verdict_sentence
+from analysis.curves.panels import TRAINED, UNTRAINED
+from analysis.curves.samples import Samples
+from analysis.curves.section import Section, section_of
+from analysis.health import pretraining_figure
+from analysis.render import page
+from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
+from analysis.render.tile import Tile, png_bytes
+from analysis.significance import Verdict
+
+NOT_JUDGED = "The values of the sweep are too coarse for its headline coefficient, so there is no verdict."
+
+
+@dataclass(frozen=True, eq=False)
+class GroupPage:
+    """All that the page of one data set and region is made of.
+
+    ``members``: its sweeps, each with its verdict (None where its values do not carry one). ``starts``: what the
+    pretrainings say of how they began. ``samples``: name of a set -> role -> contents of ``samples.npz``.
+    """
+
+    name: str
+    manifest: Mapping[str, Any]
+    card: Mapping[str, Any]
+    members: Sequence[tuple[CurveSet, Verdict | None]]
+    cells: Sequence[Cell]
+    starts: Sequence[str]
+    history: pl.DataFrame
+    samples: Mapping[str, Mapping[str, Samples]]
+
+
+def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
+    """Write ``report.html``, ``figures/*.svg|png`` and ``tables/*.md|tex|csv``; returns the page and the two folders.
+
+    Every file is written aside and renamed, the page last: an interrupted call leaves the former report or none.
+    """
+    parts = [section_of(found, verdict) for found, verdict in group.members]
+    health = [] if group.history.is_empty() else [pretraining_figure(group.history)]
+    paths = ReportPaths.below(out_dir)
+    drawings = write_figures([*(figure for part in parts for figure in part.figures), *health], paths.figures)
+    write_tables([table for part in parts for table in part.tables], paths.tables)
+    shots = {found.name: _sample_rows(group.samples.get(found.name, {})) for found, _ in group.members}
+    for name, rows in shots.items():
+        if rows:
+            write_file(paths.figures / f"samples-{name}.png", png_bytes(samples.composed(rows)))
+    content = _document(group, parts, drawings, shots)
+    write_file(paths.report_html, content.encode())
+    return [paths.report_html, paths.figures, paths.tables]
+
+
+def answers(group: GroupPage) -> list[str]:
+    """One sentence a sweep, from its verdict."""
+    return [
+        f"{_capital(found.sweep.title)}: " + (verdict_sentence(found.sweep, verdict) if verdict else NOT_JUDGED)
+        for found, verdict in group.members
+    ]
+
+
+def _document(
+    group: GroupPage,
+    parts: Sequence[Section],
+    drawings: Mapping[str, str],
+    shots: Mapping[str, list[tuple[str, list[Tile]]]],
+) -> str:
+    manifest = group.manifest
+    missing = missing_lines(group.cells, manifest["command"])
+    warning = page.paragraph(f"Incomplete: {'; '.join(name for name, _ in missing)}; see below.", "gap")
+    answer = "".join(page.paragraph(text, "answer") for text in answers(group)) + (warning if missing else "")
+    sections = [("Question", page.paragraph(manifest["question"])), ("Answer", answer)]
+    number = 1
+    for part, (found, _) in zip(parts, group.members, strict=True):
+        body, number = part.html(number, drawings)
+        rows = shots[found.name]
+        if rows:
+            body += page.sample_figure(number, rows, f"Maps, {found.sweep.title}", _sample_caption(rows))
+            number += 1
+        sections.append((_capital(found.sweep.title), body))
+    sections += [
+        ("Set-up", _setup(group, number, drawings)),
+        (
+            "What is missing",
+            page.pairs(missing) if missing else page.paragraph("Nothing: every seed is in this report."),
+        ),
+        ("Caveats", page.bullets(caveats(group))),
+        ("How to reproduce", page.reproduction([manifest["command"]], manifest["provenance"])),
+    ]
+    scale = manifest["facts"].get("scale", "")
+    byline = " · ".join(filter(None, [f"Study {manifest['study']}", f"scale {scale}" if scale else "", group.name]))
+    return page.document(f"Interpretability under change: {group.name}", byline, sections)
+
+
+def _setup(group: GroupPage, number: int, drawings: Mapping[str, str]) -> str:
+    card = group.card
+    counts = ", ".join(f"{name} {count}" for name, count in card.get("counts", {}).items())
+    rows = [("Data", f"{group.name}: {counts}" if counts else group.name)]
+    rows += [(title, card[name]) for name, title in (("split", "Split"), ("licence", "Licence")) if card.get(name)]
+    rows.append(("Pretraining starts from", "; ".join(group.starts) or "no pretraining is finished"))
+    rows += [(fact.replace("_", " ").capitalize(), value) for fact, value in group.manifest["facts"].items()]
+    for found, verdict in group.members:
+        if verdict is not None and (text := blocks_sentence(verdict)):
+            rows.append((f"Intervals, {found.sweep.title}", text))
+    details = "".join(
+        page.folded(f"{' · '.join(cell.labels.values())} · {cell.role}", page.preformatted(page.as_json(shown)))
+        for cell in group.cells
+        for shown in [(list(cell.done) + [entry for entry, _ in cell.missing])[0]["configuration"]]
+    )
+    health = (
+        ""
+        if group.history.is_empty()
+        else page.figure(number, pretraining_figure(group.history), drawings["pretraining"])
+    )
+    return page.pairs(rows) + f"<h3>Configuration of the trials (first seed)</h3>{details}" + health
+
+
+def caveats(group: GroupPage) -> list[str]:
+    """What keeps the numbers from meaning more."""
+    panel = group.members[0][0].headline_panel
+    images, num_groups = len(panel.image_ids), len(set(panel.groups))
+    one_volume = bool(group.card.get("one_volume")) or num_groups == 1
+    found = [
+        f"{images} images from {num_groups} {'slab(s) of one volume' if one_volume else 'patients or volumes'}. "
+        "Intervals "
+        "speak for images like these; "
+        f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
+    ]
+    left_out = max(p.num_left_out for found_set, _ in group.members for p in found_set.panels)
+    if left_out:
+        found.append(f"{left_out} image(s) without finite Dice in every curve were left out of all curves.")
+    pretrainings = max((cell.num_wanted for cell in group.cells if cell.role == TRAINED), default=0)
+    if pretrainings == 1:
+        found.append("One pretraining: what is said is said of this encoder. --pretrain-seeds varies it.")
+    found += [
+        "“Learnt” is said of one coefficient a sweep, in the full field of view, when a test over seeds (Holm over "
+        "all of "
+        "the study's sweeps and data sets) and an interval over blocks of images both leave out no difference.",
+        "A wave or trend that beats its null is one that the images agree on, which the sampling grid alone can bring "
+        "about. Only what exceeds the untrained encoders can come from training.",
+        "The untrained and the trained encoders' maps may differ in size; compare map fraction and chance level before "
+        "levels of Dice.",
+    ]
+    if any(start.casefold().startswith("random") for start in group.starts):
+        found.append("The pretraining started from random weights, the thesis's from released ones.")
+    return found + mixed_lines(group.cells)
+
+
+def _sample_rows(of_roles: Mapping[str, Samples]) -> list[tuple[str, list[Tile]]]:
+    shown = {role: content for role, content in of_roles.items() if samples.can_be_shown(content)}
+    return samples.sample_rows(shown[TRAINED], shown.get(UNTRAINED)) if TRAINED in shown else []
+
+
+def _sample_caption(rows: Sequence[tuple[str, Sequence[Tile]]]) -> str:
+    return (
+        f"Images {', '.join(name for name, _ in rows)}, one a row. Saliency maps of the first trained encoder, "
+        "bright is "
+        "salient, each scaled to its own range; turquoise: outline of the mask. The first untrained encoder's maps "
+        "of the "
+        "same images stand at the right where they were published."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,150 @@
+"""What a page shows of one sweep: figures, findings and tables, of a wave where it has a period, else of a trend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from analysis.curves.evidence import CurveSet
+from analysis.curves.figures import binarisation_figure, compared, curve_data, curve_figure, field_titles
+from analysis.curves.levels import level_table, levels
+from analysis.curves.panels import ROLE, TRAINED
+from analysis.exhibits.rotation import comparability, published_table
+from analysis.published.rotation import rotation_curve
+from analysis.render import page
+from analysis.render.style import Figure
+from analysis.render.table import Table, number, to_html
+from analysis.rotation import figures as wave_figures
+from analysis.rotation import statistics
+from analysis.rotation import tables as wave_tables
+from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
+from analysis.rotation.fitted import fitted
+from analysis.significance import Verdict
+from analysis.trends.findings import trend_sentences
+from analysis.trends.statistics import trend_frame
+from analysis.trends.tables import trend_table
+from trainables.api.names import ALL_ONES_DICE, BINARISATION, CHANCE_DICE, FIELD_OF_VIEW
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """The parts of a page on one sweep. ``folded``: tables that only those who look closer unfold."""
+
+    figures: Sequence[Figure]
+    findings: Sequence[tuple[str, Sequence[str]]]
+    shown: Sequence[Table]
+    folded: Sequence[Table]
+    note: str = ""
+
+    @property
+    def tables(self) -> list[Table]:
+        return [*self.shown, *self.folded]
+
+    def html(self, number: int, drawings: Mapping[str, str]) -> tuple[str, int]:
+        """The HTML with figures numbered from ``number``, and the next free number."""
+        central, *others = self.figures
+        body = page.figure(number, central, drawings[central.name])
+        body += "".join(page.heading(title) + page.bullets(lines) for title, lines in self.findings)
+        for place, figure in enumerate(others, number + 1):
+            body += page.figure(place, figure, drawings[figure.name])
+        body += "".join(to_html(table) for table in self.shown)
+        if self.folded:
+            body += page.folded("All ways of making the map binary", "".join(to_html(table) for table in self.folded))
+        return body + (page.paragraph(self.note) if self.note else ""), number + len(self.figures)
+
+
+def section_of(found: CurveSet, verdict: Verdict | None) -> Section:
+    """Everything on one sweep."""
+    parts = _wave_section(found) if found.sweep.period is not None else _trend_section(found)
+    sweep, titles = found.sweep, field_titles(found.sweep)
+    data = curve_data(found.panels, sweep, found.resampling_of)
+    marks = rotation_curve(found.labels.get("data", "")) if sweep.period is not None else None
+    figures = [curve_figure(data, sweep, found.binarisation, marks)]
+    if not compared(data).is_empty():
+        figures.append(binarisation_figure(data, sweep))
+    level_frame = levels(found.frame, sweep)
+    findings = [
+        (
+            f"{titles[field]}, maps made binary by {found.binarisation}",
+            [_level_sentence(level_frame, found, field), *lines],
+        )
+        for field, lines in parts.findings
+        if field in titles
+    ]
+    findings += [(title, lines) for title, lines in parts.findings if title not in titles]
+    main = level_table(level_frame, sweep, titles, [found.binarisation], "levels", "Levels")
+    every = level_table(level_frame, sweep, titles, found.binarisations, "levels_all", "Levels")
+    shown = [*parts.shown, main, *_published(found, level_frame, parts)]
+    section = Section([*figures, *parts.figures], findings, shown, [*parts.folded, every], parts.note)
+    return _named(section, found)
+
+
+def _wave_section(found: CurveSet) -> Section:
+    panels = fitted(found.panels, found.resampling_of)
+    evidence = WaveEvidence(
+        statistics.coefficients(panels), statistics.explained(panels), statistics.extrema(panels), found.binarisation
+    )
+    titles = field_titles(found.sweep)
+    main, every = [found.binarisation], found.binarisations
+    plane = wave_figures.coefficient_data(panels)
+    figures = [] if plane.is_empty() else [wave_figures.coefficient_figure(plane, found.binarisation, titles)]
+    findings: list[tuple[str, Sequence[str]]] = [(field, wave_sentences(evidence, field)) for field in found.fields]
+    if text := binarisation_sentence(evidence, titles):
+        findings.append(("Peak or dip", [text]))
+    explains, wave = "What the controls explain of the trained encoders' 90° wave", "90° wave and spike of each curve"
+    shown = [
+        wave_tables.explained_table(evidence.explained, main, "explained", explains),
+        wave_tables.coefficient_table(evidence.coefficients, main, "coefficients", wave),
+        wave_tables.extrema_table(evidence.extrema, main, "extrema", "Extrema"),
+    ]
+    folded = [
+        wave_tables.explained_table(evidence.explained, every, "explained_all", explains),
+        wave_tables.coefficient_table(evidence.coefficients, every, "coefficients_all", wave),
+    ]
+    return Section(figures, findings, shown, folded, comparability(found.labels.get("data", "")))
+
+
+def _trend_section(found: CurveSet) -> Section:
+    trends = trend_frame(found.panels, found.sweep, found.resampling_of)
+    titles = field_titles(found.sweep)
+    findings = [(field, trend_sentences(trends, found.sweep, field, found.binarisation)) for field in found.fields]
+    shown = [trend_table(trends, found.sweep, titles, [found.binarisation], "trends", "Trend of each curve")]
+    folded = [trend_table(trends, found.sweep, titles, found.binarisations, "trends_all", "Trend of each curve")]
+    return Section([], findings, shown, folded)
+
+
+def _published(found: CurveSet, level_frame: pl.DataFrame, parts: Section) -> list[Table]:
+    if found.sweep.period is None:
+        return []
+    extrema = statistics.extrema(fitted([found.headline_panel], found.resampling_of))
+    return [published_table(level_frame, extrema, found.labels.get("data", ""), TRAINED, found.binarisation)]
+
+
+def _level_sentence(level_frame: pl.DataFrame, found: CurveSet, field: str) -> str:
+    rows = level_frame.filter(
+        (pl.col(ROLE) == TRAINED) & (pl.col(FIELD_OF_VIEW) == field) & (pl.col(BINARISATION) == found.binarisation)
+    )
+    if rows.is_empty():
+        return "No trained encoder was measured."
+    row = rows.row(0, named=True)
+    at = found.sweep.text
+    return (
+        f"The trained encoders' mean Dice over {row['n']} images and {row['num_seeds']} seed(s) lies between "
+        f"{number(row['min'], 3)} (at {at(row['min_at'])}) and {number(row['max'], 3)} (at {at(row['max_at'])}); "
+        "chance "
+        f"for maps of this size is {number(row[CHANCE_DICE], 3)}, a map of ones everywhere has "
+        f"{number(row[ALL_ONES_DICE], 3)}."
+    )
+
+
+def _named(section: Section, found: CurveSet) -> Section:
+    """File names and captions that tell the sweeps of a page apart."""
+    sweep = found.labels.get("sweep", found.name)
+    return replace(
+        section,
+        figures=[replace(figure, name=f"{sweep}_{figure.name}") for figure in section.figures],
+        shown=[replace(table, name=f"{sweep}_{table.name}") for table in section.shown],
+        folded=[replace(table, name=f"{sweep}_{table.name}") for table in section.folded],
+    )

@@ -1,0 +1,39 @@
+"""The one coefficient of a curve on which a report concludes: complex for a sweep with period, real for one without."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.rotation import wave
+from analysis.rotation.wave import Complexes, Floats
+from analysis.trends import trend
+
+_FULL_TURN = 360.0
+
+
+def headline(
+    scores_NV: Floats, values_V: Floats, *, period: float | None, neutral: float, num_harmonics: int | None = None
+) -> Floats | Complexes:
+    """The headline coefficient of each image's curve, [N].
+
+    With ``period`` 360 (a rotation): the 90° wave ``A + iB``, complex, fitted to the interpolated angles (without the
+    multiples of 90°, the neutral 0 and 360 among them). With ``period`` None: the slope, real, in score per unit of the
+    sweep, without the ``neutral`` value.
+
+    Args:
+        scores_NV: one row an image, finite. values_V: increasing, in the sweep's unit.
+        period, neutral: as the sweep has them.
+        num_harmonics: of the wave, beside the fundamental; None takes as many as the grid resolves, at most 4.
+
+    Raises:
+        wave.CoarseGrid: the angles do not carry a 90° wave.
+        ValueError: another period; scores or values that do not fit together (see ``fit_wave``, ``trend.slopes``).
+    """
+    if period is None:
+        return trend.slopes(scores_NV, values_V, neutral)
+    if period != _FULL_TURN:
+        raise ValueError(f"a sweep with period {period:g}; known are {_FULL_TURN:g} (rotation) and None (no period)")
+    keep_V = wave.full_turn_removed(values_V) & ~wave.is_multiple_of_90(values_V)
+    if not keep_V.any():
+        raise wave.CoarseGrid("the grid holds multiples of 90° only; add angles between them to fit the wave")
+    return wave.fit_wave(np.asarray(scores_NV)[:, keep_V], values_V[keep_V], num_harmonics).coefficients()

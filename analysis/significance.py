@@ -1,0 +1,260 @@
+"""Whether training changes a headline coefficient: a test over seeds and an interval over people, both needed.
+
+The coefficient (complex for the wave of a sweep with period, real for the trend of one without) is given per seed
+and image. Its mean over images is one number a seed: these are tested. The difference of the seed averages
+is one number an image: its block means give the interval. The test says whether another pretraining would do
+the same on these images, the interval whether this would hold on other people's; neither says both.
+
+Both levels use the same statistic, squared distance over the variance of both axes together:
+
+    F = |difference|² / variance of the difference,    compared with F(1, f)
+
+Where real and imaginary part vary alike, F has about (2, 2f) degrees of freedom, where only one varies exactly
+(1, f). Box (1954, Ann. Math. Stat. 25) bounds them by (1, f) whatever the ellipse: conservative for round spreads,
+exact for real coefficients, where F is the square of Student's t.
+
+Shapes: S seeds, N images, M blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.blocks import MIN_BLOCKS, Blocks, choose_blocks
+from analysis.rotation.wave import Complexes, Floats
+
+LEVEL = 0.05  # of the whole family of verdicts (Holm)
+_NO_SPREAD = 1e-12  # standard deviation over size: rounding, not seeds
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Outcome(Enum):
+    """What may be said of trained against untrained encoders."""
+
+    LEARNT = "learnt"
+    """Over seeds and over people: the test holds (Holm), and the interval leaves out 0."""
+    NOT_TOLD_APART = "cannot be told apart"
+    """The coefficient cannot: test or interval does not hold. (Levels and shapes may differ all the same.)"""
+    THIS_ENCODER = "this encoder"
+    """One pretraining: no test over seeds, so the sentence is on this encoder, as far as its interval goes."""
+    NO_INTERVAL = "no interval for people"
+    """The test over seeds holds, on these images; one volume or fewer than 3 people carry no interval."""
+    UNKNOWN = "unknown"
+    """Something is missing; ``why`` says what."""
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """F over seeds, its conservative degrees of freedom (1, ``freedom``), and p: how often encoders alike exceed it."""
+
+    f: float
+    freedom: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference and the radius of its confidence region: a disc in the plane, an interval on the line."""
+
+    value: complex | float
+    radius: float
+
+    @property
+    def leaves_out_zero(self) -> bool:
+        return abs(self.value) > self.radius
+
+    @property
+    def magnitude(self) -> tuple[float, float]:
+        """Least and largest size within the region; the least is 0 exactly where the region holds 0."""
+        size = abs(self.value)
+        return max(0.0, size - self.radius), size + self.radius
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Headline coefficients of trained and untrained encoders over the same images: [S, N] each, S may be 0.
+
+    ``groups``: patient or volume of each image, [N], those of a group together and in order. ``one_volume``: the
+    groups are parts of one volume. Raises ValueError for other shapes, no image, or values that are not finite.
+    """
+
+    trained_SN: Floats | Complexes
+    untrained_SN: Floats | Complexes
+    groups: Sequence[str]
+    one_volume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, values in (("trained", self.trained_SN), ("untrained", self.untrained_SN)):
+            if values.ndim != 2 or values.shape[1] != len(self.groups) or not len(self.groups):
+                raise ValueError(
+                    f"{name} coefficients of shape {values.shape} for {len(self.groups)} images; give [seeds, images]"
+                )
+            if not np.isfinite(values).all():
+                seed, image = np.argwhere(~np.isfinite(values))[0]
+                raise ValueError(f"{name} coefficient of seed {seed}, image {image} is {values[seed, image]}")
+
+    @property
+    def differences(self) -> NDArray[np.generic]:
+        """Mean over the trained seeds minus mean over the untrained ones, of each image, [N]."""
+        return np.asarray(self.trained_SN.mean(axis=0) - self.untrained_SN.mean(axis=0))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A comparison that cannot be made, and why: a curve that is not there, a grid that carries no wave."""
+
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a comparison says, with the numbers that it rests on.
+
+    ``difference``: of the seed averages, over all images; None where an arm is missing. ``test``: None without one,
+    ``p_adjusted``: after Holm over the family. ``interval``: over the blocks; it is one for people only where
+    ``blocks.of_people``, else it speaks of this volume. ``why``: what keeps the outcome from being more, in words.
+    """
+
+    outcome: Outcome
+    num_trained: int = 0
+    num_untrained: int = 0
+    difference: complex | float | None = None
+    test: SeedTest | None = None
+    p_adjusted: float | None = None
+    interval: Interval | None = None
+    blocks: Blocks | None = None
+    why: tuple[str, ...] = ()
+
+
+def seed_test(trained_S: Floats | Complexes, untrained_S: Floats | Complexes) -> SeedTest | None:
+    """Test that two arms of seeds are alike: one coefficient (mean over images) a seed, real or complex.
+
+    F = |difference of means|² / ((1/n1 + 1/n2) x pooled variance of both axes), degrees of freedom (1, n1 + n2 - 2).
+    Box's bound has a reserve in the plane that spreads of 1:2 do not use up; a real coefficient has none (6 % with
+    3 + 3), and unequal numbers of seeds let the pooled variance go wrong (3 + 6 with spreads of 2:1: 7 to 10 %). In
+    these two cases each arm keeps its own variance (for equal numbers the same F), with Welch's and Satterthwaite's
+    degrees of freedom, at most those of two arms of the smaller size.
+
+    None with fewer than two seeds in an arm, or where seeds do not differ.
+    """
+    n1, n2 = len(trained_S), len(untrained_S)
+    if min(n1, n2) < 2:
+        return None
+    parts = [float((np.abs(v - v.mean()) ** 2).sum()) / (len(v) - 1) / len(v) for v in (trained_S, untrained_S)]
+    variance = sum(parts)
+    size = float(max(np.abs(trained_S).max(), np.abs(untrained_S).max()))
+    if math.sqrt(variance) <= _NO_SPREAD * size:
+        return None
+    freedom = float(2 * min(n1, n2) - 2)
+    is_real = not (np.iscomplexobj(trained_S) or np.iscomplexobj(untrained_S))
+    if n1 != n2 or is_real:
+        freedom = min(freedom, variance**2 / (parts[0] ** 2 / (n1 - 1) + parts[1] ** 2 / (n2 - 1)))
+    f = float(abs(trained_S.mean() - untrained_S.mean()) ** 2) / variance
+    return SeedTest(f, freedom, float(stats.f.sf(f, 1, freedom)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment (1979); None stands for a comparison without test and does not count."""
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        adjusted[i] = largest
+    return adjusted
+
+
+def block_interval(
+    values_N: NDArray[np.generic], block_of_N: NDArray[np.int64], confidence: float = 1 - LEVEL
+) -> Interval | None:
+    """Confidence region of the mean over images from the means of its M blocks; None from fewer than 3.
+
+    Radius² = F(1, M - 1) x variance of the mean on both axes, M/(M-1) Σ w² |block mean - mean|², w the block's
+    share of the images. A disc, where an ellipse would need the F(2, M - 2) of Hotelling: 199 times from 3 blocks.
+    """
+    sizes_M = np.bincount(block_of_N)
+    num_blocks = len(sizes_M)
+    if num_blocks < MIN_BLOCKS:
+        return None
+    sums_M = np.bincount(block_of_N, np.real(values_N)) + 1j * np.bincount(block_of_N, np.imag(values_N))
+    centre = values_N.mean()
+    away_M = (sums_M - sizes_M * centre) / len(values_N)
+    variance = float((np.abs(away_M) ** 2).sum()) * num_blocks / (num_blocks - 1)
+    radius = math.sqrt(float(stats.f.ppf(confidence, 1, num_blocks - 1)) * variance)
+    return Interval(centre.item(), radius)
+
+
+def verdicts(comparisons: Mapping[Key, Comparison | Missing]) -> dict[Key, Verdict]:
+    """The verdict of each comparison of one family: all data sets and sweeps on which a report says "learnt"."""
+    tests = {key: _test(comparison) for key, comparison in comparisons.items()}
+    adjusted = holm([None if test is None else test.p for test in tests.values()])
+    return {
+        key: _verdict(comparison, tests[key], p)
+        for (key, comparison), p in zip(comparisons.items(), adjusted, strict=True)
+    }
+
+
+def comparison_blocks(comparison: Comparison) -> Blocks:
+    """Blocks as long as the correlation of the curves or of the difference, whichever is larger."""
+    curves = np.concatenate([comparison.trained_SN, comparison.untrained_SN])
+    series = [curves]
+    if len(comparison.trained_SN) and len(comparison.untrained_SN):
+        series.append(comparison.differences)
+    return choose_blocks(series, comparison.groups, one_volume=comparison.one_volume)
+
+
+def _test(comparison: Comparison | Missing) -> SeedTest | None:
+    if isinstance(comparison, Missing):
+        return None
+    return seed_test(comparison.trained_SN.mean(axis=1), comparison.untrained_SN.mean(axis=1))
+
+
+def _verdict(comparison: Comparison | Missing, test: SeedTest | None, p_adjusted: float | None) -> Verdict:
+    if isinstance(comparison, Missing):
+        return Verdict(Outcome.UNKNOWN, why=(comparison.why,))
+    counts = len(comparison.trained_SN), len(comparison.untrained_SN)
+    missing = tuple(
+        f"no {name} encoder was measured" for name, n in zip(("trained", "untrained"), counts, strict=True) if n == 0
+    )
+    if missing:
+        return Verdict(Outcome.UNKNOWN, *counts, why=missing)
+    blocks = comparison_blocks(comparison)
+    difference_N = comparison.differences
+    interval = block_interval(difference_N, blocks.assignment)
+    outcome, why = _outcome(counts, p_adjusted, interval, blocks)
+    return Verdict(outcome, *counts, difference_N.mean().item(), test, p_adjusted, interval, blocks, why)
+
+
+def _outcome(
+    counts: tuple[int, int], p_adjusted: float | None, interval: Interval | None, blocks: Blocks
+) -> tuple[Outcome, tuple[str, ...]]:
+    for_people = interval if blocks.of_people else None
+    holds_zero = for_people is not None and not for_people.leaves_out_zero
+    no_interval = () if for_people is not None else (_why_no_interval(blocks),)
+    includes_zero = ("the interval over blocks of images holds 0",) if holds_zero else ()
+    if counts[0] == 1:
+        why = ("one pretraining: no test over seeds", *no_interval, *includes_zero)
+        return (Outcome.NOT_TOLD_APART if holds_zero else Outcome.THIS_ENCODER), why
+    if p_adjusted is None:
+        reason = "one untrained encoder: a test over seeds needs two" if counts[1] == 1 else "the seeds do not differ"
+        return Outcome.UNKNOWN, (reason, *no_interval)
+    if p_adjusted >= LEVEL:
+        return Outcome.NOT_TOLD_APART, ("the seeds differ as much among themselves", *includes_zero)
+    if holds_zero:
+        return Outcome.NOT_TOLD_APART, includes_zero
+    return (Outcome.NO_INTERVAL, no_interval) if for_people is None else (Outcome.LEARNT, ())
+
+
+def _why_no_interval(blocks: Blocks) -> str:
+    if blocks.num_people == 1:
+        return "one volume has no interval for people"
+    return f"{blocks.num_people} people have no interval: {MIN_BLOCKS} are needed"

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from scipy import signal
+
+from analysis.blocks import (
+    Blocks,
+    block_mean_correlation,
+    blocks_of,
+    choose_blocks,
+    needed_length,
+    neighbour_correlation,
+    without_bias,
+)
+from analysis.resampling import Bootstrap, Resampling
+
+
+def autoregressive(correlation, rows, num_images, rng):
+    """Unit-variance AR(1) series, [rows, N]."""
+    noise = rng.normal(size=(rows, num_images + 200)) * np.sqrt(1 - correlation**2)
+    return signal.lfilter([1], [1, -correlation], noise, axis=1)[:, 200:]
+
+
+def test_blocks_are_contiguous_and_stay_within_a_group():
+    groups = ["a"] * 7 + ["b"] * 2 + ["c"] * 4
+    assert blocks_of(groups, 3).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert blocks_of(groups, 1).tolist() == list(range(13))
+    with pytest.raises(ValueError, match="'a' do not stand together"):
+        blocks_of(["a", "b", "a"], 1)
+
+
+def test_neighbour_correlation_is_pooled_over_series_and_stays_within_groups():
+    rng = np.random.default_rng(0)
+    series = autoregressive(0.7, 40, 50, rng)
+    pooled = neighbour_correlation(series, ["v"] * 50)
+    assert pooled == pytest.approx(0.7 - (1 + 3 * 0.7) / 50, abs=0.04), "with the bias of 50 images"
+    assert neighbour_correlation(series * np.exp(1j), ["v"] * 50) == pytest.approx(pooled)
+    loud = series.copy()
+    loud[0] = 1000 * rng.normal(size=50) + 5000
+    assert neighbour_correlation(loud, ["v"] * 50) == pytest.approx(pooled, abs=0.05), "each series counts alike"
+    jumps = np.repeat(rng.normal(size=(40, 25)), 2, axis=1)
+    pairs = [str(i // 2) for i in range(50)]
+    assert neighbour_correlation(jumps, pairs) == pytest.approx(1.0)
+    assert neighbour_correlation(jumps, ["v"] * 50) == pytest.approx(0.5, abs=0.1)
+    assert np.isnan(neighbour_correlation(jumps, [str(i) for i in range(50)])), "no neighbours"
+    assert np.isnan(neighbour_correlation(np.full(50, 0.3), ["v"] * 50)), "nothing varies"
+
+
+@pytest.mark.parametrize(("correlation", "num_images"), [(0.0, 8), (0.5, 8), (0.5, 30), (0.9, 30), (0.9, 75)])
+def test_bias_of_a_short_series_is_taken_away(correlation, num_images):
+    rows = autoregressive(correlation, 1500, num_images, np.random.default_rng(1))
+    seen = np.mean([neighbour_correlation(row, ["v"] * num_images) for row in rows])
+    assert without_bias(seen, num_images) == pytest.approx(correlation, abs=0.07)
+    if correlation == 0.9 and num_images == 30:
+        assert seen < 0.8, "or there is no bias to take away"
+
+
+@pytest.mark.parametrize(("correlation", "length"), [(0.3, 1), (0.5, 3), (0.8, 6), (0.9, 20)])
+def test_correlation_of_block_means(correlation, length):
+    series = autoregressive(correlation, 1, 400_000, np.random.default_rng(2))[0]
+    means = series[: len(series) // length * length].reshape(-1, length).mean(axis=1)
+    assert block_mean_correlation(correlation, length) == pytest.approx(
+        np.corrcoef(means[:-1], means[1:])[0, 1], abs=0.02
+    )
+
+
+def test_blocks_grow_with_the_correlation():
+    assert [needed_length(r, 75) for r in (-0.3, 0.0, 0.05, 0.5, 0.7, 0.9)] == [1, 1, 1, 8, 17, 57]
+    assert needed_length(1.0, 75) == 75
+    assert needed_length(0.9, 20) == 20
+    lengths = [
+        choose_blocks([autoregressive(r, 6, 75, np.random.default_rng(3))], ["v"] * 75).length for r in (0, 0.5, 0.7)
+    ]
+    assert lengths[0] <= 2 < lengths[1] < lengths[2]
+
+
+def test_a_block_is_a_whole_person_from_three_on():
+    rng = np.random.default_rng(4)
+    groups = ["a"] * 5 + ["b"] * 2 + ["c"] * 9
+    chosen = choose_blocks([rng.normal(size=(4, 16))], groups)
+    assert chosen.assignment.tolist() == [0] * 5 + [1] * 2 + [2] * 9
+    assert (chosen.num_blocks, chosen.num_people, chosen.of_people) == (3, 3, True)
+    assert chosen.can_give_intervals
+    assert abs(chosen.correlation) < 0.5, "reported all the same"
+
+
+def test_one_volume_and_two_people_are_one_series_that_speaks_of_nobody_else():
+    rng = np.random.default_rng(5)
+    slabs = [f"slab {i // 4}" for i in range(40)]
+    for groups, one_volume, people in ((slabs, True, 1), (["v"] * 40, False, 1), (["a"] * 15 + ["b"] * 25, False, 2)):
+        rough = choose_blocks([rng.normal(size=(8, 40))], groups, one_volume=one_volume)
+        assert (rough.num_people, rough.of_people) == (people, False)
+        assert rough.length <= 2
+        assert rough.can_give_intervals
+        smooth = choose_blocks([np.cumsum(rng.normal(size=(8, 40)), axis=1)], groups, one_volume=one_volume)
+        assert smooth.length > 13
+        assert not smooth.can_give_intervals
+        assert smooth.correlation > 0.7
+    assert choose_blocks([rng.normal(size=40)], slabs).of_people
+
+
+def test_the_largest_correlation_of_the_series_counts():
+    rng = np.random.default_rng(6)
+    rough, smooth = rng.normal(size=(8, 60)), autoregressive(0.8, 1, 60, rng)[0]
+    alone, both = (choose_blocks(series, ["v"] * 60) for series in ([smooth], [rough, smooth]))
+    assert alone == both
+    assert both.length > 5 > choose_blocks([rough], ["v"] * 60).length
+
+
+def test_what_cannot_be_seen_has_no_interval():
+    assert not choose_blocks([np.zeros(3)], ["v"] * 3).can_give_intervals
+    assert not choose_blocks([np.full(20, 0.1)], ["v"] * 20).can_give_intervals
+    with pytest.raises(ValueError, match="'a' do not stand together"):
+        choose_blocks([np.zeros(3)], ["a", "b", "a"])
+    with pytest.raises(ValueError, match=r"\(2,\).* for 3 images"):
+        choose_blocks([np.zeros(2)], ["a", "b", "c"])
+
+
+def test_chosen_blocks_reach_the_resamples():
+    chosen = choose_blocks([np.arange(20.0)], [f"slab {i // 5}" for i in range(20)], one_volume=True)
+    chosen = Blocks(chosen.groups, 4, 5, 0.4, False, 1)
+    resampling = Resampling(chosen.groups, chosen.applied_to(Bootstrap(50, seed=3)))
+    assert resampling.num_blocks == 5
+    assert resampling.bootstrap == Bootstrap(50, block_length=4, seed=3)
+    assert resampling.block_of_N.tolist() == chosen.assignment.tolist()
