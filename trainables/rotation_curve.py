@@ -20,12 +20,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from trainables import augment, metrics, runtime
+from trainables import augment, runtime
+from trainables.api import names
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
-from trainables.metrics import Binarisation, FieldOfView
+from trainables.metrics.binarise import Binarisation, binarise, check_binarisation
+from trainables.metrics.overlap import all_ones_dice, chance_dice, dice
+from trainables.metrics.ranking import average_precision
 from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
 from trainables.saliency import Anchors, Prepared, SaliencyMethod, SmoothGrad
@@ -35,12 +38,11 @@ if TYPE_CHECKING:
     from trainables.api.context import Arrays, Context
 
 ImageSelection = Literal["evenly", "random"]
+FieldOfView = Literal["full", "circle"]
+FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
 
-CURVE_FILE = "curve.parquet"
-SAMPLES_FILE = "samples.npz"
 SAMPLES_PICTURE = "artifacts/samples.png"
 CURVE_TABLE = "artifacts/curve.csv"
-SELECTION_FILE = "artifacts/selection.json"
 
 SHOWN_ANGLES_DEG = (0.0, 95.0)  # thesis, Fig. 5.3
 _NUM_SHOWN = 4
@@ -108,7 +110,7 @@ class RotationCurve(Trainable):
         if not self.binarisations or len(set(self.binarisations)) != len(self.binarisations):
             raise ValueError(f"binarisations = {self.binarisations}: at least one, each once")
         for rule in self.binarisations:
-            metrics.check_binarisation(rule, self.percentile)
+            check_binarisation(rule, self.percentile)
         self._check_angles()
         self._check_encoder()
 
@@ -131,7 +133,7 @@ class RotationCurve(Trainable):
         means = _means_over_images(frame)
         self._write(context.output_dir, frame, means, selection)
         samples = _samples(table, selection, results)
-        np.savez_compressed(context.output_dir / SAMPLES_FILE, **samples)
+        np.savez_compressed(context.output_dir / names.SAMPLES_FILE, **samples)
         write_picture(context.output_dir / SAMPLES_PICTURE, samples)
         self._log(context, means)
         return self._summary(means, selection)
@@ -167,45 +169,45 @@ class RotationCurve(Trainable):
         """One row for each angle, field of view, binarisation and image, in this order."""
         parts = []
         for angle, scores in results.items():
-            for place, field_of_view in enumerate(metrics.FIELDS_OF_VIEW):
+            for place, field_of_view in enumerate(FIELDS_OF_VIEW):
                 for rule_place, rule in enumerate(self.binarisations):
                     columns = self._columns(scores, place, rule_place)
-                    names = {"angle_deg": angle, "field_of_view": field_of_view, "binarisation": rule}
+                    labels = {"angle_deg": angle, "field_of_view": field_of_view, "binarisation": rule}
                     parts.append(
-                        index.with_columns(**{name: pl.lit(value) for name, value in names.items()}, **columns)
+                        index.with_columns(**{name: pl.lit(value) for name, value in labels.items()}, **columns)
                     )
         return pl.concat(parts)
 
     def _columns(self, scores: Arrays, field_place: int, rule_place: int) -> dict[str, pl.Series]:
-        mask_fraction = torch.from_numpy(scores[metrics.MASK_FRACTION][field_place])
-        map_fraction = torch.from_numpy(scores[metrics.MAP_FRACTION][field_place, rule_place])
+        mask_fraction = torch.from_numpy(scores[names.MASK_FRACTION][field_place])
+        map_fraction = torch.from_numpy(scores[names.MAP_FRACTION][field_place, rule_place])
         columns = {
-            metrics.DICE: scores[metrics.DICE][field_place, rule_place],
-            metrics.MASK_FRACTION: mask_fraction.numpy(),
-            metrics.MAP_FRACTION: map_fraction.numpy(),
-            metrics.CHANCE_DICE: metrics.chance_dice(mask_fraction, map_fraction).numpy(),
-            metrics.ALL_ONES_DICE: metrics.all_ones_dice(mask_fraction).numpy(),
-            metrics.AUPRC: scores[metrics.AUPRC][field_place],
+            names.DICE: scores[names.DICE][field_place, rule_place],
+            names.MASK_FRACTION: mask_fraction.numpy(),
+            names.MAP_FRACTION: map_fraction.numpy(),
+            names.CHANCE_DICE: chance_dice(mask_fraction, map_fraction).numpy(),
+            names.ALL_ONES_DICE: all_ones_dice(mask_fraction).numpy(),
+            names.AUPRC: scores[names.AUPRC][field_place],
         }
         return {name: pl.Series(name, values) for name, values in columns.items()}
 
     def _write(self, folder: Path, frame: pl.DataFrame, means: pl.DataFrame, selection: _Selection) -> None:
         (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(folder / CURVE_FILE)
+        frame.write_parquet(folder / names.CURVE_FILE)
         means.write_csv(folder / CURVE_TABLE)
         record = {"image_ids": selection.ids, "left_out_for_empty_mask": selection.left_out_ids}
-        (folder / SELECTION_FILE).write_text(json.dumps(record, indent=1))
+        (folder / names.SELECTION_FILE).write_text(json.dumps(record, indent=1))
 
     def _log(self, context: Context, means: pl.DataFrame) -> None:
         """The headline curve. The step is the angle where all angles are whole, else the angle's place."""
         are_whole = all(angle.is_integer() for angle in self.angles_deg)
         for place, angle in enumerate(self._curve_angles()):
             values = {} if are_whole else {"angle_deg": angle}
-            for field_of_view in metrics.FIELDS_OF_VIEW:
+            for field_of_view in FIELDS_OF_VIEW:
                 prefix = "" if field_of_view == "full" else f"{field_of_view}/"
                 row = self._headline(means, field_of_view).row(place, named=True)
-                names = (metrics.DICE, metrics.AUPRC, metrics.MAP_FRACTION, metrics.CHANCE_DICE)
-                values |= {prefix + name: row[name] for name in names}
+                scores = (names.DICE, names.AUPRC, names.MAP_FRACTION, names.CHANCE_DICE)
+                values |= {prefix + name: row[name] for name in scores}
             context.log(values, step=int(angle) if are_whole else place)
 
     def _headline(self, means: pl.DataFrame, field_of_view: FieldOfView) -> pl.DataFrame:
@@ -215,13 +217,13 @@ class RotationCurve(Trainable):
     def _summary(self, means: pl.DataFrame, selection: _Selection) -> dict[str, float]:
         full = self._headline(means, "full")
         circle = self._headline(means, "circle")
-        dice: Any = full[metrics.DICE]
-        auprc: Any = full[metrics.AUPRC]
-        circle_dice: Any = circle[metrics.DICE]
+        full_dice: Any = full[names.DICE]
+        auprc: Any = full[names.AUPRC]
+        circle_dice: Any = circle[names.DICE]
         return {
-            "dice_mean": float(dice.mean()),
-            "dice_min": float(dice.min()),
-            "dice_max": float(dice.max()),
+            "dice_mean": float(full_dice.mean()),
+            "dice_min": float(full_dice.min()),
+            "dice_max": float(full_dice.max()),
             "circle/dice_mean": float(circle_dice.mean()),
             "auprc_mean": float(auprc.mean()),
             "num_images": float(len(selection.rows)),
@@ -373,7 +375,7 @@ class _DeviceSide:
     def _scores_of_angle(self, curve: RotationCurve, maps_NHW: Tensor) -> dict[str, np.ndarray[Any, Any]]:
         by_field: dict[str, list[Tensor]] = {}
         fields: dict[FieldOfView, Tensor] = {"full": torch.ones_like(self.circle_HW), "circle": self.circle_HW}
-        for field_of_view in metrics.FIELDS_OF_VIEW:
+        for field_of_view in FIELDS_OF_VIEW:
             inside_HW = fields[field_of_view]
             scores = score_maps(maps_NHW[:, inside_HW], self.masks_NHW[:, inside_HW], curve)
             for name, values in scores.items():
@@ -387,12 +389,12 @@ def score_maps(maps_NX: Tensor, masks_NX: Tensor, curve: RotationCurve) -> dict[
     Returns:
         dice and map_fraction [R, N] for the curve's R binarisations; mask_fraction and auprc [N]. All float64.
     """
-    predictions_RNX = [metrics.binarise(maps_NX, masks_NX, rule, curve.percentile) for rule in curve.binarisations]
+    predictions_RNX = [binarise(maps_NX, masks_NX, rule, curve.percentile) for rule in curve.binarisations]
     return {
-        metrics.DICE: torch.stack([metrics.dice(prediction_NX, masks_NX) for prediction_NX in predictions_RNX]),
-        metrics.MAP_FRACTION: torch.stack([prediction_NX.mean(dim=1) for prediction_NX in predictions_RNX]),
-        metrics.MASK_FRACTION: masks_NX.double().mean(dim=1),
-        metrics.AUPRC: metrics.average_precision(maps_NX, masks_NX),
+        names.DICE: torch.stack([dice(prediction_NX, masks_NX) for prediction_NX in predictions_RNX]),
+        names.MAP_FRACTION: torch.stack([prediction_NX.mean(dim=1) for prediction_NX in predictions_RNX]),
+        names.MASK_FRACTION: masks_NX.double().mean(dim=1),
+        names.AUPRC: average_precision(maps_NX, masks_NX),
     }
 
 
@@ -414,9 +416,9 @@ def _even_places(num: int, num_wanted: int) -> np.ndarray[Any, np.dtype[np.int64
 
 def _means_over_images(frame: pl.DataFrame) -> pl.DataFrame:
     """Mean of each score for each angle, field of view and binarisation, in the frame's order."""
-    names = ["dice", "mask_fraction", "map_fraction", "chance_dice", "all_ones_dice", "auprc"]
+    scores = [names.DICE, names.MASK_FRACTION, names.MAP_FRACTION, names.CHANCE_DICE, names.ALL_ONES_DICE, names.AUPRC]
     grouped = frame.group_by("angle_deg", "field_of_view", "binarisation", maintain_order=True)
-    return grouped.agg(pl.col(names).mean(), pl.len().alias("num_images"))
+    return grouped.agg(pl.col(scores).mean(), pl.len().alias("num_images"))
 
 
 def _samples(table: ImageTable, selection: _Selection, results: Mapping[float, Arrays]) -> dict[str, Any]:
