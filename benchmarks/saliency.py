@@ -44,7 +44,8 @@ from torch import Tensor
 from trainables import runtime
 from trainables.models.encoder import Backbone, Encoder, build_encoder, frozen
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
-from trainables.saliency import Anchors, SmoothGrad
+from trainables.saliency.base import Anchors
+from trainables.saliency.gradients import SmoothGrad
 
 GOALS = {"one at a time": 3.5, "captum": 2.2}
 SHARE_GOAL, SHARE_GOAL_SIZE_PX = 0.65, 224

@@ -30,7 +30,9 @@ from trainables.api.trainable import Trainable
 from trainables.data.records import Dataset
 from trainables.models.encoder import Backbone, EncoderSource, Head, RandomEncoder, ReleasedWeights
 from trainables.rotation_curve import RotationCurve
-from trainables.saliency import FixedMap, ImageIntensity, MaskRoundTrip, SaliencyMethod, SmoothGrad
+from trainables.saliency.base import SaliencyMethod
+from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+from trainables.saliency.gradients import SmoothGrad
 from trainables.ssl.moco import MoCo
 
 QUESTION = "Does the interpretability of a contrastive encoder have a period of 90 degrees, and is it learned?"

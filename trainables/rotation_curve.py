@@ -31,7 +31,8 @@ from trainables.metrics.overlap import all_ones_dice, chance_dice, dice
 from trainables.metrics.ranking import average_precision
 from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
-from trainables.saliency import Anchors, Prepared, SaliencyMethod, SmoothGrad
+from trainables.saliency.base import Anchors, Prepared, SaliencyMethod
+from trainables.saliency.gradients import SmoothGrad
 from trainables.sample_maps import write_picture
 
 if TYPE_CHECKING:

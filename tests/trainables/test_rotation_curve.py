@@ -24,7 +24,9 @@ from trainables.data.records import Dataset, Record
 from trainables.models.encoder import Encoder
 from trainables.models.frozen import FrozenEncoder
 from trainables.rotation_curve import RotationCurve, inscribed_circle
-from trainables.saliency import Anchors, FixedMap, ImageIntensity, MaskRoundTrip, SmoothGrad
+from trainables.saliency.base import Anchors
+from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+from trainables.saliency.gradients import SmoothGrad
 
 SIZE = 32
 

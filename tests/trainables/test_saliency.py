@@ -1,11 +1,11 @@
 """SmoothGrad is held against slow loops given the same noise, never against another draw of it."""
 
 import dataclasses
-import inspect
 
 import pytest
 import torch
 from captum.attr import Saliency
+from members import members
 from test_frozen import CPU, SameOperations, images_of, lively_encoder
 from torch import Tensor, nn
 
@@ -13,22 +13,12 @@ import trainables.saliency
 from trainables import augment
 from trainables.api.identity import FileDigests, key_of
 from trainables.models.frozen import FrozenEncoder
-from trainables.saliency import (
-    Anchors,
-    FixedMap,
-    ImageIntensity,
-    MaskRoundTrip,
-    SaliencyMethod,
-    SmoothGrad,
-    Views,
-)
+from trainables.saliency.base import Anchors, SaliencyMethod, Views
+from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+from trainables.saliency.gradients import SmoothGrad
 
 ANGLES_DEG = (0.0, 30.0, 90.0)
-METHODS = [
-    method
-    for _, method in inspect.getmembers(trainables.saliency, inspect.isclass)
-    if issubclass(method, SaliencyMethod) and method is not SaliencyMethod
-]
+METHODS = members(trainables.saliency, SaliencyMethod)
 
 
 def anchors_of(num: int = 2, channels: int = 1, dtype: torch.dtype = torch.float64) -> Anchors:
