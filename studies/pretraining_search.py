@@ -27,7 +27,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from analysis.search_report import search_report
+from analysis.search.report import search_report
 from orchestrator.cli import main
 from orchestrator.options import StudyOptions
 from orchestrator.study import Search, Study

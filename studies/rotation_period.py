@@ -20,8 +20,8 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
-from analysis.rotation_report import SEPARATOR, rotation_report
+from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
+from analysis.rotation.report import SEPARATOR, rotation_report
 from orchestrator.cli import main
 from orchestrator.options import StudyOptions
 from orchestrator.study import Study

@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from synthetic_search import ACCURACY, LOSS, FabricatedSearch, large, params
 
-from analysis.figures import search as figures
-from analysis.search_findings import answer, caveats, chance_of_being_apart
-from analysis.search_report import search_report
-from analysis.suggestions import is_apart, load_search
-from analysis.tables.render import to_csv, to_markdown
-from analysis.tables.search import decimals_of, suggestion_table
+from analysis.render.table import to_csv, to_markdown
+from analysis.search import figures
+from analysis.search.findings import answer, caveats, chance_of_being_apart
+from analysis.search.report import search_report
+from analysis.search.suggestions import is_apart, load_search
+from analysis.search.tables import decimals_of, suggestion_table
 
 BOTH = {ACCURACY: "maximize", LOSS: "minimize"}
 

@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from analysis.figures.style import Datasets, Figure, styled
-from analysis.suggestions import Objective, Parameter, SearchResults
+from analysis.render.style import Datasets, Figure, styled
+from analysis.search.suggestions import Objective, Parameter, SearchResults
 
 _BEST, _OTHER, _SEED = "#D55E00", "#0072B2", "#9A9A9A"
 _WIDTH, _HEIGHT, _SMALL_WIDTH, _SMALL_HEIGHT = 760, 260, 250, 200

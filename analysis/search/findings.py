@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from analysis.suggestions import Objective, SearchResults, Suggestion, is_apart, num_seeds_won
-from analysis.tables.render import number, significant
-from analysis.tables.search import decimals_of
+from analysis.render.table import number, significant
+from analysis.search.suggestions import Objective, SearchResults, Suggestion, is_apart, num_seeds_won
+from analysis.search.tables import decimals_of
 
 
 def answer(results: SearchResults) -> str:

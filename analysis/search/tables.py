@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis.suggestions import Objective, SearchResults, Suggestion
-from analysis.tables.render import Column, Table
+from analysis.render.table import Column, Table
+from analysis.search.suggestions import Objective, SearchResults, Suggestion
 
 
 def suggestion_table(results: SearchResults) -> Table:

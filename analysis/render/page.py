@@ -11,8 +11,8 @@ from typing import Any
 
 import vl_convert
 
-from analysis.figures.samples import Tile
-from analysis.figures.style import Figure
+from analysis.render.style import Figure
+from analysis.rotation.samples import Tile
 
 STYLE = """
 :root { --ink: #1d1d1f; --muted: #5f6368; --rule: #d9dce0; --accent: #0b5cad; }

@@ -11,7 +11,7 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED
+from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED
 
 UNTRAINED = "untrained"
 # Okabe and Ito's palette: distinguishable with every colour vision; the dashes serve grey print.

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from analysis import wave
-from analysis.figures.style import COLOURS, FIELD_TITLES, UNTRAINED, Canvas, Figure, angle_axis, styled
-from analysis.panels import FIXED_MAP, TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, panels
-from analysis.published import PublishedCurve
+from analysis.published.rotation import PublishedCurve
+from analysis.render.style import COLOURS, FIELD_TITLES, UNTRAINED, Canvas, Figure, angle_axis, styled
 from analysis.resampling import Bootstrap, Resampling
+from analysis.rotation.panels import FIXED_MAP, TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, panels
 
 _LEVEL_HEIGHT, _DEVIATION_HEIGHT, _CONTROL_HEIGHT, _WIDTH = 230, 230, 130, 400
 _LABEL_GAP = 0.055  # of the height of the panel: the least distance of two labels at the end of lines

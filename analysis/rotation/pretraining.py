@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from analysis.figures.style import Datasets, Figure, styled
+from analysis.render.style import Datasets, Figure, styled
 
 _FAMILIES = {
     "loss": ("loss", "loss"),

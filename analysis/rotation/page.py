@@ -9,17 +9,18 @@ from typing import Any
 
 import polars as pl
 
-from analysis import page, statistics
-from analysis.figures import pretraining, rotation, samples
-from analysis.figures.samples import Samples
-from analysis.figures.style import Figure
-from analysis.files import ReportPaths, write_figures, write_file, write_tables
-from analysis.findings import Evidence, headline, sentences
-from analysis.panels import EXPECTED_CURVES, TRAINED, UNTRAINED_PREFIX, missing_curves, panels
-from analysis.published import rotation_curve
+from analysis import statistics
+from analysis.published.rotation import rotation_curve
+from analysis.render import page
+from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
+from analysis.render.style import Figure
+from analysis.render.table import Table, to_html
 from analysis.resampling import Bootstrap, Resampling
-from analysis.tables import rotation as tables
-from analysis.tables.render import Table, to_html
+from analysis.rotation import figures as rotation
+from analysis.rotation import pretraining, samples, tables
+from analysis.rotation.findings import Evidence, headline, sentences
+from analysis.rotation.panels import EXPECTED_CURVES, TRAINED, UNTRAINED_PREFIX, missing_curves, panels
+from analysis.rotation.samples import Samples
 
 _MARKED_DATASET = "BraTS"  # whose published extrema are drawn where the study's own data set has none
 
@@ -86,7 +87,7 @@ def write_report(inputs: ReportInputs, out_dir: Path) -> ReportPaths:
     Missing curves, samples or histories are listed in the page and fail nothing.
 
     Raises:
-        ValueError: the curves contradict each other (see ``analysis.panels``), or hold no ``setup.binarisation``.
+        ValueError: the curves contradict each other (``analysis.rotation.panels``), or lack ``setup.binarisation``.
     """
     evidence = gather(inputs)
     figures = _figures(inputs, evidence)

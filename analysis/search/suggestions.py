@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.load import look_up
+from analysis.results import look_up
 from orchestrator.store import Result, Store
 
 State = Literal["complete", "failed", "running", "lost"]

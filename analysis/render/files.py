@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.figures.style import Figure
-from analysis.tables.render import FORMATS, Table
+from analysis.render.style import Figure
+from analysis.render.table import FORMATS, Table
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.load import FinishedTrial, StudyResults, curve_frame, load_study, metric_history, samples_of
-from analysis.panels import TRAINED, UNTRAINED_PREFIX
-from analysis.report import DatasetDescription, MissingTrial, ReportInputs, Setup, write_report
 from analysis.resampling import Bootstrap
+from analysis.results import FinishedTrial, StudyResults, curve_frame, load_study, metric_history, samples_of
+from analysis.rotation.page import DatasetDescription, MissingTrial, ReportInputs, Setup, write_report
+from analysis.rotation.panels import TRAINED, UNTRAINED_PREFIX
 from orchestrator.store import Store
 
 SEPARATOR = ": "  # a trial is named "<data set>: <curve>"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from analysis.panels import in_expected_order
-from analysis.published import ROTATION_CURVES, rotation_frame
-from analysis.tables.render import NOTHING, Column, Table
+from analysis.published.rotation import ROTATION_CURVES, rotation_frame
+from analysis.render.table import NOTHING, Column, Table
+from analysis.rotation.panels import in_expected_order
 
 _FIELD_TITLES = {"full": "full field", "circle": "inscribed circle"}
 _LABEL_COLUMNS = [

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_MEAN, missing_curves
+from analysis.render.table import number
+from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_MEAN, missing_curves
 from analysis.statistics import Verdict, look_up, verdict
-from analysis.tables.render import number
 
 _CONTROL_WORDS = {
     UNTRAINED_MEAN: "untrained encoders (mean of the seeds)",

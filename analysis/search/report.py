@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import page
-from analysis.figures import search as figures
-from analysis.figures.style import Figure
-from analysis.files import ReportPaths, write_figures, write_file, write_tables
-from analysis.load import look_up
-from analysis.search_findings import answer, caveats, setting
-from analysis.suggestions import SearchResults, Suggestion, load_search
-from analysis.tables.render import Table, to_html
-from analysis.tables.search import suggestion_table
+from analysis.render import page
+from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
+from analysis.render.style import Figure
+from analysis.render.table import Table, to_html
+from analysis.results import look_up
+from analysis.search import figures
+from analysis.search.findings import answer, caveats, setting
+from analysis.search.suggestions import SearchResults, Suggestion, load_search
+from analysis.search.tables import suggestion_table
 from orchestrator.store import Store
 
 
