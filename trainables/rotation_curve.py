@@ -20,10 +20,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from trainables import augment, runtime
+from trainables import runtime
 from trainables.api import names
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
+from trainables.augment import resample
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
 from trainables.metrics.binarise import Binarisation, binarise, check_binarisation
@@ -34,6 +35,7 @@ from trainables.models.frozen import FrozenEncoder, keep_freed_memory
 from trainables.saliency.base import Anchors, Prepared, SaliencyMethod
 from trainables.saliency.gradients import SmoothGrad
 from trainables.sample_maps import write_picture
+from trainables.sweeps import inscribed_circle
 
 if TYPE_CHECKING:
     from trainables.api.context import Arrays, Context
@@ -96,16 +98,16 @@ class RotationCurve(Trainable):
     splits: tuple[str, ...] = ("train", "val")
     binarisations: tuple[Binarisation, ...] = ("otsu", "top_area", "mean", "percentile", "soft")
     percentile: float = 80.0
-    interpolation: augment.Interpolation = "bilinear"
-    fill: augment.Fill = "zero"
+    interpolation: resample.Interpolation = "bilinear"
+    fill: resample.Fill = "zero"
     cut_image_to_circle: bool = False
 
     def __post_init__(self) -> None:
         # range(361), [0, 90] and (0.0, 90.0) shall have one identity.
         object.__setattr__(self, "angles_deg", tuple(float(angle) for angle in self.angles_deg))
         check_choice("image_selection", self.image_selection, get_args(ImageSelection))
-        check_choice("interpolation", self.interpolation, get_args(augment.Interpolation))
-        check_choice("fill", self.fill, get_args(augment.Fill))
+        check_choice("interpolation", self.interpolation, get_args(resample.Interpolation))
+        check_choice("fill", self.fill, get_args(resample.Fill))
         if self.num_images < 1:
             raise ValueError(f"num_images = {self.num_images}: at least 1")
         if not self.binarisations or len(set(self.binarisations)) != len(self.binarisations):
@@ -397,17 +399,6 @@ def score_maps(maps_NX: Tensor, masks_NX: Tensor, curve: RotationCurve) -> dict[
         names.MASK_FRACTION: masks_NX.double().mean(dim=1),
         names.AUPRC: average_precision(maps_NX, masks_NX),
     }
-
-
-def inscribed_circle(image_size_px: int) -> Tensor:
-    """Pixels [H, W] that no rotation about the centre takes out of the image, bool.
-
-    One diagonal of a pixel inside the true circle, so that after bilinear interpolation there and back no value
-    inside comes from beyond the border of the image.
-    """
-    centre = (image_size_px - 1) / 2
-    squares = (torch.arange(image_size_px, dtype=torch.float64) - centre) ** 2
-    return (squares[:, None] + squares[None, :]).sqrt() <= centre - math.sqrt(2)
 
 
 def _even_places(num: int, num_wanted: int) -> np.ndarray[Any, np.dtype[np.int64]]:

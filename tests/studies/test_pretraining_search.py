@@ -14,7 +14,7 @@ from studies.pretraining_search import OBJECTIVE, SPACE, PretrainingSearchOption
 from studies.rotation_period import RotationPeriodOptions
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
-from trainables.augment import THESIS_AUGMENTATION
+from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.brats import write_brats
 
 STUDY = Path(__file__).parents[2] / "studies" / "pretraining_search.py"

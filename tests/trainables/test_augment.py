@@ -8,8 +8,12 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate as torchvision_rotate
 
-from trainables import augment, runtime
-from trainables.augment import THESIS_AUGMENTATION, Combine, HorizontalFlip, Rotation, VerticalFlip, resample, rotate
+from trainables import runtime
+from trainables.augment import combine, geometric
+from trainables.augment.augmentation import Augmentation
+from trainables.augment.combine import THESIS_AUGMENTATION, Combine
+from trainables.augment.geometric import HorizontalFlip, Rotation, VerticalFlip
+from trainables.augment.resample import resample, rotate
 
 
 def noise(batch=3, channels=2, height=21, width=21, dtype=torch.float64):
@@ -136,8 +140,9 @@ EXAMPLES = {
 def augmentation_classes():
     return [
         member
-        for _, member in inspect.getmembers(augment, inspect.isclass)
-        if issubclass(member, augment.Augmentation) and not inspect.isabstract(member)
+        for module in (geometric, combine)
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, Augmentation) and not inspect.isabstract(member) and member.__module__ == module.__name__
     ]
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from trainables import runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, describe, key_of
-from trainables.augment import Combine, HorizontalFlip, Rotation
+from trainables.augment.combine import Combine
+from trainables.augment.geometric import HorizontalFlip, Rotation
 from trainables.models.encoder import RandomEncoder, ReleasedWeights, calibrate_batch_norm
 from trainables.ssl import losses
 from trainables.ssl.moco import MoCo, _start

@@ -17,16 +17,17 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 from test_frozen import CPU, lively_encoder
 
-from trainables import augment
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, key_of
+from trainables.augment import resample
 from trainables.data.records import Dataset, Record
 from trainables.models.encoder import Encoder
 from trainables.models.frozen import FrozenEncoder
-from trainables.rotation_curve import RotationCurve, inscribed_circle
+from trainables.rotation_curve import RotationCurve
 from trainables.saliency.base import Anchors
 from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
 from trainables.saliency.gradients import SmoothGrad
+from trainables.sweeps import inscribed_circle
 
 SIZE = 32
 
@@ -134,8 +135,8 @@ def test_every_score_agrees_with_one_image_at_a_time(field_of_view: str, tmp_pat
     assert frame.height == 3 * 5 * 2 * 5
     for row in pick(frame, field_of_view=field_of_view).iter_rows(named=True):
         image, mask = pixels_of(row["image_id"])
-        view = augment.rotate(image[None], row["angle_deg"])
-        values = augment.rotate(view, -row["angle_deg"])[0, 0][inside].double().numpy()
+        view = resample.rotate(image[None], row["angle_deg"])
+        values = resample.rotate(view, -row["angle_deg"])[0, 0][inside].double().numpy()
         values = (values - values.min()) / (values.max() - values.min())
         truth = mask[inside].numpy()
         p = truth.mean()
@@ -185,7 +186,7 @@ def test_smoothgrad_maps_are_those_of_the_pair(tmp_path: Path) -> None:
         maps = curve.method.maps(encoder, anchors, prepared, views)
         np.testing.assert_allclose(samples["rotated_KAHW"][:, place], views.images_PCHW[:, 0], atol=1e-6)
         np.testing.assert_allclose(samples["maps_rotated_KAHW"][:, place], maps, rtol=0, atol=1e-5 * maps.max())
-        back = augment.rotate(maps[:, None], -angle)[:, 0]
+        back = resample.rotate(maps[:, None], -angle)[:, 0]
         np.testing.assert_allclose(samples["maps_KAHW"][:, place], back, rtol=0, atol=1e-5 * maps.max())
 
 
@@ -317,7 +318,7 @@ def test_nothing_from_beyond_the_border_reaches_the_circle(size: int) -> None:
     ones = torch.ones(1, 1, size, size, dtype=torch.float64)
     inside = inscribed_circle(size)
     for angle in (1.0, 17.0, 45.0, 133.7):
-        there_and_back = augment.rotate(augment.rotate(ones, angle), -angle)[0, 0]
+        there_and_back = resample.rotate(resample.rotate(ones, angle), -angle)[0, 0]
         torch.testing.assert_close(there_and_back[inside], torch.ones(int(inside.sum()), dtype=torch.float64))
     assert inside.sum() > 0.6 * math.pi / 4 * (size - 2) ** 2
 

@@ -10,8 +10,8 @@ from test_frozen import CPU, SameOperations, images_of, lively_encoder
 from torch import Tensor, nn
 
 import trainables.saliency
-from trainables import augment
 from trainables.api.identity import FileDigests, key_of
+from trainables.augment import resample
 from trainables.models.frozen import FrozenEncoder
 from trainables.saliency.base import Anchors, SaliencyMethod, Views
 from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
@@ -210,7 +210,7 @@ def test_the_fixed_map_is_the_unrotated_map_rotated() -> None:
     smoothgrad = SmoothGrad(num_samples=2)
     unrotated = computed(smoothgrad, encoder, anchors, all_views(anchors, (0.0,)))
     found = computed(FixedMap(smoothgrad), encoder, anchors, all_views(anchors, (0.0, 37.0)))
-    rotated = augment.rotate(unrotated[:, None], 37.0, "nearest")[:, 0]
+    rotated = resample.rotate(unrotated[:, None], 37.0, "nearest")[:, 0]
     torch.testing.assert_close(found, torch.cat([unrotated, rotated]))
 
 
@@ -234,7 +234,7 @@ def test_the_mask_makes_the_trip_the_views_make() -> None:
     anchors = anchors_of()
     anchors.fill = "reflect"
     views = all_views(anchors, (0.0, 25.0))
-    wanted = augment.rotate(anchors.masks_NHW[:, None], 25.0, "bilinear", "reflect")[:, 0]
+    wanted = resample.rotate(anchors.masks_NHW[:, None], 25.0, "bilinear", "reflect")[:, 0]
     found = computed(MaskRoundTrip(), None, anchors, views)
     torch.testing.assert_close(found, torch.cat([anchors.masks_NHW, wanted]))
 

@@ -17,8 +17,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainables import augment, runtime
+from trainables import runtime
 from trainables.api.trainable import Part
+from trainables.augment import resample
 from trainables.data.batches import free_memory
 from trainables.models.frozen import FrozenEncoder
 
@@ -42,8 +43,8 @@ class Anchors:
         ids: tuple[str, ...],
         images_NCHW: Tensor,
         masks_NHW: Tensor,
-        interpolation: augment.Interpolation = "bilinear",
-        fill: augment.Fill = "zero",
+        interpolation: resample.Interpolation = "bilinear",
+        fill: resample.Fill = "zero",
     ) -> None:
         if not len(ids) == len(images_NCHW) == len(masks_NHW):
             raise ValueError(f"{len(ids)} ids, {len(images_NCHW)} images and {len(masks_NHW)} masks: as many of each")
@@ -58,7 +59,7 @@ class Anchors:
 
     def rotate(self, images_PCHW: Tensor, angles_deg_P: Tensor) -> Tensor:
         """Any images, rotated the way the views are."""
-        return augment.rotate(images_PCHW, angles_deg_P, self.interpolation, self.fill)
+        return resample.rotate(images_PCHW, angles_deg_P, self.interpolation, self.fill)
 
     def noise(self, row: int, num_samples: int, noise_seed: int) -> Tensor:
         """Standard normal noise of one image [S, C, H, W]: the same at every angle, on every device."""

@@ -21,7 +21,8 @@ from trainables import runtime
 from trainables.api.context import Context
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
-from trainables.augment import THESIS_AUGMENTATION, Augmentation
+from trainables.augment.augmentation import Augmentation
+from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset

@@ -1,17 +1,14 @@
-"""Augmentations as frozen dataclasses: parameters for each sample, one resampling for the whole composition.
+"""Resampling of a batch of images, each through an affine matrix of its own.
 
-Shapes: B images, C channels, H x W pixels, N uniform draws a sample, T combined augmentations.
+Shapes: B images, C channels, H x W pixels.
 
-An augmentation turns uniform numbers into matrices. A matrix [3, 3] maps a point of the output to the point of the
-input that is shown there, in homogeneous coordinates (x right, y down) from the image's centre in units of half its
-width; so "first M1, then M2" on the image is ``M1 @ M2``. Matrices are made in float64 on the CPU; pixels
-stay on their device.
+A matrix [3, 3] maps a point of the output to the point of the input that is shown there, in homogeneous coordinates
+(x right, y down) from the image's centre in units of half its width; so "first M1, then M2" on the image is
+``M1 @ M2``. Matrices are made in float64 on the CPU; pixels stay on their device.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -19,123 +16,6 @@ from torch import Tensor
 
 Interpolation = Literal["bilinear", "nearest", "bicubic"]
 Fill = Literal["zero", "mean", "reflect"]
-
-
-class Augmentation(ABC):
-    """A random change of geometry. Subclasses are frozen dataclasses."""
-
-    @property
-    @abstractmethod
-    def num_draws(self) -> int:
-        """How many uniform numbers one sample takes."""
-
-    @abstractmethod
-    def matrices(self, draws_BN: Tensor) -> Tensor:
-        """Uniform numbers in [0, 1), float64, to matrices [B, 3, 3]."""
-
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
-        """Each image under its own parameters [B, C, H, W]: bilinear, zero where the image does not reach."""
-        return resample(images_BCHW, self.matrices(draws_BN))
-
-
-@dataclass(frozen=True)
-class Rotation(Augmentation):
-    """Rotation about the centre by an angle uniform in [min_deg, max_deg), counter-clockwise.
-
-    ``min_deg`` is -max_deg where not given, so ``Rotation(max_deg=180)`` takes every angle.
-    """
-
-    max_deg: float = 180.0
-    min_deg: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.lowest_deg <= self.max_deg:
-            raise ValueError(f"min_deg = {self.lowest_deg} lies above max_deg = {self.max_deg}")
-
-    @property
-    def lowest_deg(self) -> float:
-        return -self.max_deg if self.min_deg is None else self.min_deg
-
-    @property
-    def num_draws(self) -> int:
-        return 1
-
-    def matrices(self, draws_BN: Tensor) -> Tensor:
-        return rotation_matrices(self.lowest_deg + draws_BN[:, 0] * (self.max_deg - self.lowest_deg))
-
-
-@dataclass(frozen=True)
-class _Flip(Augmentation):
-    p: float = 0.5
-
-    @property
-    @abstractmethod
-    def _axis(self) -> int:
-        """0 for x, 1 for y."""
-
-    def __post_init__(self) -> None:
-        _check_probability(self.p)
-
-    @property
-    def num_draws(self) -> int:
-        return 1
-
-    def matrices(self, draws_BN: Tensor) -> Tensor:
-        return _flip_matrices(draws_BN[:, 0] < self.p, self._axis)
-
-
-@dataclass(frozen=True)
-class HorizontalFlip(_Flip):
-    """Left and right exchanged with probability ``p``."""
-
-    _axis = 0
-
-
-@dataclass(frozen=True)
-class VerticalFlip(_Flip):
-    """Top and bottom exchanged with probability ``p``."""
-
-    _axis = 1
-
-
-@dataclass(frozen=True)
-class Combine(Augmentation):
-    """Several augmentations in one resampling: ``one`` of them, drawn for each sample, or ``all`` in order.
-
-    With ``one``, a flip should have p = 1: it has been chosen already. Nested combinations are resampled with
-    the outermost one's interpolation and fill.
-    """
-
-    augmentations: tuple[Augmentation, ...]
-    choose: Literal["one", "all"] = "all"
-    interpolation: Interpolation = "bilinear"
-    fill: Fill = "zero"
-
-    def __post_init__(self) -> None:
-        if not self.augmentations:
-            raise ValueError("augmentations is empty: combine at least one")
-        if self.choose not in ("one", "all"):
-            raise ValueError(f"choose = {self.choose!r}: 'one' or 'all'")
-        _check_resampling(self.interpolation, self.fill)
-
-    @property
-    def num_draws(self) -> int:
-        return 1 + sum(augmentation.num_draws for augmentation in self.augmentations)
-
-    def matrices(self, draws_BN: Tensor) -> Tensor:
-        choices_B1, *parts = torch.split(draws_BN, [1, *(a.num_draws for a in self.augmentations)], dim=1)
-        matrices = [a.matrices(part_BN) for a, part_BN in zip(self.augmentations, parts, strict=True)]
-        if self.choose == "one":
-            chosen_B = (choices_B1[:, 0] * len(matrices)).long()
-            return torch.stack(matrices)[chosen_B, torch.arange(len(draws_BN))]
-        composed_B33 = matrices[0]
-        for matrices_B33 in matrices[1:]:
-            composed_B33 = composed_B33 @ matrices_B33
-        return composed_B33
-
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
-        """Each image under its own parameters [B, C, H, W], resampled once."""
-        return resample(images_BCHW, self.matrices(draws_BN), self.interpolation, self.fill)
 
 
 def rotate(
@@ -173,7 +53,7 @@ def resample(
     Raises:
         ValueError: shapes that do not fit, an unknown interpolation or fill.
     """
-    _check_resampling(interpolation, fill)
+    check_resampling(interpolation, fill)
     if images_BCHW.ndim != 4 or matrices_B33.shape != (len(images_BCHW), 3, 3):
         raise ValueError(f"images {tuple(images_BCHW.shape)} and matrices {tuple(matrices_B33.shape)} do not fit")
     symmetries = [_symmetry(matrix, images_BCHW) for matrix in matrices_B33.tolist()]
@@ -205,12 +85,6 @@ def rotation_matrices(angles_deg_B: Tensor) -> Tensor:
     # y points down and the matrix maps output to input, hence the sign of the sines.
     matrices_B33[:, 0, 0], matrices_B33[:, 0, 1] = cos_B, -sin_B
     matrices_B33[:, 1, 0], matrices_B33[:, 1, 1] = sin_B, cos_B
-    return matrices_B33
-
-
-def _flip_matrices(flipped_B: Tensor, axis: int) -> Tensor:
-    matrices_B33 = torch.eye(3, dtype=torch.float64).repeat(len(flipped_B), 1, 1)
-    matrices_B33[:, axis, axis] = torch.where(flipped_B, -1.0, 1.0).to(torch.float64)
     return matrices_B33
 
 
@@ -261,18 +135,8 @@ def _grid(matrices_B33: Tensor, images_BCHW: Tensor) -> Tensor:
     return torch.stack([x_BHW, y_BHW / aspect], dim=-1)
 
 
-def _check_resampling(interpolation: str, fill: str) -> None:
+def check_resampling(interpolation: str, fill: str) -> None:
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation = {interpolation!r}: choose one of {', '.join(get_args(Interpolation))}")
     if fill not in get_args(Fill):
         raise ValueError(f"fill = {fill!r}: choose one of {', '.join(get_args(Fill))}")
-
-
-def _check_probability(p: float) -> None:
-    if not 0 <= p <= 1:
-        raise ValueError(f"p = {p}: a probability lies in [0, 1]")
-
-
-# "a random transformation (rotation, horizontal flip, or vertical flip) was applied to each sample": the thesis,
-# section 4.1.2. It states no range of angles; its question is about all of them.
-THESIS_AUGMENTATION = Combine((Rotation(180.0), HorizontalFlip(p=1.0), VerticalFlip(p=1.0)), choose="one")
