@@ -42,8 +42,9 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 from trainables import runtime
-from trainables.models.encoder import Backbone, Encoder, build_encoder, frozen
+from trainables.models.encoder import Encoder, build_encoder, frozen
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
+from trainables.models.trunk import Backbone
 from trainables.saliency.base import Anchors
 from trainables.saliency.gradients import SmoothGrad
 

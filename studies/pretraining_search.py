@@ -33,7 +33,7 @@ from orchestrator.options import StudyOptions
 from orchestrator.study import Search, Study
 from studies.rotation_period import SCALES as ROTATION_SCALES
 from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
-from trainables.models.encoder import Head
+from trainables.models.heads import Head
 from trainables.ssl.moco import MoCo
 
 QUESTION = (

@@ -28,7 +28,10 @@ from orchestrator.study import Study
 from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
 from trainables.api.trainable import Trainable
 from trainables.data.records import Dataset
-from trainables.models.encoder import Backbone, EncoderSource, Head, RandomEncoder, ReleasedWeights
+from trainables.models.heads import Head
+from trainables.models.released import ReleasedWeights
+from trainables.models.sources import EncoderSource, Untrained
+from trainables.models.trunk import Backbone
 from trainables.rotation_curve import RotationCurve
 from trainables.saliency.base import SaliencyMethod
 from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
@@ -160,7 +163,7 @@ def _curves(
         return replace(trained, encoder=encoder, method=method)
 
     untrained = {
-        f"{UNTRAINED_PREFIX}{seed}": control(smooth_grad, RandomEncoder(data, scale.backbone, options.head, seed))
+        f"{UNTRAINED_PREFIX}{seed}": control(smooth_grad, Untrained(data, scale.backbone, options.head, seed))
         for seed in range(options.seeds)
     }
     return {

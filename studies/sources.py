@@ -10,7 +10,7 @@ from typing import Literal
 from trainables.data.brats import BraTS
 from trainables.data.mni152 import MNI152
 from trainables.data.records import Dataset
-from trainables.models.encoder import ReleasedWeights
+from trainables.models.released import ReleasedWeights
 
 DatasetName = Literal["mni152", "brats"]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from trainables import runtime
 from trainables.api import names
+from trainables.api.checks import check_choice
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.augment import resample
@@ -30,8 +31,10 @@ from trainables.data.records import Dataset
 from trainables.metrics.binarise import Binarisation, binarise, check_binarisation
 from trainables.metrics.overlap import all_ones_dice, chance_dice, dice
 from trainables.metrics.ranking import average_precision
-from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
+from trainables.models.encoder import Encoder
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
+from trainables.models.sources import EncoderSource
+from trainables.models.trunk import forward_flop
 from trainables.saliency.base import Anchors, Prepared, SaliencyMethod
 from trainables.saliency.gradients import SmoothGrad
 from trainables.sample_maps import write_picture
@@ -157,7 +160,7 @@ class RotationCurve(Trainable):
     def _check_encoder(self) -> None:
         name = type(self.method).__name__
         if self.method.needs_encoder and self.encoder is None:
-            raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or RandomEncoder")
+            raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or Untrained")
         if not self.method.needs_encoder and self.encoder is not None:
             raise ValueError(f"{name} uses no encoder: leave encoder out, so that one result serves all encoders")
 

@@ -4,7 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
-from trainables.models.encoder import ReleasedWeights
+from trainables.models.released import ReleasedWeights
 
 
 def released_checkpoint(head="v2", arch="resnet18", prefix="module.", dim=16):

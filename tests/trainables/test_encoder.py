@@ -16,8 +16,6 @@ from trainables import runtime
 from trainables.api.identity import FileDigests, key_of
 from trainables.models.batch_norm import SplitBatchNorm2d
 from trainables.models.encoder import (
-    RandomEncoder,
-    ReleasedWeights,
     build_encoder,
     calibrate_batch_norm,
     frozen,
@@ -26,7 +24,8 @@ from trainables.models.encoder import (
 )
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
-from trainables.models.released import load_released
+from trainables.models.released import ReleasedWeights, load_released
+from trainables.models.sources import Untrained
 
 
 def images(batch=4, channels=1, size=32):
@@ -36,17 +35,44 @@ def images(batch=4, channels=1, size=32):
 def test_encoder_is_the_torchvision_network_on_standardised_images():
     encoder = frozen(build_encoder("resnet18", "v2", 3, 16, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]))
     peer = torchvision.models.resnet18(num_classes=16)
-    peer.fc = copy.deepcopy(encoder.resnet.fc)
-    peer.load_state_dict(encoder.resnet.state_dict())
+    peer.fc = copy.deepcopy(encoder.head)
+    peer.load_state_dict(encoder.released_state())
     batch = images(channels=3)
     standardised = torchvision.transforms.functional.normalize(batch, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
     torch.testing.assert_close(encoder(batch), peer.eval()(standardised))
-    torch.testing.assert_close(encoder.resnet.fc(encoder.features(batch)), encoder(batch))
+    torch.testing.assert_close(encoder.head(encoder.features(batch)), encoder(batch))
     torch.testing.assert_close(encoder.feature_maps(batch).mean(dim=(2, 3)), encoder.features(batch))
 
 
+@pytest.mark.parametrize(
+    ("backbone", "channels"), [("resnet18", [64, 64, 128, 256, 512]), ("resnet50", [64, 256, 512, 1024, 2048])]
+)
+def test_stages_are_those_of_the_torchvision_network(backbone, channels):
+    """Stem before its pooling, then each layer; 45 px: sides are rounded up."""
+    encoder = frozen(build_encoder(backbone, "v1", 1, 16, [0.3], [0.6]))
+    batch = images(2, size=45)
+    stages = encoder.stages(batch)
+    trunk, maps = encoder.trunk, (batch - 0.3) / 0.6
+    maps = (
+        trunk.conv1(maps)
+        .sub(trunk.bn1.running_mean.view(1, -1, 1, 1))
+        .div((trunk.bn1.running_var + 1e-5).sqrt().view(1, -1, 1, 1))
+    )
+    expected = [maps.clamp(min=0)]
+    maps = nn.functional.max_pool2d(expected[0], 3, 2, 1)
+    for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+        for block in layer:
+            maps = block(maps)
+        expected.append(maps)
+    for found, wanted in zip(stages, expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    assert [maps.shape[1] for maps in stages] == channels
+    assert [maps.shape[2] for maps in stages] == [23, 12, 6, 3, 2]
+    assert torch.equal(stages[-1], encoder.feature_maps(batch))
+
+
 def test_heads_are_those_of_moco():
-    v1, v2 = build_encoder("resnet18", "v1", 1, 16).resnet.fc, build_encoder("resnet18", "v2", 1, 16).resnet.fc
+    v1, v2 = build_encoder("resnet18", "v1", 1, 16).head, build_encoder("resnet18", "v2", 1, 16).head
     assert isinstance(v1, nn.Linear)
     assert (v1.in_features, v1.out_features) == (512, 16)
     assert [type(layer) for layer in v2] == [nn.Linear, nn.ReLU, nn.Linear]
@@ -59,9 +85,9 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone():
     torch.manual_seed(5)
     one, same, other = (build_encoder("resnet18", "v1", 1, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(one.resnet.layer3[0].conv1.weight, same.resnet.layer3[0].conv1.weight)
-    assert torch.equal(one.resnet.conv1.weight, same.resnet.conv1.weight)
-    assert not torch.equal(one.resnet.conv1.weight, other.resnet.conv1.weight)
+    assert torch.equal(one.trunk.layer3[0].conv1.weight, same.trunk.layer3[0].conv1.weight)
+    assert torch.equal(one.trunk.conv1.weight, same.trunk.conv1.weight)
+    assert not torch.equal(one.trunk.conv1.weight, other.trunk.conv1.weight)
 
 
 def test_an_encoder_comes_back_from_its_file(tmp_path):
@@ -140,16 +166,16 @@ def test_calibration_is_the_plain_average_over_batches():
     encoder(images(8) + 1)  # earlier statistics must not count
     batches = [images(4), images(6)]
     with torch.no_grad():
-        stems = [encoder.resnet.conv1(batch) for batch in batches]
+        stems = [encoder.trunk.conv1(batch) for batch in batches]
     calibrate_batch_norm(encoder, batches)
     expected = torch.stack([stem.mean(dim=(0, 2, 3)) for stem in stems]).mean(dim=0)
-    torch.testing.assert_close(encoder.resnet.bn1.running_mean, expected, atol=1e-6, rtol=1e-5)
-    assert encoder.resnet.bn1.momentum == 0.1
+    torch.testing.assert_close(encoder.trunk.bn1.running_mean, expected, atol=1e-6, rtol=1e-5)
+    assert encoder.trunk.bn1.momentum == 0.1
 
 
 def test_random_encoder_is_calibrated_standardised_and_repeatable(tmp_path):
     data = TinyShapes(num_train=40, num_val=4)
-    source = RandomEncoder(data, "resnet18", "v2", seed=4)
+    source = Untrained(data, "resnet18", "v2", init_seed=4)
     encoder, again = source.load(FakeContext(tmp_path / "a")), source.load(FakeContext(tmp_path / "b"))
     assert all(torch.equal(one, two) for one, two in zip(encoder.buffers(), again.buffers(), strict=True))
     train = np.stack([data.decode(record)[0] for record in data.records() if record.split == "train"]) / 255
@@ -158,11 +184,11 @@ def test_random_encoder_is_calibrated_standardised_and_repeatable(tmp_path):
     assert not encoder.training
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     batch = torch.from_numpy(train).float()
-    normalised = encoder.resnet.bn1(encoder.resnet.conv1((batch - encoder.mean) / encoder.std))
+    normalised = encoder.trunk.bn1(encoder.trunk.conv1((batch - encoder.mean) / encoder.std))
     assert float(normalised.mean(dim=(0, 2, 3)).abs().max()) < 0.05
     assert float((normalised.var(dim=(0, 2, 3)) - 1).abs().max()) < 0.2
-    other = dataclasses.replace(source, seed=5).load(FakeContext(tmp_path / "a"))
-    assert not torch.equal(other.resnet.conv1.weight, encoder.resnet.conv1.weight)
+    other = dataclasses.replace(source, init_seed=5).load(FakeContext(tmp_path / "a"))
+    assert not torch.equal(other.trunk.conv1.weight, encoder.trunk.conv1.weight)
 
 
 @pytest.mark.parametrize("head", ["v1", "v2"])
@@ -185,7 +211,7 @@ def test_three_channels_are_taken_as_they_are(tmp_path):
     checkpoint, network = released_checkpoint()
     encoder = build_encoder("resnet18", "v2", 3, 16)
     assert load_released(save(checkpoint, tmp_path), encoder).adapted == ()
-    assert torch.equal(encoder.resnet.conv1.weight, network.conv1.weight)
+    assert torch.equal(encoder.trunk.conv1.weight, network.conv1.weight)
 
 
 def test_every_wrong_key_is_named_and_nothing_is_loaded(tmp_path):

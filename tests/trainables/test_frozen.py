@@ -164,11 +164,11 @@ def test_bfloat16_stays_near_float32() -> None:
 
 def test_what_cannot_be_frozen_is_refused_by_name() -> None:
     encoder = lively_encoder()
-    encoder.resnet = nn.Sequential(nn.Conv2d(1, 1, 1))
+    encoder.trunk = nn.Sequential(nn.Conv2d(1, 1, 1))
     with pytest.raises(TypeError, match=r"Sequential.*ResNet"):
         FrozenEncoder(encoder, CPU)
     encoder = lively_encoder()
-    encoder.resnet.layer2[0].bn1 = nn.GroupNorm(4, 128)
+    encoder.trunk.layer2[0].bn1 = nn.GroupNorm(4, 128)
     with pytest.raises(TypeError, match=r"GroupNorm.*folded"):
         FrozenEncoder(encoder, CPU)
 

@@ -17,7 +17,9 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, describe, key_of
 from trainables.augment.combine import Combine
 from trainables.augment.geometric import HorizontalFlip, Rotation
-from trainables.models.encoder import RandomEncoder, ReleasedWeights, calibrate_batch_norm
+from trainables.models.encoder import calibrate_batch_norm
+from trainables.models.released import ReleasedWeights
+from trainables.models.sources import Untrained
 from trainables.ssl import losses
 from trainables.ssl.moco import MoCo, _start
 
@@ -89,9 +91,9 @@ def test_load_gives_the_trained_query_encoder_frozen(undisturbed, tmp_path):
     assert_same_encoder(encoder.state_dict(), encoder_of(context))
     assert not encoder.training
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    untrained = RandomEncoder(TINY.data, "resnet18", embedding_dim=16).load(context)
+    untrained = Untrained(TINY.data, "resnet18", embedding_dim=16).load(context)
     assert torch.equal(encoder.mean, untrained.mean)
-    assert not torch.equal(encoder.resnet.layer4[1].conv2.weight, untrained.resnet.layer4[1].conv2.weight)
+    assert not torch.equal(encoder.trunk.layer4[1].conv2.weight, untrained.trunk.layer4[1].conv2.weight)
 
 
 def test_a_random_start_is_said_plainly(undisturbed):
@@ -134,23 +136,23 @@ def test_a_step_is_the_papers(tmp_path):
     positions = torch.tensor([3, 1, 4, 8])
     images = training.train_images.images(positions)
     views = [training._augmented(images, positions, view, 0) for view in ("query", "key")]
-    negatives, weight = training.queue.keys_KD.clone(), training.query.resnet.fc[2].weight.detach().clone()
+    negatives, weight = training.queue.keys_KD.clone(), training.query.head[2].weight.detach().clone()
     with torch.no_grad():  # the shuffle permutes one group of batch normalisation, which changes nothing
         keys = nn.functional.normalize(training.key(views[1]), dim=1)
     with torch.enable_grad():
         queries = nn.functional.normalize(training.query(views[0]), dim=1)
         expected = losses.info_nce(losses.contrast_logits(queries, keys, negatives, 0.2))
-        (gradient,) = torch.autograd.grad(expected, training.query.resnet.fc[2].weight)
-    key_weight = training.key.resnet.fc[2].weight.clone()
+        (gradient,) = torch.autograd.grad(expected, training.query.head[2].weight)
+    key_weight = training.key.head[2].weight.clone()
     loss, _, _ = training._step(positions, epoch=0, step=0)
     torch.testing.assert_close(loss, expected.detach(), atol=1e-5, rtol=1e-4)
-    updated = training.query.resnet.fc[2].weight.detach().clone()
+    updated = training.query.head[2].weight.detach().clone()
     torch.testing.assert_close(updated, weight - 0.03 * (gradient + 0.1 * weight), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(training.queue.keys_KD[:4], keys, atol=1e-4, rtol=1e-3)
     assert torch.equal(training.queue.keys_KD[4:], negatives[4:])
-    assert torch.equal(training.key.resnet.fc[2].weight, key_weight)  # both were equal before the first step
+    assert torch.equal(training.key.head[2].weight, key_weight)  # both were equal before the first step
     training._step(positions, epoch=0, step=1)
-    torch.testing.assert_close(training.key.resnet.fc[2].weight, 0.999 * key_weight + 0.001 * updated)
+    torch.testing.assert_close(training.key.head[2].weight, 0.999 * key_weight + 0.001 * updated)
 
 
 def test_keys_come_back_in_order_and_meet_other_groups(tmp_path):
@@ -241,11 +243,11 @@ def test_continues_from_released_weights_with_head_in_both_encoders(tmp_path):
     config = dataclasses.replace(TINY, init=save(checkpoint, tmp_path), num_epochs=1, learning_rate=1e-9)
     training = started(config, tmp_path / "start")
     for encoder in (training.query, training.key):
-        assert torch.equal(encoder.resnet.fc[2].weight, network.fc[2].weight)
-        assert torch.equal(encoder.resnet.conv1.weight, network.conv1.weight.sum(dim=1, keepdim=True))
+        assert torch.equal(encoder.head[2].weight, network.fc[2].weight)
+        assert torch.equal(encoder.trunk.conv1.weight, network.conv1.weight.sum(dim=1, keepdim=True))
     context = FakeContext(tmp_path / "run")
     config.run(context)
-    torch.testing.assert_close(encoder_of(context)["resnet.fc.2.weight"], network.fc[2].weight.detach())
+    torch.testing.assert_close(encoder_of(context)["head.2.weight"], network.fc[2].weight.detach())
     provenance = json.loads((context.output_dir / "artifacts/provenance.json").read_text())
     assert provenance["init"] == "released"
     assert provenance["weights"]["epoch"] == 800

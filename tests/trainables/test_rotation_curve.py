@@ -81,7 +81,7 @@ class BrokenEncoder(GivenEncoder):
     def load(self, context: FakeContext) -> Encoder:
         encoder = super().load(context)
         with torch.no_grad():
-            encoder.resnet.layer4[0].conv1.weight[0, 0, 0, 0] = math.nan
+            encoder.trunk.layer4[0].conv1.weight[0, 0, 0, 0] = math.nan
         return encoder
 
 

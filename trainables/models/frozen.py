@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from trainables.models.encoder import Encoder
+from trainables.models.trunk import Trunk
 
 _POOL = {"kernel_size": [3, 3], "stride": [2, 2], "padding": [1, 1], "dilation": [1, 1], "ceil_mode": False}
 # Gradients and the workspace of a convolution, beside the activations that the tape keeps.
@@ -91,17 +92,17 @@ class FrozenEncoder:
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        resnet = encoder.resnet
-        if not isinstance(resnet, ResNet):
-            raise TypeError(f"the trunk is a {type(resnet).__name__}; only torchvision's ResNet can be frozen so far")
+        trunk = encoder.trunk
+        if not isinstance(trunk, Trunk):
+            raise TypeError(f"the trunk is a {type(trunk).__name__}; only torchvision's ResNet can be frozen so far")
         self.device, self.dtype = device, dtype
         self.head_dtype = torch.float32 if dtype == torch.bfloat16 else dtype
         # Division by std goes into the stem's weights. The mean cannot: the stem pads with the standardised 0.
         self._mean = encoder.mean.detach().to(device, dtype)
-        self._stem = _Convolution.folded(resnet.conv1, resnet.bn1, device, dtype, input_std=encoder.std)
-        stages = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
+        self._stem = _Convolution.folded(trunk.conv1, trunk.bn1, device, dtype, input_std=encoder.std)
+        stages = (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
         self._blocks = [_Block.folded(block, device, dtype) for stage in stages for block in stage]
-        self._head = copy.deepcopy(resnet.fc).eval().requires_grad_(False).to(device, self.head_dtype)
+        self._head = copy.deepcopy(encoder.head).eval().requires_grad_(False).to(device, self.head_dtype)
         self._guided_head = _with_guided_rectifications(self._head)
         self._bytes_by_shape: dict[tuple[int, ...], int] = {}
 

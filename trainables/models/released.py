@@ -17,10 +17,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.models.encoder import Encoder, ReleasedWeights
+from trainables.api.trainable import Part, recorded
+from trainables.models.encoder import Encoder
 
 _PREFIXES = ("module.encoder_q.", "encoder_q.")
 _STEM = "conv1.weight"
+
+
+@dataclass(frozen=True)
+class ReleasedWeights(Part):
+    """A released MoCo checkpoint, ``{epoch, arch, state_dict, optimizer}`` (facebookresearch/moco).
+
+    Its content is hashed; where it lies is recorded only.
+    """
+
+    path: str = recorded()
+
+    def source_files(self) -> dict[str, Path]:
+        return {"weights": Path(self.path)}
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ def load_released(weights: ReleasedWeights, encoder: Encoder) -> LoadReport:
     state, unused = _query_encoder(path, checkpoint["state_dict"])
     state, adapted = _adapt_stem(state, encoder.config.in_channels)
     _check_keys(path, state, encoder)
-    encoder.resnet.load_state_dict(state, strict=True)
+    encoder.load_released_state(state)
     epoch = checkpoint.get("epoch")
     return LoadReport(
         file=path.name,
@@ -122,7 +136,7 @@ def _adapt_stem(state: dict[str, Tensor], in_channels: int) -> tuple[dict[str, T
 
 
 def _check_keys(path: Path, state: Mapping[str, Tensor], encoder: Encoder) -> None:
-    expected = encoder.resnet.state_dict()
+    expected = encoder.released_state()
     problems = [f"missing: {name}" for name in expected if name not in state]
     problems += [f"unexpected: {name}" for name in state if name not in expected]
     problems += [

@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from trainables.api.checks import check_choice
 from trainables.api.trainable import recorded
 from trainables.data.batches import free_memory
-from trainables.models.encoder import check_choice
 from trainables.models.frozen import LARGEST_HEAP_BLOCK_BYTES, FrozenEncoder
 from trainables.saliency.base import Anchors, Prepared, SaliencyMethod, Views, required
 

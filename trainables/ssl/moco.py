@@ -18,33 +18,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainables import runtime
+from trainables.api.checks import check_choice
 from trainables.api.context import Context
 from trainables.api.errors import NonFiniteMetric
+from trainables.api.names import ENCODER_FILE, START_FILE
 from trainables.api.trainable import Trainable
 from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable, open_table
+from trainables.data.cache import ImageTable
 from trainables.data.records import Dataset
-from trainables.models.encoder import (
-    ENCODER_FILE,
-    Backbone,
-    Encoder,
-    EncoderConfig,
-    Head,
-    ReleasedWeights,
-    build_encoder,
-    check_choice,
-    forward_flop,
-    load_encoder,
-    save_encoder,
-)
+from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
+from trainables.models.heads import Head
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
-from trainables.models.released import load_released
+from trainables.models.released import ReleasedWeights, load_released
+from trainables.models.sources import prepared
+from trainables.models.trunk import Backbone, forward_flop
 from trainables.ssl import losses
 
-PROVENANCE_FILE = "artifacts/provenance.json"
 _STATE_FILE = "moco.pt"
 _PAPER_TEMPERATURE: dict[str, float] = {"v1": 0.07, "v2": 0.2}
 _EVALUATION_BATCH = 64
@@ -152,8 +144,8 @@ class MoCo(Trainable):
         if not all(bool(torch.isfinite(tensor).all()) for tensor in training.query.state_dict().values()):
             raise NonFiniteMetric("encoder weights", math.nan, self.num_epochs)  # the last step is in no metric
         save_encoder(training.query, context.output_dir / ENCODER_FILE)
-        (context.output_dir / PROVENANCE_FILE).parent.mkdir(exist_ok=True)
-        (context.output_dir / PROVENANCE_FILE).write_text(json.dumps(training.provenance, indent=2) + "\n")
+        (context.output_dir / START_FILE).parent.mkdir(exist_ok=True)
+        (context.output_dir / START_FILE).write_text(json.dumps(training.provenance, indent=2) + "\n")
         return training.metrics
 
     def load(self, context: Context) -> Encoder:
@@ -311,7 +303,7 @@ class _Training:
 
 def _start(config: MoCo, context: Context) -> _Training:
     """Data and networks as they were left by the last checkpoint, or at the beginning."""
-    table = open_table(config.data, context.cache_dir, context.report_progress, context.num_cpus)
+    table = prepared(config.data, context)
     rows = table.rows("train")
     if config.batch_size > len(rows):
         raise ValueError(

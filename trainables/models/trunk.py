@@ -1,0 +1,79 @@
+"""The trunk of an encoder: the convolutions of a torchvision ResNet, with a way to each of its stages.
+
+Shapes: B images, C channels, H x W pixels, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
+
+from trainables.models.batch_norm import batch_norm_layer
+
+Backbone = Literal["resnet18", "resnet50"]
+NUM_FEATURES: dict[str, int] = {"resnet18": 512, "resnet50": 2048}
+
+# Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1), two operations each.
+_FORWARD_FLOP_224: dict[str, float] = {"resnet18": 3.6e9, "resnet50": 8.2e9}
+_STEM_CHANNELS = 64
+
+
+class Trunk(nn.Module):
+    """A ResNet without its classifier. Its state dict has torchvision's names: ``conv1``, ``bn1``, ``layer1`` ..."""
+
+    def __init__(self, resnet: ResNet) -> None:
+        """Takes the parts of ``resnet`` over, which is not to be used any more."""
+        super().__init__()
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+
+    def stages(self, standardised_BCHW: Tensor) -> list[Tensor]:
+        """The outputs of the five stages, finest first: what a decoder skips to.
+
+        The stem before its pooling at half the image's side, then ``layer1`` to ``layer4`` at a 4th, 8th, 16th
+        and 32nd, each side rounded up. ResNet-18 has 64, 64, 128, 256, 512 channels, ResNet-50 64, 256, 512, 1024
+        and 2048.
+        """
+        return list(self._each_stage(standardised_BCHW))
+
+    def feature_maps(self, standardised_BCHW: Tensor) -> Tensor:
+        """The last stage alone [B, F, H / 32, W / 32]; earlier ones are let go on the way."""
+        for maps in self._each_stage(standardised_BCHW):
+            last = maps
+        return last
+
+    def features(self, standardised_BCHW: Tensor) -> Tensor:
+        """Features after global average pooling [B, F]."""
+        return self.feature_maps(standardised_BCHW).mean(dim=(2, 3))
+
+    def _each_stage(self, maps: Tensor) -> Iterator[Tensor]:
+        maps = self.relu(self.bn1(self.conv1(maps)))
+        yield maps
+        maps = self.maxpool(maps)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps = layer(maps)
+            yield maps
+
+
+def build_resnet(backbone: Backbone, batch_norm_groups: int = 1) -> ResNet:
+    """torchvision's freshly initialised network, for three channels, with its classifier."""
+    constructor = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}[backbone]
+    resnet: ResNet = constructor(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
+    return resnet
+
+
+def build_stem(in_channels: int) -> nn.Conv2d:
+    """torchvision's first convolution and its initialisation, for another number of channels."""
+    stem = nn.Conv2d(in_channels, _STEM_CHANNELS, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    return stem
+
+
+def forward_flop(backbone: Backbone, image_size_px: int) -> float:
+    """Rough floating-point operations of one image's forward pass."""
+    return _FORWARD_FLOP_224[backbone] * (image_size_px / 224) ** 2
