@@ -76,7 +76,9 @@ def metric_history(store: Store, result: Result) -> pl.DataFrame:
 def curve_frame(curves: Mapping[str, FinishedTrial]) -> pl.DataFrame:
     """The rows of every ``curve.parquet``, with the curve's name in the column ``curve``."""
     frames = [
-        pl.read_parquet(trial.folder / "curve.parquet").with_columns(curve=pl.lit(name))
+        pl.read_parquet(trial.folder / "curve.parquet")
+        .rename({"value": "angle_deg"})
+        .with_columns(pl.col("field_of_view").replace({"kept": "circle"}), curve=pl.lit(name))
         for name, trial in curves.items()
     ]
     return pl.concat(frames)
@@ -87,8 +89,10 @@ def samples_of(trial: FinishedTrial) -> dict[str, np.ndarray[Any, Any]] | None:
     path = trial.folder / "samples.npz"
     if not path.exists():
         return None
+    angles = {"values": "angles_deg", "views_KVHW": "rotated_KAHW", "view_maps_KVHW": "maps_rotated_KAHW"}
+    angles |= {"maps_KVHW": "maps_KAHW"}
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {angles.get(name, name): arrays[name] for name in arrays.files}
 
 
 def _reason(store: Store, entry: Entry, reasons: Mapping[str, str]) -> str:

@@ -28,11 +28,12 @@ from orchestrator.study import Study
 from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
 from trainables.api.trainable import Trainable
 from trainables.data.records import Dataset
+from trainables.interpretability.curve import InterpretabilityCurve
+from trainables.interpretability.selection import ImageChoice
 from trainables.models.heads import Head
 from trainables.models.released import ReleasedWeights
 from trainables.models.sources import EncoderSource, Untrained
 from trainables.models.trunk import Backbone
-from trainables.rotation_curve import RotationCurve
 from trainables.saliency.base import SaliencyMethod
 from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
 from trainables.saliency.gradients import SmoothGrad
@@ -143,7 +144,7 @@ def make_study(options: RotationPeriodOptions) -> Study:
 
 def _curves(
     data: Dataset, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
-) -> dict[str, RotationCurve]:
+) -> dict[str, InterpretabilityCurve]:
     encoder = MoCo(
         data,
         backbone=scale.backbone,
@@ -157,9 +158,10 @@ def _curves(
         key_momentum=scale.key_momentum,
     )
     smooth_grad = SmoothGrad(num_samples=scale.num_samples, times_input=scale.times_input)
-    trained = RotationCurve(data, encoder, smooth_grad, angles_deg=scale.angles_deg, num_images=scale.num_images)
+    images = ImageChoice(scale.num_images)
+    trained = InterpretabilityCurve(data, encoder, smooth_grad, values=scale.angles_deg, images=images)
 
-    def control(method: SaliencyMethod, encoder: EncoderSource | None = None) -> RotationCurve:
+    def control(method: SaliencyMethod, encoder: EncoderSource | None = None) -> InterpretabilityCurve:
         return replace(trained, encoder=encoder, method=method)
 
     untrained = {

@@ -31,6 +31,8 @@ FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
 CURVE_FILE = "curve.parquet"
 SAMPLES_FILE = "samples.npz"
 SELECTION_FILE = "artifacts/selection.json"
+SWEEP_FILE = "artifacts/sweep.json"
+"""Of a curve's sweep: name, title and unit of its axis, period (or null), neutral value."""
 ENCODER_FILE = "encoder.pt"
 START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, with which warnings."""
