@@ -113,7 +113,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
 
     beginning = {
         "learning_rate": rotation.learning_rate,
-        "temperature": MoCo(data, head=options.head).contrast_temperature,
+        "temperature": MoCo(data, head=options.head).temperature,
         "key_momentum": rotation.key_momentum,
     }
     search = Search(

@@ -17,11 +17,12 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, describe, key_of
 from trainables.augment.combine import Combine
 from trainables.augment.geometric import HorizontalFlip, Rotation
-from trainables.models.encoder import calibrate_batch_norm
+from trainables.models.encoder import build_encoder, calibrate_batch_norm
 from trainables.models.released import ReleasedWeights
-from trainables.models.sources import Untrained
+from trainables.models.sources import Untrained, prepared
+from trainables.schedules import Constant, Cosine
 from trainables.ssl import losses
-from trainables.ssl.moco import MoCo, _start
+from trainables.ssl.moco import MoCo, MoCoTraining
 
 TINY = MoCo(
     TinyShapes(num_train=10, num_val=4),
@@ -30,8 +31,11 @@ TINY = MoCo(
     batch_size=4,
     queue_size=8,
     embedding_dim=16,
-    schedule="cosine",
+    schedule=Cosine(),
 )
+
+
+CONSTANT = dataclasses.replace(TINY, schedule=Constant())
 
 
 def encoder_of(context):
@@ -115,7 +119,7 @@ def test_it_learns(tmp_path):
         embedding_dim=128,
         key_momentum=0.9,
         learning_rate=0.01,
-        schedule="constant",
+        schedule=Constant(),
     )
     context = FakeContext(tmp_path, keep_checkpoints=False)
     config.run(context)
@@ -127,7 +131,9 @@ def test_it_learns(tmp_path):
 
 def started(config, root):
     runtime.use_cores(1)
-    return _start(config, FakeContext(root))
+    training = MoCoTraining(config, prepared(config.data, FakeContext(root)))
+    training.begin()
+    return training
 
 
 def test_a_step_is_the_papers(tmp_path):
@@ -214,6 +220,67 @@ def test_an_epoch_takes_every_image_once_but_for_the_rest(tmp_path):
     assert orders[0] != orders[2]
 
 
+def draws_of(config, root, monkeypatch):
+    """What every draw of one epoch gives, by its purpose: generators by their seed, uniform numbers by value."""
+    draws, generator, uniforms = {}, runtime.generator, runtime.uniforms
+
+    def noted_generator(purpose, *parts):
+        drawn = generator(purpose, *parts)
+        draws.setdefault(purpose, []).append(drawn.initial_seed())
+        return drawn
+
+    def noted_uniforms(indices, num_draws, view, *parts):
+        numbers = uniforms(indices, num_draws, view, *parts)
+        # The same images are asked for in another order: a seed shows in the numbers of one image.
+        first = uniforms(torch.zeros(1, dtype=torch.int64), num_draws, view, *parts)
+        draws.setdefault(view, []).append(tuple(first.flatten().tolist()))
+        return numbers
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "generator", noted_generator)
+        patch.setattr(runtime, "uniforms", noted_uniforms)
+        config.run(FakeContext(root))
+    return draws
+
+
+def test_the_pretrain_seed_is_in_every_draw(tmp_path, monkeypatch):
+    """Order, both views, shuffle, and all of the queue's filling: left out of one of them, seeds would share it."""
+    configs = [dataclasses.replace(CONSTANT, num_epochs=2, pretrain_seed=seed) for seed in (0, 1)]
+    one, two = (draws_of(config, tmp_path / str(i), monkeypatch) for i, config in enumerate(configs))
+    assert set(one) == {"order", "query", "key", "shuffle", "fill order", "fill", "fill shuffle", "val"}
+    for purpose in one:
+        assert len(one[purpose]) == len(two[purpose])
+        assert not set(one[purpose]) & set(two[purpose]), purpose
+    # Every epoch draws anew, but for the validation views, which stay.
+    assert len(set(one["order"])) == len(set(one["query"])) == len(set(one["key"])) == 2
+    assert len(set(one["shuffle"])) == 4
+    assert len(set(one["val"])) == 1
+    assert set(one["query"]).isdisjoint(one["key"])
+
+
+def test_start_weights_follow_the_pretrain_seed(tmp_path):
+    one, two = (started(dataclasses.replace(TINY, pretrain_seed=seed), tmp_path / str(seed)) for seed in (0, 1))
+    for place in ("trunk.conv1.weight", "trunk.layer4.1.conv2.weight", "head.0.weight", "head.2.weight"):
+        assert not torch.equal(one.query.state_dict()[place], two.query.state_dict()[place])
+    assert_same_encoder(one.query.state_dict(), build_encoder("resnet18", "v2", 1, 16, *statistics(one)).state_dict())
+
+
+def statistics(training):
+    return training.query.mean.flatten().tolist(), training.query.std.flatten().tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_untrained_control_has_not_the_start_weights_of_the_pretraining(tmp_path, seed):
+    """A control that shared them would be the pretraining's twin, and no draw of its own."""
+    training = started(dataclasses.replace(TINY, pretrain_seed=seed), tmp_path)
+    control = Untrained(TINY.data, "resnet18", "v2", init_seed=seed, embedding_dim=16).load(FakeContext(tmp_path))
+    weights = dict(training.query.named_parameters())
+    shared = [
+        name for name, w in control.named_parameters() if w.ndim > 1 and torch.equal(w, weights[name].contiguous())
+    ]
+    assert shared == []
+
+
 def test_retrieval_is_counted_with_the_encoder_as_it_will_be_used(tmp_path):
     training = started(dataclasses.replace(TINY, data=TinyShapes(num_train=10, num_val=9)), tmp_path)
     calibrate_batch_norm(training.query, [training.train_images.images(torch.arange(10))])
@@ -270,19 +337,31 @@ def test_a_resumed_training_needs_the_released_file_no_more(tmp_path):
 
 def test_divergence_is_named_with_its_epoch(tmp_path):
     with pytest.raises(NonFiniteMetric, match=r"train/.* step 1"):
-        dataclasses.replace(TINY, learning_rate=1e30, schedule="constant").run(FakeContext(tmp_path))
+        dataclasses.replace(TINY, learning_rate=1e30, schedule=Constant()).run(FakeContext(tmp_path))
 
 
-def test_a_queue_as_large_as_the_data_is_warned_of(tmp_path):
-    config = dataclasses.replace(TINY, queue_size=12)
-    with pytest.warns(UserWarning, match="queue_size = 12 is not below the 10 training images"):
-        training = started(config, tmp_path)
-    assert "queue_size = 12" in training.provenance["warnings"][0]
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batch_size": 12, "queue_size": 12}, r"batch_size = 12 .* 10 images of tiny_shapes.*take at most 10"),
+        ({"queue_size": 12}, r"queue_size = 12 is not below the 10 training images.*take at most 8"),
+        ({"batch_size": 10, "queue_size": 10}, r"queue_size = 10.*lower batch_size = 10 first"),
+        ({"data": TinyShapes(num_train=10, num_val=1)}, r"tiny_shapes has 1 validation image"),
+        ({"data": TinyShapes(num_train=0, num_val=4)}, r"batch_size = 4.*training split of 0 images"),
+    ],
+)
+def test_sizes_that_the_data_cannot_serve_are_named_before_anything_runs(tmp_path, changes, named):
+    config = dataclasses.replace(TINY, **changes)
+    with pytest.raises(ValueError, match=named):
+        config.check()
+    if config.data.num_train:
+        with pytest.raises(ValueError, match=named):
+            config.run(FakeContext(tmp_path))
 
 
-def test_a_batch_larger_than_the_training_split_names_both(tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size = 32.*10 images"):
-        dataclasses.replace(TINY, batch_size=32, queue_size=32).run(FakeContext(tmp_path))
+def test_sizes_that_just_fit_pass():
+    dataclasses.replace(TINY, data=TinyShapes(num_train=9, num_val=2), queue_size=8).check()
+    dataclasses.replace(TINY, data=TinyShapes(num_train=9, num_val=0), queue_size=4).check()
 
 
 def test_bfloat16_trains_close_to_float32(tmp_path):
@@ -305,7 +384,6 @@ def test_three_channels_and_no_validation_split(tmp_path):
         ("backbone", "resnet34", "resnet34"),
         ("head", "v3", "v3"),
         ("augmented_views", "query", "'query'"),
-        ("schedule", "step", "'step'"),
         ("precision", "float16", "'float16'"),
         ("num_epochs", 0, "num_epochs = 0"),
         ("queue_size", 10, "queue_size = 10.*batch_size = 4.*take 8"),
@@ -325,9 +403,33 @@ def test_fields_are_checked_at_once(field, value, named):
 
 
 def test_the_temperature_is_the_papers_for_each_head():
-    assert TINY.contrast_temperature == 0.2
-    assert dataclasses.replace(TINY, head="v1").contrast_temperature == 0.07
+    assert TINY.temperature == TINY.contrast_temperature == 0.2
+    assert dataclasses.replace(TINY, head="v1", temperature=None).temperature == 0.07
     assert dataclasses.replace(TINY, temperature=0.5).contrast_temperature == 0.5
+
+
+def test_what_is_left_out_and_the_same_written_out_are_one_result():
+    cosine = dataclasses.replace(TINY, schedule=Cosine())
+    pairs = [
+        (TINY, dataclasses.replace(TINY, temperature=0.2)),
+        (cosine, dataclasses.replace(cosine, schedule_epochs=3)),
+        (CONSTANT, dataclasses.replace(CONSTANT, schedule_epochs=70)),
+    ]
+    for one, two in pairs:
+        assert one == two
+        assert key_of(one, FileDigests()) == key_of(two, FileDigests())
+
+
+def test_the_schedule_stays_when_the_length_is_replaced():
+    long = dataclasses.replace(TINY, num_epochs=40, schedule_epochs=None)
+    short = dataclasses.replace(long, num_epochs=10)
+    assert (long.schedule_epochs, short.schedule_epochs) == (40, 40)
+    assert [short.learning_rate_at(epoch) for epoch in range(10)] == [long.learning_rate_at(e) for e in range(10)]
+    assert key_of(short, FileDigests()) != key_of(dataclasses.replace(short, schedule_epochs=10), FileDigests())
+    with pytest.raises(ValueError, match=r"num_epochs = 41.*schedule_epochs = 40.*give schedule_epochs=41 too"):
+        dataclasses.replace(long, num_epochs=41)
+    assert dataclasses.replace(CONSTANT, num_epochs=500).schedule_epochs is None
+    assert dataclasses.replace(CONSTANT, num_epochs=5, schedule=Cosine()).schedule_epochs == 5
 
 
 def test_the_key_changes_with_what_changes_the_result_and_with_nothing_else(tmp_path):
@@ -348,7 +450,7 @@ def test_the_key_changes_with_what_changes_the_result_and_with_nothing_else(tmp_
 
 
 def test_work_is_in_proportion():
-    assert dataclasses.replace(TINY, num_epochs=6).work_flop() == pytest.approx(2 * TINY.work_flop())
+    assert dataclasses.replace(CONSTANT, num_epochs=6).work_flop() == pytest.approx(2 * TINY.work_flop())
     larger = dataclasses.replace(TINY, data=TinyShapes(image_size_px=64, num_train=10))
     assert larger.work_flop() == pytest.approx(4 * TINY.work_flop())
     full = dataclasses.replace(TINY, data=TinyShapes(image_size_px=224, num_train=1), num_epochs=1)

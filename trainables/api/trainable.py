@@ -25,6 +25,8 @@ class Part:
     """
 
     version: ClassVar[int] = 1
+    family: ClassVar[str] = ""
+    """Set by a base whose members share names with others: ``"sweep"`` tells its Rotation from the augmentation."""
 
 
 class Trainable(Part, ABC):

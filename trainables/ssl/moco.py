@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,8 @@ from torch.nn import functional
 from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.context import Context
-from trainables.api.errors import NonFiniteMetric
 from trainables.api.names import ENCODER_FILE, START_FILE
-from trainables.api.trainable import Trainable
+from trainables.api.trainable import Trainable, grows, seed
 from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
@@ -35,11 +35,14 @@ from trainables.models.queue import KeyQueue
 from trainables.models.released import ReleasedWeights, load_released
 from trainables.models.sources import prepared
 from trainables.models.trunk import Backbone, forward_flop
+from trainables.schedules import Constant, Schedule, horizon
 from trainables.ssl import losses
+from trainables.ssl.views import augmented, retrieval_accuracy
+from trainables.training import train
 
 _STATE_FILE = "moco.pt"
 _PAPER_TEMPERATURE: dict[str, float] = {"v1": 0.07, "v2": 0.2}
-_EVALUATION_BATCH = 64
+_STATEFUL = ("query", "key", "queue", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -60,30 +63,32 @@ class MoCo(Trainable):
     head: Head = "v2"
     init: ReleasedWeights | None = None
     """Weights to go on from, head included; a random start where None."""
-    num_epochs: int = 100
+    num_epochs: int = grows(100)
     batch_size: int = 4
     """Images of one step, over all workers. The images left over at the end of an epoch's order are dropped;
     every epoch has another order."""
     queue_size: int = 256
     embedding_dim: int = 128
     temperature: float | None = None
-    """None takes the paper's: 0.07 for head v1, 0.2 for v2."""
+    """None takes the paper's, 0.07 for head v1 and 0.2 for v2, and is that number from construction on."""
     key_momentum: float = 0.999
     learning_rate: float = 0.03
-    schedule: Literal["constant", "cosine"] = "constant"
-    """``cosine`` falls from ``learning_rate`` towards 0, a new value each epoch (MoCo v2)."""
+    schedule: Schedule = Constant()
+    """Of the learning rate, a new value each epoch; ``Cosine()`` as in MoCo v2."""
+    schedule_epochs: int | None = None
+    """Where the schedule ends. None takes ``num_epochs``, and is that number from construction on, so that
+    ``replace(num_epochs=...)`` keeps the schedule; it stays None for a schedule without end."""
     sgd_momentum: float = 0.9
     weight_decay: float = 1e-4
     batch_norm_groups: int = 2
     """Parts of a batch that are normalised by themselves. The keys are shuffled among them, so that batch
     statistics do not give the positive away; with 1 they may (He et al. 2020, section 3.3)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    pretrain_seed: int = 0
+    pretrain_seed: int = seed()
 
     def __post_init__(self) -> None:
         EncoderConfig(self.backbone, self.head, self.data.num_channels, self.embedding_dim)
         check_choice("augmented_views", self.augmented_views, ("both", "key"))
-        check_choice("schedule", self.schedule, ("constant", "cosine"))
         check_choice("precision", self.precision, ("float32", "bfloat16"))
         for name in ("num_epochs", "batch_size", "queue_size", "batch_norm_groups"):
             if getattr(self, name) < 1:
@@ -95,8 +100,12 @@ class MoCo(Trainable):
         for name in ("key_momentum", "sgd_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: a momentum lies in [0, 1)")
+        if self.temperature is None:
+            object.__setattr__(self, "temperature", _PAPER_TEMPERATURE[self.head])
         if self.contrast_temperature <= 0:
             raise ValueError(f"temperature = {self.temperature}: it must be positive")
+        horizon_epochs = horizon(self.num_epochs, self.schedule_epochs, self.schedule)
+        object.__setattr__(self, "schedule_epochs", horizon_epochs)
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -113,14 +122,38 @@ class MoCo(Trainable):
 
     @property
     def contrast_temperature(self) -> float:
-        """The temperature in use."""
-        return _PAPER_TEMPERATURE[self.head] if self.temperature is None else self.temperature
+        """The temperature, which is a number once the training is constructed."""
+        assert self.temperature is not None
+        return self.temperature
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.num_epochs))
+        return self.learning_rate * self.schedule.factor(epoch, self.schedule_epochs)
+
+    def check(self) -> None:
+        """Hold the sizes against the number of images. Raises ValueError naming the field and what fits."""
+        counts = Counter(record.split for record in self.data.records())
+        self.check_counts(counts["train"], counts["val"])
+
+    def check_counts(self, num_train: int, num_val: int) -> None:
+        """``check`` for so many images of the two splits."""
+        if self.batch_size > num_train:
+            raise ValueError(
+                f"batch_size = {self.batch_size} is larger than the training split of {num_train} images of "
+                f"{self.data.name}: no step could be made; take at most {num_train}"
+            )
+        if self.queue_size >= num_train:
+            fitting = (num_train - 1) // self.batch_size * self.batch_size
+            advice = f"take at most {fitting}" if fitting else f"lower batch_size = {self.batch_size} first"
+            raise ValueError(
+                f"queue_size = {self.queue_size} is not below the {num_train} training images of {self.data.name}: "
+                f"images would meet their own older keys as negatives; {advice}"
+            )
+        if num_val == 1:
+            raise ValueError(
+                f"{self.data.name} has 1 validation image, and val/retrieval_accuracy tells an image from others: "
+                "choose 0, or at least 2"
+            )
 
     def run(self, context: Context) -> Mapping[str, float]:
         """Train; publishes ``encoder.pt`` (the query encoder with its head) and ``artifacts/provenance.json``
@@ -134,19 +167,12 @@ class MoCo(Trainable):
             ValueError: a batch larger than the training split; weights that do not fit.
             NonFiniteMetric: the training diverged.
         """
-        runtime.use_cores(context.num_cpus)
-        training = _start(self, context)
-        for epoch in range(training.epochs_done, self.num_epochs):
-            metrics = training.train_epoch(epoch, context) | training.validate()
-            context.log(metrics, step=epoch + 1)
-            training.epochs_done, training.metrics = epoch + 1, metrics
-            context.offer_checkpoint(training.save)
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in training.query.state_dict().values()):
-            raise NonFiniteMetric("encoder weights", math.nan, self.num_epochs)  # the last step is in no metric
+        training = MoCoTraining(self, prepared(self.data, context))
+        metrics = train(training, self.num_epochs, context)
         save_encoder(training.query, context.output_dir / ENCODER_FILE)
         (context.output_dir / START_FILE).parent.mkdir(exist_ok=True)
         (context.output_dir / START_FILE).write_text(json.dumps(training.provenance, indent=2) + "\n")
-        return training.metrics
+        return metrics
 
     def load(self, context: Context) -> Encoder:
         """The trained query encoder: in evaluation mode, on the CPU, frozen."""
@@ -158,15 +184,19 @@ class MoCo(Trainable):
         return 4 * forward_flop(self.backbone, self.data.image_size_px) * num_images * self.num_epochs
 
 
-class _Training:
+class MoCoTraining:
     """The state of one pretraining and what an epoch does to it."""
 
-    def __init__(self, config: MoCo, table: ImageTable, query: Encoder, provenance: dict[str, Any]) -> None:
-        self.config, self.provenance = config, provenance
+    def __init__(self, config: MoCo, table: ImageTable) -> None:
+        rows = table.rows("train")
+        val_rows = table.rows("val") if "val" in table.index["split"].to_list() else rows[:0]
+        config.check_counts(len(rows), len(val_rows))
+        self.config = config
         self.device = runtime.device()
-        self.train_images = DeviceImages(table, table.rows("train"), self.device)
-        self.val_images = _validation_images(table, self.device)
-        self.query = query.to(self.device).to(memory_format=torch.channels_last)
+        self.train_images = DeviceImages(table, rows, self.device)
+        self.val_images = DeviceImages(table, val_rows, self.device)
+        self.query = _query_encoder(config, *table.mean_std(rows)).to(self.device)
+        self.query.to(memory_format=torch.channels_last)
         self.key = momentum_copy(self.query)
         self.queue = KeyQueue(config.queue_size, config.embedding_dim).to(self.device)
         self.optimizer = torch.optim.SGD(
@@ -175,8 +205,14 @@ class _Training:
             momentum=config.sgd_momentum,
             weight_decay=config.weight_decay,
         )
-        self.epochs_done = 0
-        self.metrics: dict[str, float] = {}
+        self.provenance: dict[str, Any] = {}
+        """How the training began. A checkpoint carries it, as the weights may not be at hand where it goes on."""
+
+    def begin(self) -> None:
+        """Take the weights to start from into both encoders, and fill the queue with the encoder's own keys."""
+        self.provenance = _start(self.config, self.query, len(self.train_images))
+        self.key.load_state_dict(self.query.state_dict())
+        self._fill_queue()
 
     def train_epoch(self, epoch: int, context: Context) -> dict[str, float]:
         """One pass over the training split in the epoch's own order; returns its metrics."""
@@ -225,9 +261,7 @@ class _Training:
         return loss.detach(), losses.contrast_accuracy(logits_BK.detach()), queries_BD.detach()
 
     def _augmented(self, images_BCHW: Tensor, indices_B: Tensor, view: str, epoch: int) -> Tensor:
-        augmentation = self.config.augmentation
-        draws_BN = runtime.uniforms(indices_B, augmentation.num_draws, view, self.config.pretrain_seed, epoch)
-        return augmentation.apply(images_BCHW, draws_BN)
+        return augmented(self.config.augmentation, images_BCHW, indices_B, view, self.config.pretrain_seed, epoch)
 
     @torch.no_grad()
     def _keys(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
@@ -238,9 +272,11 @@ class _Training:
     def _embed(self, encoder: Encoder, images_BCHW: Tensor) -> Tensor:
         with runtime.autocast(self.device, self.config.precision == "bfloat16"):
             embeddings_BD = encoder(images_BCHW)
-        return functional.normalize(embeddings_BD.float(), dim=1)
+        if embeddings_BD.dtype == torch.bfloat16:
+            embeddings_BD = embeddings_BD.float()
+        return functional.normalize(embeddings_BD, dim=1)
 
-    def fill_queue(self) -> None:
+    def _fill_queue(self) -> None:
         """Keys of augmented training images, so that the first negatives are the encoder's own.
 
         The reference starts with random directions; a trained encoder would tell those from images at once.
@@ -257,61 +293,34 @@ class _Training:
             views_BCHW = self._augmented(images_BCHW, indices_B, "fill", 0)
             self.queue.push(self._keys(views_BCHW, runtime.generator("fill shuffle", config.pretrain_seed, step)))
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Share of validation images whose augmented view, the same one every epoch, is nearest to them.
-
-        The encoder is in evaluation mode, as it will be used.
-        """
-        num_images = len(self.val_images)
-        if num_images < 2:
+        """Retrieval of the validation images, the encoder in evaluation mode, as it will be used."""
+        if not len(self.val_images):
             return {}
         self.query.eval()
-        queries, keys = [], []
-        for positions_B in torch.split(torch.arange(num_images), _EVALUATION_BATCH):
-            images_BCHW = self.val_images.images(positions_B)
-            queries.append(self._embed(self.query, images_BCHW))
-            keys.append(self._embed(self.query, self._augmented(images_BCHW, positions_B, "val", 0)))
-        similarities_NN = torch.cat(queries) @ torch.cat(keys).T
-        others_NN = similarities_NN.clone().fill_diagonal_(-math.inf)
-        retrieved_N = similarities_NN.diagonal() > others_NN.amax(dim=1)
-        return {"val/retrieval_accuracy": float(retrieved_N.float().mean())}
+        embed = partial(self._embed, self.query)
+        config = self.config
+        accuracy = retrieval_accuracy(embed, self.val_images, config.augmentation, config.pretrain_seed)
+        return {"val/retrieval_accuracy": accuracy}
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.query.state_dict()
 
     def save(self, folder: Path) -> None:
         """The full state after a whole epoch; orders, augmentations and schedule follow from the epoch."""
-        state = {
-            "epochs_done": self.epochs_done,
-            "query": self.query.state_dict(),
-            "key": self.key.state_dict(),
-            "queue": self.queue.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "metrics": self.metrics,
-            "provenance": json.dumps(self.provenance),
-        }
-        runtime.save_state(folder / _STATE_FILE, state)
+        state = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        runtime.save_state(folder / _STATE_FILE, {**state, "provenance": json.dumps(self.provenance)})
 
     def restore(self, folder: Path) -> None:
         """Continue from what ``save`` wrote."""
         state = runtime.load_state(folder / _STATE_FILE)
-        self.epochs_done, self.metrics = state["epochs_done"], state["metrics"]
-        self.query.load_state_dict(state["query"])
-        self.key.load_state_dict(state["key"])
-        self.queue.load_state_dict(state["queue"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         self.provenance = json.loads(state["provenance"])
 
 
-def _start(config: MoCo, context: Context) -> _Training:
-    """Data and networks as they were left by the last checkpoint, or at the beginning."""
-    table = prepared(config.data, context)
-    rows = table.rows("train")
-    if config.batch_size > len(rows):
-        raise ValueError(
-            f"batch_size = {config.batch_size} is larger than the training split of {len(rows)} images: "
-            "no step could be made; lower batch_size"
-        )
-    mean, std = table.mean_std(rows)
-    query = build_encoder(
+def _query_encoder(config: MoCo, mean: list[float], std: list[float]) -> Encoder:
+    return build_encoder(
         config.backbone,
         config.head,
         config.data.num_channels,
@@ -321,37 +330,16 @@ def _start(config: MoCo, context: Context) -> _Training:
         seed=config.pretrain_seed,
         batch_norm_groups=config.batch_norm_groups,
     )
-    checkpoint = context.load_checkpoint()
-    # The checkpoint carries the report of a first start, which may have been on a machine with the weights at hand.
-    provenance = {} if checkpoint else _initialise(config, query, len(rows))
-    training = _Training(config, table, query, provenance)
-    if checkpoint:
-        training.restore(checkpoint)
-    else:
-        training.fill_queue()
-    return training
 
 
-def _initialise(config: MoCo, query: Encoder, num_images: int) -> dict[str, Any]:
+def _start(config: MoCo, query: Encoder, num_images: int) -> dict[str, Any]:
     """Load the weights to start from, if any, and say where the encoder comes from."""
-    provenance: dict[str, Any] = {"num_train_images": num_images, "warnings": []}
-    if config.queue_size >= num_images:
-        warning = (
-            f"queue_size = {config.queue_size} is not below the {num_images} training images: "
-            "images meet their own older keys as negatives"
-        )
-        warnings.warn(warning, stacklevel=2)
-        provenance["warnings"].append(warning)
+    provenance = {"num_train_images": num_images, "num_threads": torch.get_num_threads()}
     if config.init is None:
         summary = f"random start, pretrain_seed {config.pretrain_seed}: no pretrained weights were used"
         return {"init": "random", "summary": summary, **provenance}
     report = load_released(config.init, query)
     return {"init": "released", "summary": report.summary(), "weights": report.as_dict(), **provenance}
-
-
-def _validation_images(table: ImageTable, device: torch.device) -> DeviceImages:
-    rows = table.rows("val") if "val" in table.index["split"].to_list() else table.rows("train")[:0]
-    return DeviceImages(table, rows, device)
 
 
 def _effective_rank(embeddings_ND: Tensor) -> float:
