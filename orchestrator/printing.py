@@ -19,10 +19,23 @@ ROWS_SHOWN = 60
 _LOG_COLUMNS = 160
 
 
+class _Console(Console):
+    """Leaves it to the command line to end a process whose reader has gone (rich itself exits with 1)."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Logs of jobs and pipes are no terminals, and are not 80 columns wide."""
-    console = Console(file=sys.stdout)
-    return console if console.is_terminal else Console(file=sys.stdout, width=_LOG_COLUMNS)
+    console = _Console(file=sys.stdout)
+    return console if console.is_terminal else _Console(file=sys.stdout, width=_LOG_COLUMNS)
+
+
+def say(text: str, console: Console) -> None:
+    """One line as it is: paths and messages are neither wrapped nor coloured."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:

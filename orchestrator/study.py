@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.store import Store
 from trainables.api.trainable import Trainable
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
+    from orchestrator.store import Store
+
 Manifest = dict[str, Any]
 Params = Mapping[str, Any]
 Direction = Literal["maximize", "minimize"]
-Report = Callable[[Store, Manifest, Path], Sequence[Path]]
+Report = Callable[["Store", Manifest, Path], Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,16 @@ class Study:
     """One research question.
 
     ``trials`` names the trainables the answer needs; what they depend on is found in their fields; ``search`` finds
-    more. ``report`` gets the store, the manifest of the submission and an output folder, and returns the paths worth
-    showing, the main one first.
+    more. ``report`` names a function as ``package.module:function``, loaded when there is something to draw: it gets
+    the store, the manifest of the submission and an output folder, and returns the paths worth showing, the main one
+    first.
     """
 
     name: str
     question: str
     trials: Mapping[str, Trainable] = field(default_factory=dict)
     search: Search | None = None
-    report: Report | None = None
+    report: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)  # said in report and MLflow: scale, kind of start, ...
 
     def __post_init__(self) -> None:

@@ -110,7 +110,7 @@ class View:
             if running.first_fraction is None:
                 running.first_fraction = progress.fraction
 
-    def note(self, key: str, message: str) -> None:
+    def noted(self, key: str, message: str) -> None:
         """A trial has something to tell."""
         with self._lock:
             self._console.print(Text(f"{self._names[key]}: {message}"), soft_wrap=True)
@@ -126,12 +126,6 @@ class View:
         self._end(key)
         self._failed += 1
         self._say(f"failed  {self._names[key]}: {reason}")
-
-    def blocked(self, keys: set[str]) -> None:
-        """Trials will not run because one they wait for failed."""
-        with self._lock:
-            self._waiting -= keys
-            self._blocked += len(keys)
 
     def _end(self, key: str) -> float:
         with self._lock:

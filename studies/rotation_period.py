@@ -19,25 +19,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
-from analysis.rotation.report import SEPARATOR, rotation_report
 from orchestrator.cli import main
-from orchestrator.options import StudyOptions
+from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Study
 from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
-from trainables.api.trainable import Trainable
-from trainables.data.records import Dataset
-from trainables.interpretability.curve import InterpretabilityCurve
-from trainables.interpretability.selection import ImageChoice
-from trainables.models.heads import Head
-from trainables.models.released import ReleasedWeights
-from trainables.models.sources import EncoderSource, Untrained
-from trainables.models.trunk import Backbone
-from trainables.saliency.base import SaliencyMethod
-from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
-from trainables.saliency.gradients import SmoothGrad
-from trainables.ssl.moco import MoCo
+from trainables.api.names import Backbone, Head
+
+if TYPE_CHECKING:
+    from trainables.api.trainable import Trainable
+    from trainables.data.records import Dataset
+    from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.models.released import ReleasedWeights
+    from trainables.models.sources import EncoderSource
+    from trainables.saliency.base import SaliencyMethod
 
 QUESTION = "Does the interpretability of a contrastive encoder have a period of 90 degrees, and is it learned?"
 
@@ -46,9 +42,9 @@ QUESTION = "Does the interpretability of a contrastive encoder have a period of 
 class RotationPeriodOptions(StudyOptions):
     """Flags of the rotation study."""
 
-    datasets: tuple[DatasetName, ...] = ()
+    datasets: DefaultInHelp[tuple[DatasetName, ...]] = ()
     """Data sets to run on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
-    pretrained: Path | None = None
+    pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
@@ -130,6 +126,8 @@ SCALES = {
 
 def make_study(options: RotationPeriodOptions) -> Study:
     """The trials of the study: one pretraining and seven curves a data set."""
+    from analysis.rotation.panels import SEPARATOR
+
     scale = SCALES[options.scale]
     init, start = released_weights(options.pretrained)
     facts = {"scale": options.scale, "pretraining_start": start}
@@ -139,12 +137,20 @@ def make_study(options: RotationPeriodOptions) -> Study:
         facts |= _facts(data, scale)
         curves = _curves(data, scale, init, options)
         trials |= {f"{name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
-    return Study("rotation_period", QUESTION, trials, report=rotation_report, facts=facts)
+    return Study("rotation_period", QUESTION, trials, report="analysis.rotation.report:rotation_report", facts=facts)
 
 
 def _curves(
     data: Dataset, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
 ) -> dict[str, InterpretabilityCurve]:
+    from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
+    from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.interpretability.selection import ImageChoice
+    from trainables.models.sources import Untrained
+    from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+    from trainables.saliency.gradients import SmoothGrad
+    from trainables.ssl.moco import MoCo
+
     encoder = MoCo(
         data,
         backbone=scale.backbone,
@@ -166,7 +172,7 @@ def _curves(
 
     untrained = {
         f"{UNTRAINED_PREFIX}{seed}": control(smooth_grad, Untrained(data, scale.backbone, options.head, seed))
-        for seed in range(options.seeds)
+        for seed in range(options.pretrain_seeds)
     }
     return {
         TRAINED: trained,

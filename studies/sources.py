@@ -1,16 +1,18 @@
-"""What studies start from: data sets by their name on the command line, and released weights."""
+"""What studies start from: data sets by their name on the command line, and released weights.
+
+The names are for flags: what reads images is loaded when it is asked for.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from trainables.data.brats import BraTS
-from trainables.data.mni152 import MNI152
-from trainables.data.records import Dataset
-from trainables.models.released import ReleasedWeights
+if TYPE_CHECKING:
+    from trainables.data.records import Dataset
+    from trainables.models.released import ReleasedWeights
 
 DatasetName = Literal["mni152", "brats"]
 
@@ -22,6 +24,9 @@ def default_dataset(scale: str) -> DatasetName:
 
 def dataset_of(name: DatasetName, image_size_px: int, data_root: Path | None) -> Dataset:
     """The data set of a name. Raises ValueError where it lies nowhere, saying what to give."""
+    from trainables.data.brats import BraTS
+    from trainables.data.mni152 import MNI152
+
     if name == "mni152":
         return MNI152(image_size_px=image_size_px)
     if data_root is None:
@@ -46,4 +51,6 @@ def released_weights(checkpoint: Path | None) -> tuple[ReleasedWeights | None, s
     """The weights to start from, and the same in words; without a checkpoint random ones."""
     if checkpoint is None:
         return None, "random weights"
+    from trainables.models.released import ReleasedWeights
+
     return ReleasedWeights(str(checkpoint.resolve())), f"released weights ({checkpoint.name})"

@@ -11,6 +11,7 @@ import polars as pl
 from analysis import wave
 from analysis.wave import Floats
 
+SEPARATOR = ": "  # a trial is named "<data set>: <curve>"
 TRAINED = "trained"
 UNTRAINED_PREFIX = "untrained seed "
 UNTRAINED_MEAN = "untrained mean"

@@ -10,10 +10,9 @@ from typing import Any
 from analysis.resampling import Bootstrap
 from analysis.results import FinishedTrial, StudyResults, curve_frame, load_study, metric_history, samples_of
 from analysis.rotation.page import DatasetDescription, MissingTrial, ReportInputs, Setup, write_report
-from analysis.rotation.panels import TRAINED, UNTRAINED_PREFIX
+from analysis.rotation.panels import SEPARATOR, TRAINED, UNTRAINED_PREFIX
 from orchestrator.store import Store
 
-SEPARATOR = ": "  # a trial is named "<data set>: <curve>"
 _PRETRAINING = "MoCo"
 
 

@@ -69,7 +69,7 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
 
 def test_a_search_from_plan_to_best_and_on_from_there(call, tmp_path):
     def search(*flags):
-        return call("--seeds", "2", "--fails-above", "0.95", *flags, command=(str(SEARCH),))
+        return call("--pretrain-seeds", "2", "--fails-above", "0.95", *flags, command=(str(SEARCH),))
 
     plan = json.loads(search("--plan", "--json")[1])
     assert (plan["new"], plan["to_suggest"]) == (1, 8)  # the shared base, and what the search will suggest
@@ -113,7 +113,7 @@ def test_a_search_from_plan_to_best_and_on_from_there(call, tmp_path):
 
 def test_a_search_for_what_no_trial_reports_stops_and_says_so(call, tmp_path):
     for _ in range(2):
-        code, out, _ = call("--seeds", "1", "--objective", "val/dice", command=(str(SEARCH),))
+        code, out, _ = call("--pretrain-seeds", "1", "--objective", "val/dice", command=(str(SEARCH),))
         assert code == 1
         assert "The search stopped" in out
         assert "no summary metric 'val/dice' (it reports: test/loss, val/loss, val/size)" in out
@@ -138,7 +138,7 @@ def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):
     ("flags", "environment", "said"),
     [
         (["--json"], {}, "--json goes with --plan"),
-        (["--seeds", "0"], {}, "--seeds 0"),
+        (["--pretrain-seeds", "0"], {}, "--pretrain-seeds 0"),
         (["--address", "http://127.0.0.1:8265"], {}, "ray job submit"),
         (["--storage", "nonsense://x", "--plan"], {}, "nonsense://x"),
         (["--storage", "results"], {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "QUARTERTURN_STORAGE"),
@@ -163,7 +163,7 @@ def test_every_flag_has_a_sentence_of_help(call):
     code, out, _ = call("--help")
     assert code == 0
     flags = (
-        "--scale --data-root --seeds --storage --tracking-uri --cache-dir --address --max-concurrent "
+        "--scale --data-root --pretrain-seeds --storage --tracking-uri --cache-dir --address --max-concurrent "
         "--workers-per-trial --gpus-per-trial --plan --json --retry-failed"
     )
     for flag in flags.split():

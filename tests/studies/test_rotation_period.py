@@ -99,7 +99,7 @@ def test_a_second_submission_computes_nothing(finished):
 
 
 def test_another_seed_count_shares_what_is_the_same(finished):
-    plan = json.loads(run(finished[0], "--seeds", "5", "--plan", "--json").stdout)
+    plan = json.loads(run(finished[0], "--pretrain-seeds", "5", "--plan", "--json").stdout)
     assert (plan["done"], plan["new"]) == (8, 2)
     assert {t["name"] for t in plan["trials"] if t["state"] == "new"} == {
         "mni152: untrained seed 3", "mni152: untrained seed 4",

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from trainables.models.encoder import Encoder
 from trainables.models.trunk import Trunk
@@ -318,6 +317,8 @@ class _Block:
 
     @classmethod
     def folded(cls, block: nn.Module, device: torch.device, dtype: torch.dtype) -> _Block:
+        from torchvision.models.resnet import BasicBlock, Bottleneck  # not for a plan, which freezes no encoder
+
         if not isinstance(block, BasicBlock | Bottleneck):
             raise TypeError(f"a {type(block).__name__} is no residual block of torchvision")
         pairs: list[tuple[Any, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]

@@ -10,13 +10,12 @@ import numpy as np
 
 from trainables import runtime
 from trainables.api.context import Context
+from trainables.api.names import Backbone, Head
 from trainables.api.trainable import Part, seed
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import ImageTable, open_table
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, calibrate_batch_norm, frozen
-from trainables.models.heads import Head
-from trainables.models.trunk import Backbone
 
 _CALIBRATION_BATCH = 32
 

@@ -6,15 +6,16 @@ Shapes: B images, C channels, H x W pixels, F features.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
 
+from trainables.api.names import Backbone
 from trainables.models.batch_norm import batch_norm_layer
 
-Backbone = Literal["resnet18", "resnet50"]
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
+
 NUM_FEATURES: dict[str, int] = {"resnet18": 512, "resnet50": 2048}
 
 # Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1), two operations each.
@@ -62,6 +63,8 @@ class Trunk(nn.Module):
 
 def build_resnet(backbone: Backbone, batch_norm_groups: int = 1) -> ResNet:
     """torchvision's freshly initialised network, for three channels, with its classifier."""
+    import torchvision  # seconds to load, and a plan builds no network
+
     constructor = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}[backbone]
     resnet: ResNet = constructor(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
     return resnet
