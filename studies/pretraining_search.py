@@ -32,7 +32,8 @@ from orchestrator.cli import main
 from orchestrator.options import StudyOptions
 from orchestrator.study import Search, Study
 from studies.rotation_period import SCALES as ROTATION_SCALES
-from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
+from studies.sources import dataset_facts, default_dataset, released_weights
+from trainables.data.datasets import lookup
 from trainables.models.encoder import Head
 from trainables.ssl.moco import MoCo
 
@@ -54,7 +55,7 @@ class PretrainingSearchOptions(StudyOptions):
 
     num_suggestions: int | None = None
     """How many settings to try (default: the scale's)."""
-    dataset: DatasetName | None = None
+    dataset: str | None = None
     """Data set to train on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
     pretrained: Path | None = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
@@ -89,7 +90,8 @@ SCALES = {
 def make_study(options: PretrainingSearchOptions) -> Study:
     """A search over settings of one pretraining, each trained with every seed."""
     scale, rotation = SCALES[options.scale], ROTATION_SCALES[options.scale]
-    data = dataset_of(options.dataset or default_dataset(options.scale), scale.image_size_px, options.data_root)
+    name = options.dataset or default_dataset(options.scale)
+    data = lookup(name, scale.image_size_px, options.data_root).images
     init, start = released_weights(options.pretrained)
 
     def pretraining(params: Mapping[str, Any], seed: int) -> MoCo:

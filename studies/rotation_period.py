@@ -25,8 +25,10 @@ from analysis.rotation_report import SEPARATOR, rotation_report
 from orchestrator.cli import main
 from orchestrator.options import StudyOptions
 from orchestrator.study import Study
-from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
+from studies.sources import dataset_facts, default_dataset, released_weights
 from trainables.api.trainable import Trainable
+from trainables.data.annotations import Region
+from trainables.data.datasets import lookup
 from trainables.data.records import Dataset
 from trainables.models.encoder import Backbone, EncoderSource, Head, RandomEncoder, ReleasedWeights
 from trainables.rotation_curve import RotationCurve
@@ -40,7 +42,7 @@ QUESTION = "Does the interpretability of a contrastive encoder have a period of 
 class RotationPeriodOptions(StudyOptions):
     """Flags of the rotation study."""
 
-    datasets: tuple[DatasetName, ...] = ()
+    datasets: tuple[str, ...] = ()
     """Data sets to run on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
     pretrained: Path | None = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
@@ -129,16 +131,18 @@ def make_study(options: RotationPeriodOptions) -> Study:
     facts = {"scale": options.scale, "pretraining_start": start}
     trials: dict[str, Trainable] = {}
     for name in options.datasets or (default_dataset(options.scale),):
-        data = dataset_of(name, scale.image_size_px, options.data_root)
-        facts |= _facts(data, scale)
-        curves = _curves(data, scale, init, options)
+        source = lookup(name, scale.image_size_px, options.data_root)
+        region = next(iter(source.regions.values()))
+        facts |= _facts(source.images, scale)
+        curves = _curves(region, scale, init, options)
         trials |= {f"{name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
     return Study("rotation_period", QUESTION, trials, report=rotation_report, facts=facts)
 
 
 def _curves(
-    data: Dataset, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
+    region: Region, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
 ) -> dict[str, RotationCurve]:
+    data = region.images
     encoder = MoCo(
         data,
         backbone=scale.backbone,
@@ -152,7 +156,7 @@ def _curves(
         key_momentum=scale.key_momentum,
     )
     smooth_grad = SmoothGrad(num_samples=scale.num_samples, times_input=scale.times_input)
-    trained = RotationCurve(data, encoder, smooth_grad, angles_deg=scale.angles_deg, num_images=scale.num_images)
+    trained = RotationCurve(region, encoder, smooth_grad, angles_deg=scale.angles_deg, num_images=scale.num_images)
 
     def control(method: SaliencyMethod, encoder: EncoderSource | None = None) -> RotationCurve:
         return replace(trained, encoder=encoder, method=method)

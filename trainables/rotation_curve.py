@@ -23,8 +23,8 @@ from torch import Tensor
 from trainables import augment, metrics, runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
-from trainables.data.cache import ImageTable, open_table
-from trainables.data.records import Dataset
+from trainables.data.annotations import Region
+from trainables.data.cache import ImageTable, RegionTable, open_annotation, open_images
 from trainables.metrics import Binarisation, FieldOfView
 from trainables.models.encoder import Encoder, EncoderSource, check_choice, forward_flop
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
@@ -60,6 +60,7 @@ class RotationCurve(Trainable):
     the images) and ``artifacts/selection.json``.
 
     Args:
+        region: what maps are compared with, on its images.
         encoder: where the encoder comes from; None for methods that use none.
         angles_deg: any angles, whole or not; a method may leave some out (``SaliencyMethod.skips``). The thesis: 0 to
             360 in steps of 1.
@@ -83,7 +84,7 @@ class RotationCurve(Trainable):
 
     maps_items: ClassVar[bool] = True
 
-    data: Dataset
+    region: Region
     encoder: EncoderSource | None = None
     method: SaliencyMethod = field(default_factory=SmoothGrad)
     angles_deg: Sequence[float] = tuple(float(angle) for angle in range(361))
@@ -120,9 +121,9 @@ class RotationCurve(Trainable):
             ValueError: it has too few images with a mask, or other channels than the encoder.
         """
         runtime.use_cores(context.num_cpus)
-        table = open_table(self.data, context.cache_dir, context.report_progress, context.num_cpus)
-        selection = _Selection.of(self, table)
-        work = _AngleWork.of(self, context, table, selection)
+        table, masks = open_images(self.region.images, context), open_annotation(self.region, context)
+        selection = _Selection.of(self, table, masks)
+        work = _AngleWork.of(self, context, table, masks, selection)
         angles = self._curve_angles()
         extra = [angle for angle in SHOWN_ANGLES_DEG if angle not in angles and not self.method.skips(angle)]
         items = [*angles, *extra]
@@ -130,7 +131,7 @@ class RotationCurve(Trainable):
         frame = self._frame(selection.index, {angle: results[angle] for angle in angles})
         means = _means_over_images(frame)
         self._write(context.output_dir, frame, means, selection)
-        samples = _samples(table, selection, results)
+        samples = _samples(table, masks, selection, results)
         np.savez_compressed(context.output_dir / SAMPLES_FILE, **samples)
         write_picture(context.output_dir / SAMPLES_PICTURE, samples)
         self._log(context, means)
@@ -139,7 +140,7 @@ class RotationCurve(Trainable):
     def work_flop(self) -> float:
         backbone: Any = getattr(self.encoder, "backbone", "resnet50")  # the dearer one where it is not known
         passes = self.method.passes_per_map * self.num_images * len(self.angles_deg)
-        return _FORWARDS_PER_PASS * passes * forward_flop(backbone, self.data.image_size_px)
+        return _FORWARDS_PER_PASS * passes * forward_flop(backbone, self.region.images.image_size_px)
 
     def _check_angles(self) -> None:
         if not self.angles_deg or len(set(self.angles_deg)) != len(self.angles_deg):
@@ -248,10 +249,10 @@ class _Selection:
         return _even_places(len(self.rows), min(_NUM_SHOWN, len(self.rows)))
 
     @classmethod
-    def of(cls, curve: RotationCurve, table: ImageTable) -> _Selection:
+    def of(cls, curve: RotationCurve, table: ImageTable, masks: RegionTable) -> _Selection:
         rows = table.rows(*curve.splits)
-        inside_HW = inscribed_circle(curve.data.image_size_px).numpy()
-        has_mask = np.array([bool((table.masks_NHW[row] & inside_HW).any()) for row in rows], dtype=bool)
+        inside_HW = inscribed_circle(curve.region.images.image_size_px).numpy()
+        has_mask = np.array([bool((masks.masks_NHW[row] & inside_HW).any()) for row in rows], dtype=bool)
         candidates = rows[has_mask]
         if len(candidates) < curve.num_images:
             raise ValueError(
@@ -291,17 +292,20 @@ class _AngleWork:
         self._device_side: _DeviceSide | None = None
 
     @classmethod
-    def of(cls, curve: RotationCurve, context: Context, table: ImageTable, selection: _Selection) -> _AngleWork:
+    def of(
+        cls, curve: RotationCurve, context: Context, table: ImageTable, masks: RegionTable, selection: _Selection
+    ) -> _AngleWork:
         encoder = None if curve.encoder is None else curve.encoder.load(context)
-        if encoder is not None and encoder.config.in_channels != curve.data.num_channels:
+        data = curve.region.images
+        if encoder is not None and encoder.config.in_channels != data.num_channels:
             raise ValueError(
-                f"the encoder takes {encoder.config.in_channels} channels and {curve.data.name} has "
-                f"{curve.data.num_channels}: use an encoder that was trained on such images"
+                f"the encoder takes {encoder.config.in_channels} channels and {data.name} has "
+                f"{data.num_channels}: use an encoder that was trained on such images"
             )
         if encoder is not None and not all(bool(t.isfinite().all()) for t in encoder.state_dict().values()):
             # Fused ReLUs turn NaN into 0: the maps would be finite, and the curve would look normal.
             raise NonFiniteMetric("encoder weights", math.nan, None)
-        images_NCHW, masks_NHW = np.array(table.images_NCHW[selection.rows]), np.array(table.masks_NHW[selection.rows])
+        images_NCHW, masks_NHW = np.array(table.images_NCHW[selection.rows]), np.array(masks.masks_NHW[selection.rows])
         ids = tuple(selection.ids)
         work = cls(curve, encoder, ids, images_NCHW, masks_NHW, selection.shown, context.num_cpus)
         side = _DeviceSide.of(work)
@@ -335,7 +339,7 @@ class _DeviceSide:
         keep_freed_memory()
         images_NCHW = torch.from_numpy(work.images_NCHW).to(device).float().div_(255)
         masks_NHW = torch.from_numpy(work.masks_NHW).to(device).float()
-        circle_HW = inscribed_circle(curve.data.image_size_px).to(device)
+        circle_HW = inscribed_circle(curve.region.images.image_size_px).to(device)
         if curve.cut_image_to_circle:
             images_NCHW = images_NCHW * circle_HW
         anchors = Anchors(work.ids, images_NCHW, masks_NHW, curve.interpolation, curve.fill)
@@ -419,7 +423,9 @@ def _means_over_images(frame: pl.DataFrame) -> pl.DataFrame:
     return grouped.agg(pl.col(names).mean(), pl.len().alias("num_images"))
 
 
-def _samples(table: ImageTable, selection: _Selection, results: Mapping[float, Arrays]) -> dict[str, Any]:
+def _samples(
+    table: ImageTable, masks: RegionTable, selection: _Selection, results: Mapping[float, Arrays]
+) -> dict[str, Any]:
     """A few images with their maps, for pictures; an angle that the method leaves out is missing here too."""
     rows = selection.rows[selection.shown]
     angles = [angle for angle in SHOWN_ANGLES_DEG if angle in results]
@@ -430,7 +436,7 @@ def _samples(table: ImageTable, selection: _Selection, results: Mapping[float, A
     return {
         "image_id": np.array([selection.ids[place] for place in selection.shown]),
         "images_KHW": table.images_NCHW[rows].mean(axis=1).round().astype(np.uint8),
-        "masks_KHW": np.array(table.masks_NHW[rows]),
+        "masks_KHW": np.array(masks.masks_NHW[rows]),
         "angles_deg": np.array(angles, dtype=np.float64),
         **arrays,
     }

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from trainables import augment, runtime
 from trainables.api.trainable import recorded
-from trainables.data.batches import free_memory
 from trainables.models.encoder import check_choice
 from trainables.models.frozen import LARGEST_HEAP_BLOCK_BYTES, FrozenEncoder
 
@@ -59,7 +58,7 @@ class Anchors:
         self.ids, self.images_NCHW, self.masks_NHW = ids, images_NCHW, masks_NHW
         self.interpolation, self.fill = interpolation, fill
         self._noise: dict[tuple[int, int, str], Tensor] = {}
-        self._noise_bytes_left = int(free_memory(images_NCHW.device) * _NOISE_MEMORY_SHARE)
+        self._noise_bytes_left = int(runtime.free_memory(images_NCHW.device) * _NOISE_MEMORY_SHARE)
 
     def views(self, rows_P: Tensor, angles_deg_P: Tensor) -> Views:
         """The anchors of these rows, each rotated by its angle."""
@@ -261,7 +260,7 @@ class SmoothGrad(SaliencyMethod):
         if budget is None:
             # A constant, unless memory is short: so that a repeated run rounds in the same order.
             largest_budget = _CUDA_BUDGET_BYTES if on_gpu else _CPU_BUDGET_BYTES
-            budget = min(largest_budget, int(free_memory(encoder.device) * _FREE_MEMORY_SHARE))
+            budget = min(largest_budget, int(runtime.free_memory(encoder.device) * _FREE_MEMORY_SHARE))
         channels, height, width = anchors.images_NCHW.shape[1:]
         affordable = budget // encoder.bytes_per_image((channels, height, width))
         # Larger blocks are taken from the system, and given back, each time.

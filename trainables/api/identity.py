@@ -124,7 +124,7 @@ class Keys:
         memo_key = _memo_key(part)
         if memo_key not in self._contents:
             try:
-                self._contents[memo_key] = self._digests.digest_all(part.source_files())
+                self._contents[memo_key] = self._content(part)
             except FileNotFoundError as error:
                 if error.filename is None:  # the part itself has said what is missing, and what to do
                     raise
@@ -135,6 +135,13 @@ class Keys:
                 ) from error
             self._alive.append(part)
         return self._contents[memo_key]
+
+    def _content(self, part: ReadsFiles) -> str:
+        files = part.source_files()
+        if not hasattr(part, "content"):
+            return self._digests.digest_all(files)
+        rows = part.content({name: self._digests.digest(path) for name, path in files.items()})
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def _of(self, value: Any, where: str, *, nested: bool = False) -> Any:
         if isinstance(value, bool | int | str) or value is None:

@@ -21,7 +21,7 @@ from trainables import runtime
 from trainables.api.context import Context
 from trainables.api.trainable import recorded
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import open_table
+from trainables.data.cache import open_images
 from trainables.data.records import Dataset
 from trainables.models.batch_norm import batch_norm_layer
 
@@ -131,7 +131,7 @@ class RandomEncoder:
 
     def load(self, context: Context) -> Encoder:
         """Build and calibrate. Raises BadData when the data set cannot be read."""
-        table = open_table(self.data, context.cache_dir, num_workers=context.num_cpus)
+        table = open_images(self.data, context)
         rows = table.rows("train")
         mean, std = table.mean_std(rows)
         # Not the weights that a pretraining of the same seed starts from: a control is drawn by itself.

@@ -23,7 +23,7 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.augment import THESIS_AUGMENTATION, Augmentation
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable, open_table
+from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import (
     ENCODER_FILE,
@@ -310,7 +310,7 @@ class _Training:
 
 def _start(config: MoCo, context: Context) -> _Training:
     """Data and networks as they were left by the last checkpoint, or at the beginning."""
-    table = open_table(config.data, context.cache_dir, context.report_progress, context.num_cpus)
+    table = open_images(config.data, context)
     rows = table.rows("train")
     if config.batch_size > len(rows):
         raise ValueError(
