@@ -7,6 +7,7 @@ whole, is hashed once.
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import errno
 import hashlib
@@ -20,6 +21,7 @@ from trainables.api.errors import BadData
 
 _CHUNK_BYTES = 1 << 20
 _MOST_NAMES = 3
+_MOST_COMPARED = 200  # comparing takes about a millisecond for ten names
 
 _planned: ContextVar[Mapping[str, str] | None] = ContextVar("planned", default=None)
 _hashed: dict[tuple[str, int, int], str] = {}
@@ -129,6 +131,17 @@ def _missing(path: Path, expected: Sequence[str]) -> str:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return f"missing: there is no readable folder {folder}; {wanted}"
-    near = difflib.get_close_matches(path.name, names, n=_MOST_NAMES, cutoff=0.3) or names[:_MOST_NAMES]
+    near = _near(path.name, names)
     found = f"found {', '.join(near)}" if near else "found an empty folder"
     return f"missing: {wanted}, {found} in {folder}: rename the file or copy it there"
+
+
+def _near(name: str, names: Sequence[str]) -> list[str]:
+    """Names that the file may have been given: those that hold its stem, else those most alike, else its neighbours."""
+    stem = name.split(".")[0]
+    if holding := [other for other in names if stem in other]:
+        return holding[:_MOST_NAMES]
+    if len(names) <= _MOST_COMPARED:
+        return difflib.get_close_matches(name, names, n=_MOST_NAMES, cutoff=0.3) or list(names[:_MOST_NAMES])
+    place = bisect.bisect(names, name)
+    return list(names[max(0, place - 1) : place + 1])
