@@ -15,6 +15,7 @@ import torch
 from fake_context import FakeContext
 from test_frozen import lively_encoder
 
+from trainables.data.annotations import Region
 from trainables.data.records import Dataset, Record
 from trainables.interpretability.curve import InterpretabilityCurve
 from trainables.interpretability.selection import ImageChoice
@@ -38,11 +39,12 @@ class Blobs(Dataset):
 
     def records(self) -> list[Record]:
         splits = ["train", "train", "val", "test", "train"] * 2
-        return [
-            Record(f"image {i}", f"patient {i // 3}", splits[i], {}, position=i % 3) for i in range(self.num_images)
-        ]
+        return [Record(f"image {i}", f"patient {i // 3}", splits[i], position=i % 3) for i in range(self.num_images)]
 
-    def decode(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, record: Record) -> np.ndarray:
+        return self.image_and_mask(record)[0]
+
+    def image_and_mask(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         number = int(record.id.split()[1])
         random = np.random.default_rng(number)
         mask_HW = np.zeros((SIZE, SIZE), dtype=np.uint8)
@@ -56,6 +58,21 @@ class Blobs(Dataset):
     @classmethod
     def example(cls, folder: Path) -> Self:
         return cls()
+
+
+@dataclass(frozen=True)
+class BlobRegion(Region):
+    images: Blobs = Blobs()
+    name = "blob"
+
+    def source_files(self) -> Mapping[str, Path]:
+        return {}
+
+    def file(self, record: Record) -> str:
+        return ""
+
+    def decode(self, record: Record) -> np.ndarray:
+        return self.images.image_and_mask(record)[1]
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class BrokenEncoder(GivenEncoder):
         return encoder
 
 
-REGION = Blobs()
+REGION = BlobRegion()
 
 
 class PicklingContext(FakeContext):
@@ -111,5 +128,5 @@ def pick(frame: pl.DataFrame, **values) -> pl.DataFrame:
 
 
 def pixels_of(image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
-    image, mask = Blobs().decode(Record(image_id, "", "", {}))
+    image, mask = Blobs().image_and_mask(Record(image_id, "", ""))
     return torch.from_numpy(image / 255).float(), torch.from_numpy(mask)

@@ -23,7 +23,8 @@ from trainables.api import names
 from trainables.api.checks import check_choice
 from trainables.api.names import FieldOfView
 from trainables.api.trainable import Trainable
-from trainables.data.cache import ImageTable, open_table
+from trainables.data.annotations import Region
+from trainables.data.cache import ImageTable, open_annotation, open_images
 from trainables.data.records import Dataset
 from trainables.interpretability.device import CurveWork, fields_of_view
 from trainables.interpretability.sample_maps import write_picture
@@ -82,7 +83,7 @@ class InterpretabilityCurve(Trainable):
 
     maps_items: ClassVar[bool] = True
 
-    region: Dataset
+    region: Region
     encoder: EncoderSource | None = None
     method: SaliencyMethod = field(default_factory=SmoothGrad)
     sweep: Sweep = field(default_factory=Rotation)
@@ -116,7 +117,7 @@ class InterpretabilityCurve(Trainable):
             ValueError: it has too few images with a region, or other channels than the encoder.
         """
         runtime.use_cores(context.num_cpus)
-        table, masks_NHW = self._tables(context)
+        table, masks_NHW = open_images(self._data, context), open_annotation(self.region, context).masks_NHW
         kept_HW = self.sweep.kept(self._data.image_size_px, self.values).numpy()
         selection = Selection.of(self.images, table.index, masks_NHW, kept_HW, self._region_name)
         work = self._work(context, table, masks_NHW, kept_HW, selection)
@@ -161,11 +162,11 @@ class InterpretabilityCurve(Trainable):
 
     @property
     def _data(self) -> Dataset:
-        return self.region
+        return self.region.images
 
     @property
     def _region_name(self) -> str:
-        return self.region.name
+        return f"{self.region.name} of {self._data.name}"
 
     @property
     def _values_are_whole(self) -> bool:
@@ -180,10 +181,6 @@ class InterpretabilityCurve(Trainable):
             raise ValueError(f"{name} explains an encoder: give encoder=, for example a pretraining or Untrained")
         if not self.method.needs_encoder and self.encoder is not None:
             raise ValueError(f"{name} uses no encoder: leave encoder out, so that one result serves all encoders")
-
-    def _tables(self, context: Context) -> tuple[ImageTable, np.ndarray[Any, Any]]:
-        table = open_table(self._data, context.cache_dir, context.report_progress, context.num_cpus)
-        return table, table.masks_NHW
 
     def _work(
         self,

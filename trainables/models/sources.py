@@ -13,7 +13,7 @@ from trainables.api.context import Context
 from trainables.api.names import Backbone, Head
 from trainables.api.trainable import Part, seed
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable, open_table
+from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, calibrate_batch_norm, frozen
 
@@ -67,4 +67,4 @@ class Untrained(Part):
 
 def prepared(data: Dataset, context: Context) -> ImageTable:
     """The data set as this machine's cache has it. Raises BadData when it cannot be read."""
-    return open_table(data, context.cache_dir, context.report_progress, context.num_cpus)
+    return open_images(data, context)

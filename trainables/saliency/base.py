@@ -20,7 +20,6 @@ from torch import Tensor
 
 from trainables import runtime
 from trainables.api.trainable import Part
-from trainables.data.batches import free_memory
 from trainables.models.frozen import FrozenEncoder
 from trainables.sweeps import Sweep
 
@@ -44,7 +43,7 @@ class Anchors:
             raise ValueError(f"{len(ids)} ids, {len(images_NCHW)} images and {len(masks_NHW)} masks: as many of each")
         self.ids, self.images_NCHW, self.masks_NHW, self.sweep = ids, images_NCHW, masks_NHW, sweep
         self._noise: dict[tuple[int, int, str], Tensor] = {}
-        self._noise_bytes_left = int(free_memory(images_NCHW.device) * _NOISE_MEMORY_SHARE)
+        self._noise_bytes_left = int(runtime.free_memory(images_NCHW.device) * _NOISE_MEMORY_SHARE)
 
     def views(self, rows_P: Tensor, values_P: Tensor) -> Views:
         """The anchors of these rows, each at its value of the sweep."""

@@ -12,10 +12,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.trainable import recorded
 from trainables.augment.blur import gaussian_blur
-from trainables.data.batches import free_memory
 from trainables.models.frozen import LARGEST_HEAP_BLOCK_BYTES, FrozenEncoder
 from trainables.saliency.base import Anchors, Prepared, SaliencyMethod, Views, required
 
@@ -201,7 +201,7 @@ class SmoothGrad(SaliencyMethod):
         if budget is None:
             # A constant, unless memory is short: so that a repeated run rounds in the same order.
             largest_budget = _CUDA_BUDGET_BYTES if on_gpu else _CPU_BUDGET_BYTES
-            budget = min(largest_budget, int(free_memory(encoder.device) * _FREE_MEMORY_SHARE))
+            budget = min(largest_budget, int(runtime.free_memory(encoder.device) * _FREE_MEMORY_SHARE))
         channels, height, width = anchors.images_NCHW.shape[1:]
         affordable = budget // encoder.bytes_per_image((channels, height, width))
         # Larger blocks are taken from the system, and given back, each time.
