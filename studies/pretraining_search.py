@@ -56,7 +56,8 @@ class PretrainingSearchOptions(StudyOptions):
     num_suggestions: int | None = None
     """How many settings to try (default: the scale's)."""
     dataset: str | None = None
-    """Data set to train on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
+    """Data set to train on: mni152 is packaged; brats, kvasir, lung_mask need --data-root; folder:PATH holds your own
+    images/ (default: brats at full scale, else mni152)."""
     pretrained: Path | None = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     head: Head = "v2"

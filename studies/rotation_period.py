@@ -43,7 +43,8 @@ class RotationPeriodOptions(StudyOptions):
     """Flags of the rotation study."""
 
     datasets: tuple[str, ...] = ()
-    """Data sets to run on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
+    """Data sets to run on: mni152 is packaged; brats, kvasir, lung_mask need --data-root; folder:PATH holds your own
+    images/ and masks/ (default: brats at full scale, else mni152)."""
     pretrained: Path | None = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     head: Head = "v2"
@@ -132,10 +133,9 @@ def make_study(options: RotationPeriodOptions) -> Study:
     trials: dict[str, Trainable] = {}
     for name in options.datasets or (default_dataset(options.scale),):
         source = lookup(name, scale.image_size_px, options.data_root)
-        region = next(iter(source.regions.values()))
         facts |= _facts(source.images, scale)
-        curves = _curves(region, scale, init, options)
-        trials |= {f"{name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
+        curves = _curves(source.region, scale, init, options)
+        trials |= {f"{source.name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
     return Study("rotation_period", QUESTION, trials, report=rotation_report, facts=facts)
 
 
@@ -177,7 +177,7 @@ def _curves(
 def _facts(data: Dataset, scale: Scale) -> dict[str, str]:
     """What the report says of a data set, and how many neighbouring images its bootstrap keeps together."""
     images_a_group = scale.num_images / len({record.group for record in data.records()})
-    return dataset_facts(data) | {f"{data.name}.block_length": str(max(1, math.ceil(images_a_group)))}
+    return dataset_facts(data) | {f"{data.card().name}.block_length": str(max(1, math.ceil(images_a_group)))}
 
 
 if __name__ == "__main__":
