@@ -19,9 +19,10 @@ from rich.console import Console
 
 from orchestrator import printing
 from orchestrator.feeder import Feeder, published_tokens
+from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
-from orchestrator.plan import Plan, State, make_plan, trials_of
+from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.snapshot import default_tracking_uri, snapshot
 from orchestrator.store import DamagedResult, Store
@@ -59,6 +60,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
     with usage_errors():
         submission = _Submission(make_study(), options, console)
         plan = submission.plan(retry_failed=options.retry_failed)
+        check_trials(plan.runnable())
         tracking_uri = "" if options.plan else options.tracking_uri or default_tracking_uri(submission.store)
     if options.plan:
         printing.show_plan(plan, console, as_json=options.json)
@@ -91,7 +93,8 @@ class _Submission:
         self.study, self._options, self._console = study, options, console
         self.store = Store(_storage(options.storage))
         self._cache_dir = (options.cache_dir or default_cache_dir()).resolve()
-        self.keys = Keys(FileDigests(self._cache_dir / "digests.json"))
+        say = printing.say_digests(console) if not options.json else (lambda done, total: None)
+        self.keys = Keys(FileDigests(self._cache_dir / "digests.json", say))
         self.suggestions = Suggestions(study, self.store, self.keys)
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
@@ -125,6 +128,7 @@ class _Submission:
             with usage_errors():
                 resources = resources_for(self._trainables(plan), options)
             manifest.write()
+            self._record_digests(plan)
             if options.retry_failed:
                 for trial in plan.runnable():
                     store.clear_failure(trial.key)
@@ -165,8 +169,13 @@ class _Submission:
         """The plan of one more suggestion of the search, which manifest and view know from here on."""
         plan = make_plan(study, self.store, self.keys)
         manifest.add(entries_of(plan, self.keys))
+        self._record_digests(plan)
         view.add(plan)
         return plan
+
+    def _record_digests(self, plan: Plan) -> None:
+        """What the trials to come will read of their data sets instead of hashing them."""
+        record_digests((part for trial in plan.runnable() for part in trial.parts), self.store, self.keys)
 
 
 def _is_missing_database(tracking_uri: str) -> bool:
@@ -199,9 +208,10 @@ def _report(study: Study, store: Store, manifest: Manifest, plan: Plan, console:
         return []
     folder = f"reports/{study.name}"
     made_from = _token(study.report, plan, manifest)
-    before = store.read_document(f"{folder}/made_from.json") or {}
-    if before.get("token") == made_from and all(store.exists(f"{folder}/{name}") for name in before["paths"]):
-        return [f"{store.uri}/{folder}/{name}" for name in before["paths"]]
+    before = store.read_document(f"{folder}/made_from.json")
+    paths = before.get("paths") if isinstance(before, dict) and before.get("token") == made_from else None
+    if isinstance(paths, list) and all(store.exists(f"{folder}/{name}") for name in paths):
+        return [f"{store.uri}/{folder}/{name}" for name in paths]
     try:
         names = _write_report(study.report, store, manifest, folder)
     except DamagedResult as error:
