@@ -84,7 +84,7 @@ class Checkpoints:
 
         Raises what went wrong in bringing the last one to the store.
         """
-        self._settle(wait=self._interval_s == 0)
+        self._settle(wait=False)
         if self._pending is not None:
             return False
         pause_s = max(self._interval_s, _COST_SHARE * self._cost_s) if self._interval_s else 0.0
@@ -101,7 +101,8 @@ class Checkpoints:
         self._cost_s = self._saved_at - begun
         generation, rows = self._generation(), self._take_rows()
         self._pending = self._thread.submit(self._bring, folder, generation, rows)
-        self._settle(wait=self._interval_s == 0)
+        if self._interval_s == 0:
+            self._settle(wait=True)
         return True
 
     def save_items(self, unsaved: Mapping[int, Arrays]) -> None:

@@ -29,7 +29,7 @@ class KnownPart:
 def known_parts(configuration: Any, keys: Keys) -> tuple[KnownPart, ...]:
     """All parts of a configuration at any depth, itself included."""
     return tuple(
-        KnownPart(part, keys.key(part), digest_of_all(keys.files(part)) if isinstance(part, ReadsFiles) else "")
+        KnownPart(part, keys.key(part), keys.files_digest(part) if isinstance(part, ReadsFiles) else "")
         for part in _parts(configuration, set())
     )
 
