@@ -22,6 +22,7 @@ class Snapshot:
     ended_at: float | None = None
     metrics: Mapping[str, float] | None = None
     provenance: Mapping[str, str] | None = None
+    folder: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     failure: str = ""
 
@@ -44,6 +45,7 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
             result.ended_at,
             result.metrics,
             result.provenance,
+            result.folder,
             result.files,
         )
     generations = store.generations(key)

@@ -223,7 +223,7 @@ def _log_files(artifacts: ArtifactRepository, store: Store, shot: Snapshot) -> N
     if not shown:
         return
     with tempfile.TemporaryDirectory() as folder:
-        local = store.download(f"trials/{shot.key}/files", shown, Path(folder))
+        local = store.download(shot.folder, shown, Path(folder))
         artifacts.log_artifacts(str(local / "artifacts"))
 
 
