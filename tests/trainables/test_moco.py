@@ -319,6 +319,7 @@ def test_continues_from_released_weights_with_head_in_both_encoders(tmp_path):
     assert provenance["weights"]["epoch"] == 800
     assert "fc.2.weight" in provenance["weights"]["loaded"]
     assert "module.queue" in provenance["weights"]["unused"]
+    assert provenance["summary"].startswith("continued from moco.pth.tar (resnet18, epoch 800")
 
 
 def test_a_resumed_training_needs_the_released_file_no_more(tmp_path):
@@ -380,8 +381,9 @@ def test_three_channels_and_no_validation_split(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("backbone", "resnet34", "resnet34"),
+        ("backbone", "resnet19", "resnet19"),
         ("head", "v3", "v3"),
+        ("head", None, "head = None"),
         ("augmented_views", "query", "'query'"),
         ("precision", "float16", "'float16'"),
         ("num_epochs", 0, "num_epochs = 0"),

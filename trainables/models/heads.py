@@ -14,8 +14,13 @@ Head = Literal["v1", "v2"]
 (Chen et al. 2020, arXiv:2003.04297)."""
 
 
-def build_head(head: Head, num_features: int, embedding_dim: int) -> nn.Module:
-    """A freshly initialised head. Its state dict has the names below ``fc`` in released checkpoints."""
+def build_head(head: Head | None, num_features: int, embedding_dim: int) -> nn.Module:
+    """A freshly initialised head. Its state dict has the names below ``fc`` in released checkpoints.
+
+    Without a head the features are the embeddings; F and D are the same then.
+    """
+    if head is None:
+        return nn.Identity()
     if head == "v1":
         return nn.Linear(num_features, embedding_dim)
     return nn.Sequential(

@@ -5,7 +5,7 @@ Shapes: B images, C channels, H x W pixels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torchvision
@@ -14,11 +14,31 @@ from torchvision.models.resnet import ResNet
 
 from trainables.models.batch_norm import batch_norm_layer
 
-Backbone = Literal["resnet18", "resnet50"]
-NUM_FEATURES: dict[str, int] = {"resnet18": 512, "resnet50": 2048}
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+NUM_FEATURES: dict[Backbone, int] = {
+    "resnet18": 512,
+    "resnet34": 512,
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "resnet152": 2048,
+}
 
-# Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1), two operations each.
-_FORWARD_FLOP_224: dict[str, float] = {"resnet18": 3.6e9, "resnet50": 8.2e9}
+_CONSTRUCTORS: dict[Backbone, Callable[..., ResNet]] = {
+    "resnet18": torchvision.models.resnet18,
+    "resnet34": torchvision.models.resnet34,
+    "resnet50": torchvision.models.resnet50,
+    "resnet101": torchvision.models.resnet101,
+    "resnet152": torchvision.models.resnet152,
+}
+# Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1; the bottlenecks as torchvision strides them),
+# two operations each.
+_FORWARD_FLOP_224: dict[Backbone, float] = {
+    "resnet18": 3.6e9,
+    "resnet34": 7.3e9,
+    "resnet50": 8.2e9,
+    "resnet101": 15.6e9,
+    "resnet152": 23.0e9,
+}
 _STEM_CHANNELS = 64
 
 
@@ -62,9 +82,7 @@ class Trunk(nn.Module):
 
 def build_resnet(backbone: Backbone, batch_norm_groups: int = 1) -> ResNet:
     """torchvision's freshly initialised network, for three channels, with its classifier."""
-    constructor = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}[backbone]
-    resnet: ResNet = constructor(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
-    return resnet
+    return _CONSTRUCTORS[backbone](weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
 
 
 def build_stem(in_channels: int) -> nn.Conv2d:
