@@ -146,6 +146,16 @@ def test_momentum_update_is_the_average_of_parameters_only():
         assert torch.equal(new, old)
 
 
+def test_the_fused_momentum_update_is_bitwise_that_of_each_tensor():
+    fast, slow = build_encoder("resnet18", "v2", 1, seed=1), momentum_copy(build_encoder("resnet18", "v2", 1, seed=2))
+    expected = [
+        one.detach().lerp(other.detach(), 1 - 0.99)
+        for one, other in zip(slow.parameters(), fast.parameters(), strict=True)
+    ]
+    update_momentum_encoder(slow, fast, 0.99)
+    assert all(torch.equal(new, one) for new, one in zip(slow.parameters(), expected, strict=True))
+
+
 def test_queue_is_first_in_first_out():
     queue, pushed = KeyQueue(6, 2), [torch.full((2, 2), float(step)) for step in range(5)]
     for keys in pushed:
