@@ -47,6 +47,16 @@ class Geometric(Augmentation):
 class Photometric(Augmentation):
     """Changes values of pixels and leaves them where they are; what leaves [0, 1] is clipped."""
 
+    @abstractmethod
+    def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
+        """Change each image in place, under its own parameters: a chain of changes needs no memory for each."""
+
+    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
+        """Each image under its own parameters [B, C, H, W], the images themselves unchanged."""
+        changed_BCHW = images_BCHW.clone()
+        self.change_(changed_BCHW, draws_BN)
+        return changed_BCHW
+
 
 def check_probability(p: float) -> None:
     if not 0 <= p <= 1:

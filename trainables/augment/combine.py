@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables.augment.augmentation import Augmentation, Geometric
+from trainables.augment.augmentation import Augmentation, Geometric, Photometric
 from trainables.augment.geometric import HorizontalFlip, Rotation, VerticalFlip
 from trainables.augment.resample import Fill, Interpolation, Warp, check_resampling, resample
 
@@ -62,7 +62,7 @@ class Combine(Augmentation):
     def _in_order(self, run: Sequence[Augmentation], images_BCHW: Tensor, draws: Sequence[Tensor]) -> Tensor:
         """One augmentation after the other, with one resampling for neighbouring geometric ones."""
         height, width = images_BCHW.shape[2:]
-        warp: Warp | None = None
+        given_BCHW, warp = images_BCHW, None
         for augmentation, part_BN in zip(run, draws, strict=True):
             if _is_geometric(augmentation):
                 later = _warp_of(augmentation, part_BN, height, width)
@@ -70,7 +70,10 @@ class Combine(Augmentation):
                 continue
             if warp is not None:
                 images_BCHW, warp = resample(images_BCHW, warp, self.interpolation, self.fill), None
-            images_BCHW = augmentation.apply(images_BCHW, part_BN)
+            if isinstance(augmentation, Photometric) and images_BCHW is not given_BCHW:
+                augmentation.change_(images_BCHW, part_BN)
+            else:
+                images_BCHW = augmentation.apply(images_BCHW, part_BN)
         return images_BCHW if warp is None else resample(images_BCHW, warp, self.interpolation, self.fill)
 
     def _split(self, draws_BN: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

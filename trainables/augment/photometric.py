@@ -33,8 +33,10 @@ class Brightness(Photometric):
     def num_draws(self) -> int:
         return 1
 
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
-        return adjust_brightness(images_BCHW, _factors(draws_BN[:, 0], self.brightness))
+    def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
+        factors_B = _factors(draws_BN[:, 0], self.brightness)
+        for part in _parts(images_BCHW):
+            images_BCHW[part] = adjust_brightness(images_BCHW[part], factors_B[part])
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ class Contrast(Photometric):
     def num_draws(self) -> int:
         return 1
 
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
-        return adjust_contrast(images_BCHW, _factors(draws_BN[:, 0], self.contrast))
+    def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
+        factors_B = _factors(draws_BN[:, 0], self.contrast)
+        for part in _parts(images_BCHW):
+            images_BCHW[part] = adjust_contrast(images_BCHW[part], factors_B[part])
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class ColourJitter(Photometric):
     def num_draws(self) -> int:
         return 5
 
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
+    def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
         changes = self._changes(draws_BN)
         orders = list(itertools.permutations(range(4)))
         order_of_B = (draws_BN[:, 4] * len(orders)).long()
@@ -85,15 +89,14 @@ class ColourJitter(Photometric):
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, number in enumerate(order_of_B.tolist()):
             groups.setdefault(tuple(c for c in orders[number] if not is_idle[c]), []).append(place)
-        jittered_BCHW = torch.empty_like(images_BCHW)
         for order, places in groups.items():
             for where in torch.split(torch.tensor(places), images_at_once(images_BCHW)):
-                part_BCHW = images_BCHW[where.to(images_BCHW.device)]
+                there = where.to(images_BCHW.device)
+                part_BCHW = images_BCHW.index_select(0, there)
                 for change in order:
                     adjust, parameters_B = changes[change]
                     part_BCHW = adjust(part_BCHW, parameters_B[where])
-                jittered_BCHW[where.to(images_BCHW.device)] = part_BCHW
-        return jittered_BCHW
+                images_BCHW.index_copy_(0, there, part_BCHW)
 
     def _changes(self, draws_BN: Tensor) -> list[tuple[Callable[[Tensor, Tensor], Tensor], Tensor]]:
         """The four changes with each sample's parameters, in the order of the fields."""
@@ -133,10 +136,11 @@ class GaussianBlur(Photometric):
     def num_draws(self) -> int:
         return 1
 
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
+    def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
         sigmas_px_B = self.min_sigma_px + draws_BN[:, 0] * (self.max_sigma_px - self.min_sigma_px)
         radii_px_B = torch.full((len(sigmas_px_B),), self.kernel_px // 2)
-        return gaussian_blur(images_BCHW, sigmas_px_B, radii_px_B).clamp_(0, 1)
+        for part in _parts(images_BCHW):
+            images_BCHW[part] = gaussian_blur(images_BCHW[part], sigmas_px_B[part], radii_px_B[part]).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -158,15 +162,20 @@ class GaussianNoise(Photometric):
     def num_draws(self) -> int:
         return 2
 
-    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
+    def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
         stds_B = self.min_std + draws_BN[:, 0] * (self.max_std - self.min_std)
-        noise_BCHW = torch.empty(images_BCHW.shape)
+        noise_CHW = torch.empty(images_BCHW.shape[1:])
         generator = torch.Generator()
-        for noise_CHW, draw in zip(noise_BCHW, draws_BN[:, 1].tolist(), strict=True):
+        for image_CHW, std, draw in zip(images_BCHW, stds_B.tolist(), draws_BN[:, 1].tolist(), strict=True):
             generator.manual_seed(int(draw * 2**53))  # all the bits that a draw has
             noise_CHW.normal_(generator=generator)
-        noise_BCHW = noise_BCHW.to(images_BCHW) * stds_B.to(images_BCHW)[:, None, None, None]
-        return noise_BCHW.add_(images_BCHW).clamp_(0, 1)
+            image_CHW.add_(noise_CHW.to(image_CHW) * std).clamp_(0, 1)
+
+
+def _parts(images_BCHW: Tensor) -> list[slice]:
+    """Images that are changed at once."""
+    at_once = images_at_once(images_BCHW)
+    return [slice(first, first + at_once) for first in range(0, len(images_BCHW), at_once)]
 
 
 def _factors(draws_B: Tensor, strength: float) -> Tensor:

@@ -126,10 +126,12 @@ def resample(
         places = torch.tensor([place for place, s in enumerate(symmetries) if s == symmetry])
         for where in torch.split(places, images_at_once(images_BCHW)):
             there = where.to(images_BCHW.device)
+            part_BCHW = images_BCHW.index_select(0, there)
             if symmetry is None:
-                resampled_BCHW[there] = _interpolate(images_BCHW[there], warp.of(where), interpolation, fill)
+                changed_BCHW = _interpolate(part_BCHW, warp.of(where), interpolation, fill)
             else:
-                resampled_BCHW[there] = _permute(images_BCHW[there], symmetry)
+                changed_BCHW = _permute(part_BCHW, symmetry)
+            resampled_BCHW.index_copy_(0, there, changed_BCHW)
     return resampled_BCHW
 
 
@@ -207,7 +209,9 @@ def _grid(warp: Warp, images_BCHW: Tensor) -> Tensor:
         if boxes_B4 is not None:
             left, right, top, bottom = boxes_B4.to(**options)[:, :, None, None].unbind(dim=1)
             x, y = _keep_in(x, left, right, 1 / width), _keep_in(y, top, bottom, 1 / width)
-    return torch.stack([x, y / aspect], dim=-1)
+    grid_BHW2 = torch.empty((*x.shape, 2), **options)
+    grid_BHW2[..., 0], grid_BHW2[..., 1] = x, y / aspect
+    return grid_BHW2
 
 
 def _keep_in(places: Tensor, lowest: Tensor, highest: Tensor, half_pixel: float) -> Tensor:
