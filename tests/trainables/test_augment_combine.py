@@ -119,15 +119,20 @@ def test_a_crop_after_a_quarter_turn_is_a_crop_of_the_turned_image():
 
 
 def test_beyond_a_crop_a_later_rotation_brings_in_the_rest_of_the_image():
-    """A slope to the right: half its height at the centre, and turned by 45 degrees the corner at the left lies lower
-    than the crop's own left edge."""
+    """A slope to the right: turned by 45 degrees, a corner of the view lies farther right than the crop's own edge."""
     slope = torch.linspace(0, 1, 32, dtype=torch.float64).expand(1, 1, 32, 32)
     combined = Combine((RandomResizedCrop(0.25, 0.25, 1.0, 1.0), Rotation(45.0, 45.0)))
     draws = torch.full((1, combined.num_draws), 0.5, dtype=torch.float64)
     turned = combined.apply(slope, draws)[0, 0]
-    # The top left corner of the view: 15.5 pixels each way, turned onto the axis, at half the scale.
-    assert float(turned[0, 0]) == pytest.approx(0.5 - 0.5 * 15.5 * 2**0.5 / 31, abs=0.01)
-    assert float(turned[0, -1]) == pytest.approx(0.5, abs=0.01)
+    # A corner of the view is 15.5 pixels each way; turned, on the axis, and at half the scale.
+    assert float(turned[0, -1]) == pytest.approx(0.5 + 0.5 * 15.5 * 2**0.5 / 31, abs=0.01)
+    assert float(turned[0, 0]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_crop_of_the_whole_image_changes_no_rotation():
+    images = noise(dtype=torch.float32)
+    combined = Combine((RandomResizedCrop(1.0, 1.0, 1.0, 1.0), Rotation(30.0, 30.0)))
+    assert torch.equal(combined.apply(images, draws_for(combined, 3)), rotate(images, 30.0))
 
 
 def test_one_of_mixed_augmentations_for_each_sample():

@@ -156,6 +156,7 @@ def slow_box(crop, draws, height, width):
         (RandomResizedCrop(0.08, 1.0), (20, 32)),
         (RandomResizedCrop(0.9, 1.0), (33, 12)),  # nothing fits: the centre
         (RandomResizedCrop(0.9, 1.0), (12, 33)),
+        (RandomResizedCrop(0.3, 0.6, 0.8, 1.9), (24, 24)),
         (RandomResizedCrop(0.95, 1.0, 0.5, 2.0), (24, 24)),  # some fit after some proposals
     ],
 )
