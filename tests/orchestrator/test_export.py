@@ -57,7 +57,14 @@ def test_a_storage_cannot_name_what_is_called(store, tmp_path):
     """The documents of a storage that somebody gave us choose among trainables, not among all functions of Python."""
     store, (first, *_) = store
     path = f"trials/{first}/trial.json"
-    for module, name in [("os", "rename"), ("no_such_module", "Count"), ("", "Count"), ("toy", "nothing")]:
+    wrong = [
+        ("os", "rename"),
+        ("no_such_module", "Count"),
+        ("", "Count"),
+        ("toy", "nothing"),
+        ("toy_exporter", "Impostor"),
+    ]
+    for module, name in wrong:
         document = {**store.read_document(path), "module": module, "class": name, "exporter": "os:rename"}
         store.write_document(path, document)
         with pytest.raises(ValueError, match=f"trial {first}"):

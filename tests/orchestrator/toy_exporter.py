@@ -5,3 +5,9 @@ def export_sum(folder, out):
     total = (folder / "sum.txt").read_text()
     out.write_text(f"sum = {total}")
     return f"open({out.name!r}) holds the sum"
+
+
+class Impostor:
+    """Names an exporter, and is no trainable."""
+
+    exporter = "toy_exporter:export_sum"
