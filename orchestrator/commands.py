@@ -11,17 +11,19 @@ import tyro
 
 from orchestrator.claims import is_held
 from orchestrator.leftovers import unneeded_paths
+from orchestrator.options import DefaultInHelp
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import without_password
 from orchestrator.snapshot import default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Manifest
+from orchestrator.usage import EXIT_FAILED, EXIT_OK
 
-EXIT_OK, EXIT_FAILED = 0, 1
 
-
-def status(storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
+def status(
+    storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name="json", help_behavior_hint="")] = False
+) -> int:
     """Show every study of a storage: trials by state, and why some failed.
 
     Args:
@@ -39,16 +41,16 @@ def status(storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name
 
 def sync(
     storage: str = "results",
-    tracking_uri: str | None = None,
-    study: str | None = None,
-    follow: bool = False,
+    tracking_uri: DefaultInHelp[str | None] = None,
+    study: DefaultInHelp[str | None] = None,
+    follow: DefaultInHelp[bool] = False,
 ) -> int:
     """Bring MLflow up to date with a storage. Safe to repeat: nothing appears twice.
 
     Args:
         storage: Folder or URL of the results.
         tracking_uri: The MLflow server or database (default: $MLFLOW_TRACKING_URI or sqlite beside local results).
-        study: Only this study.
+        study: Only this study (default: all).
         follow: Publish the keys that a driver names on standard input (studies start this themselves).
     """
     from orchestrator import feeder
@@ -70,7 +72,7 @@ def sync(
     return EXIT_OK
 
 
-def gc(storage: str = "results", delete: bool = False, latest_only: bool = False) -> int:
+def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_only: DefaultInHelp[bool] = False) -> int:
     """List what no study needs any more, with sizes: unreferenced trials, damaged results, states, leftovers.
 
     Args:

@@ -24,7 +24,6 @@ class _Console(Console):
     """Leaves it to the command line to end a process whose reader has gone (rich itself exits with 1)."""
 
     def on_broken_pipe(self) -> None:
-        self.quiet = True
         raise BrokenPipeError
 
 

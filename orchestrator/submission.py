@@ -24,7 +24,7 @@ from orchestrator.places import check_writable, storage_of
 from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.reporting import report_on
-from orchestrator.snapshot import default_tracking_uri, snapshot
+from orchestrator.snapshot import default_tracking_uri, snapshot, sqlite_path
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.suggestions import Suggestions
@@ -217,8 +217,8 @@ class _Submission:
 
 
 def _is_missing_database(tracking_uri: str) -> bool:
-    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
-    return tracking_uri.startswith("sqlite:///") and not Path(path).exists()
+    path = sqlite_path(tracking_uri)
+    return path is not None and not path.exists()
 
 
 def _checkpoint_interval_s() -> float:

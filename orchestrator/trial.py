@@ -199,6 +199,7 @@ def _begin_attempt(store: Store, trial: Trial) -> int:
             "key": trial.key,
             "name": trial.name,
             "class": type(trial.trainable).__name__,
+            "module": type(trial.trainable).__module__,
             "upstream": list(trial.upstream),
             "configuration": describe(trial.trainable),
             "attempt": attempt,

@@ -16,6 +16,8 @@ from trainables.api.trainable import Trainable, grows, recorded
 class Count(Trainable):
     """Adds ``increment`` in every epoch, with a checkpoint after each; writes the sum."""
 
+    exporter = "toy_exporter:export_sum"
+
     num_epochs: int = 3
     increment: int = 1
     upstream: Trainable | None = None
