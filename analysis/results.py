@@ -62,8 +62,7 @@ class StudyResults:
 
     def history(self, key: str) -> pl.DataFrame:
         """Everything a finished trial logged: columns metric, step, value, in the order of logging."""
-        result = self.results[key]
-        rows = [row[:3] for segment in result.segments for row in self.store.segment(key, segment)]
+        rows = [row[:3] for row in self.store.rows(self.results[key])]
         return pl.DataFrame(rows, schema=HISTORY_SCHEMA, orient="row")
 
     def samples(self, key: str, file: str) -> dict[str, np.ndarray[Any, Any]] | None:

@@ -29,7 +29,7 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Search, Study
 from studies.rotation_period import SCALES as ROTATION_SCALES
-from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
+from studies.sources import dataset_facts, default_dataset, released_weights
 from trainables.api.names import Head
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PretrainingSearchOptions(StudyOptions):
 
     num_suggestions: DefaultInHelp[int | None] = None
     """How many settings to try (default: the scale's)."""
-    dataset: DefaultInHelp[DatasetName | None] = None
+    dataset: DefaultInHelp[str | None] = None
     """Data set to train on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
     pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
@@ -95,10 +95,12 @@ def space() -> dict[str, BaseDistribution]:
 
 def make_study(options: PretrainingSearchOptions) -> Study:
     """A search over settings of one pretraining, each trained with every seed."""
+    from trainables.data.datasets import lookup
     from trainables.ssl.moco import MoCo
 
     scale, rotation = SCALES[options.scale], ROTATION_SCALES[options.scale]
-    data = dataset_of(options.dataset or default_dataset(options.scale), scale.image_size_px, options.data_root)
+    name = options.dataset or default_dataset(options.scale)
+    data = lookup(name, scale.image_size_px, options.data_root).images
     init, start = released_weights(options.pretrained)
 
     def pretraining(params: Mapping[str, Any], seed: int) -> MoCo:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainables.api.trainable import Part
 from trainables.augment.blur import gaussian_blur
+from trainables.augment.colour import adjust_brightness
 from trainables.augment.resample import Fill, Interpolation, check_resampling, resample, rotate
 
 _BLUR_RADIUS_SIGMAS = 4.0  # as scipy.ndimage.gaussian_filter
@@ -30,13 +31,15 @@ class Sweep(Part, ABC):
     title: ClassVar[str]
     """What the value is, for an axis."""
     unit: ClassVar[str]
-    """The unit of the value; empty where it is a plain factor."""
+    """The unit of the value, as it stands directly behind the number; empty where it is a plain factor."""
     neutral: ClassVar[float]
     """The value at which the view is the anchor, bit for bit."""
     period: ClassVar[float | None] = None
     """The view repeats when the value grows by so much; None where it never does."""
     allowed: ClassVar[str]
     """Which values there are, in words, for messages."""
+    moves_pixels: ClassVar[bool] = False
+    """Whether the view shows a pixel of the anchor at another place."""
 
     def view(self, images_PCHW: Tensor, values_P: Tensor) -> Tensor:
         """Each image under its own value [P, C, H, W].
@@ -59,6 +62,17 @@ class Sweep(Part, ABC):
         """
         self._check_fit(maps_PHW, values_P)
         return self._keep_neutral(maps_PHW, self._back(maps_PHW, values_P), values_P)
+
+    def there(self, maps_PHW: Tensor, values_P: Tensor) -> Tensor:
+        """Maps in the anchor's frame, moved as the view's pixels are [P, H, W]; where nothing moves, as they are.
+
+        Raises:
+            ValueError: as ``view``.
+        """
+        if self.moves_pixels:
+            return self.view(maps_PHW[:, None], values_P)[:, 0]
+        self._check_fit(maps_PHW, values_P)
+        return maps_PHW
 
     def kept(self, image_size_px: int, values: Sequence[float]) -> Tensor:
         """Pixels of the anchor [H, W] that the views at all these values show, bool on the CPU."""
@@ -124,10 +138,11 @@ class Rotation(Sweep):
     """
 
     title: ClassVar[str] = "rotation angle"
-    unit: ClassVar[str] = "degrees"
+    unit: ClassVar[str] = "°"
     neutral: ClassVar[float] = 0.0
     period: ClassVar[float | None] = 360.0
     allowed: ClassVar[str] = "any finite angle in degrees"
+    moves_pixels: ClassVar[bool] = True
 
     interpolation: Interpolation = "bilinear"
     fill: Fill = "zero"
@@ -159,7 +174,7 @@ class GaussianBlur(Sweep):
     """
 
     title: ClassVar[str] = "standard deviation of the blur"
-    unit: ClassVar[str] = "fraction of the side"
+    unit: ClassVar[str] = " of the side"
     neutral: ClassVar[float] = 0.0
     allowed: ClassVar[str] = "a standard deviation from 0 to 1, as a fraction of the image's side"
 
@@ -172,7 +187,7 @@ class GaussianBlur(Sweep):
     def _view(self, images_PCHW: Tensor, values_P: Tensor) -> Tensor:
         sigmas_px_P = values_P.double() * images_PCHW.shape[3]
         radii_px_P = (_BLUR_RADIUS_SIGMAS * sigmas_px_P + 0.5).long()
-        return gaussian_blur(images_PCHW, sigmas_px_P, radii_px_P)
+        return gaussian_blur(images_PCHW, sigmas_px_P, radii_px_P).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -184,9 +199,10 @@ class CentreCrop(Sweep):
     """
 
     title: ClassVar[str] = "side of the crop"
-    unit: ClassVar[str] = "fraction of the side"
+    unit: ClassVar[str] = " of the side"
     neutral: ClassVar[float] = 1.0
     allowed: ClassVar[str] = "a side above 0 and up to 1, as a fraction of the image's"
+    moves_pixels: ClassVar[bool] = True
 
     def kept(self, image_size_px: int, values: Sequence[float]) -> Tensor:
         """Pixels that lie whole inside the smallest crop."""
@@ -229,7 +245,7 @@ class Brightness(Sweep):
         return value >= 0
 
     def _view(self, images_PCHW: Tensor, values_P: Tensor) -> Tensor:
-        return (images_PCHW * values_P.to(images_PCHW)[:, None, None, None]).clamp(0, 1)
+        return adjust_brightness(images_PCHW, values_P)
 
 
 def inscribed_circle(image_size_px: int) -> Tensor:

@@ -88,7 +88,7 @@ def test_full_scale_begins_with_the_pretraining_of_the_thesis(tmp_path):
     trained = rotation.trials["brats: trained"].encoder
     assert first == trained  # one trial serves both studies
     assert study.search.num_suggestions == 50
-    assert json.loads(study.facts["brats.counts"]) == {"train": 2, "val": 40}
+    assert json.loads(study.facts["brats.counts"]) == {"train": 37, "val": 5}
 
 
 def test_data_that_is_not_packaged_has_to_be_named():

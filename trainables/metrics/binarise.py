@@ -1,7 +1,7 @@
-"""Overlap of a map or segmentation with a mask: batched, on any device, and the names the tables use.
+"""How a map becomes a prediction: the rules that turn real numbers into a set of pixels. Batched, on any device.
 
-Shapes: B images, N pixels of each (an image flattened, or its part inside a field of view), V bins of a histogram.
-A prediction lies in [0, 1]; a map is any real number a pixel, higher where a method finds more.
+Shapes: B images, N pixels of each (an image flattened, or its part inside a field of view),
+V bins of a histogram. A map is any real number a pixel, higher where a method finds more; a prediction lies in [0, 1].
 """
 
 from __future__ import annotations
@@ -11,66 +11,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from trainables.metrics.overlap import in_float64
+
 Binarisation = Literal["soft", "otsu", "mean", "percentile", "top_area"]
-FieldOfView = Literal["full", "circle"]
 BINARISATIONS: tuple[Binarisation, ...] = get_args(Binarisation)
-FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
 
-DICE = "dice"
-MASK_FRACTION = "mask_fraction"
-MAP_FRACTION = "map_fraction"
-CHANCE_DICE = "chance_dice"
-ALL_ONES_DICE = "all_ones_dice"
-AUPRC = "auprc"
-
-EPSILON = 1e-7
 _OTSU_BINS = 256
-
-
-def dice(predictions_BN: Tensor, masks_BN: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Dice coefficient [B] in float64: 2 I / (I + U + epsilon), thesis Eq. 5.1.
-
-    I = sum(p m) and U = sum(p) + sum(m) - I, so this is the usual 2 I / (sum(p) + sum(m)); read as |A| + |B|
-    instead, the U of the thesis would cap the value at 2/3. The thesis names no epsilon; 1e-7 of a pixel only
-    decides that two empty sets give 0.
-    """
-    predictions_BN, masks_BN = _checked(predictions_BN, masks_BN)
-    intersection_B = (predictions_BN * masks_BN).sum(dim=1)
-    union_B = predictions_BN.sum(dim=1) + masks_BN.sum(dim=1) - intersection_B
-    return 2 * intersection_B / (intersection_B + union_B + epsilon)
-
-
-def chance_dice(mask_fraction: Tensor, map_fraction: Tensor) -> Tensor:
-    """Expected Dice of a map that covers its fraction of the image without regard to the mask: 2 p q / (p + q)."""
-    total = mask_fraction + map_fraction
-    return torch.where(total > 0, 2 * mask_fraction * map_fraction / total, 0.0)
-
-
-def all_ones_dice(mask_fraction: Tensor) -> Tensor:
-    """Dice of a map that covers everything: 2 p / (1 + p)."""
-    return chance_dice(mask_fraction, torch.ones_like(mask_fraction))
-
-
-def average_precision(maps_BN: Tensor, masks_BN: Tensor) -> Tensor:
-    """Area under the precision-recall curve [B] in float64, as the sum of precision times recall step.
-
-    Each distinct value is one threshold, so tied pixels are counted together and their order does not matter;
-    equal to ``sklearn.metrics.average_precision_score``. It needs no binarisation.
-
-    Raises:
-        ValueError: a mask is empty, so that there is no recall.
-    """
-    maps_BN, masks_BN = _checked(maps_BN, masks_BN)
-    positives_B = masks_BN.sum(dim=1)
-    if bool((positives_B == 0).any()):
-        rows = torch.nonzero(positives_B == 0).flatten().tolist()
-        raise ValueError(f"empty masks in rows {rows}: average precision needs positive pixels; leave these images out")
-    sorted_BN, order_BN = maps_BN.sort(dim=1, descending=True)
-    labels_BN = masks_BN.gather(1, order_BN)
-    ranks_N = torch.arange(1, maps_BN.shape[1] + 1, device=maps_BN.device, dtype=torch.float64)
-    precision_BN = labels_BN.cumsum(dim=1) / ranks_N
-    ends_BN = _last_of_ties(sorted_BN)
-    return (labels_BN * precision_BN.gather(1, ends_BN)).sum(dim=1) / positives_B
 
 
 def binarise(maps_BN: Tensor, masks_BN: Tensor, rule: Binarisation, percentile: float = 80.0) -> Tensor:
@@ -93,7 +39,7 @@ def binarise(maps_BN: Tensor, masks_BN: Tensor, rule: Binarisation, percentile: 
         ValueError: an unknown rule, a percentile outside [0, 100].
     """
     check_binarisation(rule, percentile)
-    maps_BN, masks_BN = _checked(maps_BN, masks_BN)
+    maps_BN, masks_BN = in_float64(maps_BN, masks_BN)
     scaled_BN = min_max(maps_BN)
     if rule == "soft":
         return scaled_BN
@@ -164,22 +110,5 @@ def _percentile(maps_BN: Tensor, percentile: float) -> Tensor:
     return torch.lerp(sorted_BN[:, below], sorted_BN[:, above], place - below)
 
 
-def _last_of_ties(sorted_BN: Tensor) -> Tensor:
-    """For each place in rows sorted in falling order, the last place with the same value."""
-    num = sorted_BN.shape[1]
-    is_last_BN = torch.ones_like(sorted_BN, dtype=torch.bool)
-    is_last_BN[:, :-1] = sorted_BN[:, 1:] != sorted_BN[:, :-1]
-    places_N = torch.arange(num, device=sorted_BN.device)
-    candidates_BN = torch.where(is_last_BN, places_N, num - 1)
-    return candidates_BN.flip(1).cummin(dim=1).values.flip(1)
-
-
 def _cumsum_from_end(values_BV: Tensor) -> Tensor:
     return values_BV.flip(1).cumsum(dim=1).flip(1)
-
-
-def _checked(predictions_BN: Tensor, masks_BN: Tensor) -> tuple[Tensor, Tensor]:
-    if predictions_BN.ndim != 2 or predictions_BN.shape != masks_BN.shape:
-        shapes = f"{tuple(predictions_BN.shape)} and {tuple(masks_BN.shape)}"
-        raise ValueError(f"predictions and masks have shapes {shapes}: flatten both to the same [B, N]")
-    return predictions_BN.to(torch.float64), masks_BN.to(torch.float64)

@@ -1,6 +1,6 @@
 """A few images with their saliency maps as one picture, to look at beside a curve.
 
-Shapes: K images, A angles, H x W pixels.
+Shapes: K images, V values, H x W pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 def write_picture(path: Path, samples: Mapping[str, NDArray[Any]]) -> None:
     """Write ``samples`` (the arrays of ``samples.npz``) as a grey PNG: a row an image.
 
-    Columns: image, mask, and for each angle the rotated image, its map, and that map rotated back; every map from its
+    Columns: image, mask, and for each value the view, its map, and that map brought back; every map from its
     own least (black) to its largest value (white).
     """
     rows = [_row(samples, k) for k in range(len(samples["image_id"]))]
@@ -30,8 +30,8 @@ def write_picture(path: Path, samples: Mapping[str, NDArray[Any]]) -> None:
 
 def _row(samples: Mapping[str, NDArray[Any]], k: int) -> Pixels:
     tiles = [samples["images_KHW"][k], samples["masks_KHW"][k] * np.uint8(255)]
-    for a in range(len(samples["angles_deg"])):
-        tiles += [_grey(samples[f"{name}_KAHW"][k, a]) for name in ("rotated", "maps_rotated", "maps")]
+    for v in range(len(samples["values"])):
+        tiles += [_grey(samples[f"{name}_KVHW"][k, v]) for name in ("views", "view_maps", "maps")]
     gap = np.full((tiles[0].shape[0], _GAP_PX), 255, dtype=np.uint8)
     return np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
 

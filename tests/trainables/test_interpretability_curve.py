@@ -1,16 +1,24 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
 
-import cloudpickle
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from curve_fixtures import (
+    REGION,
+    SIZE,
+    BrokenEncoder,
+    GivenEncoder,
+    PicklingContext,
+    intensity_curve,
+    pick,
+    pixels_of,
+    run,
+    smoothgrad_curve,
+)
 from fake_context import FakeContext, Killed
 from polars.testing import assert_frame_equal
 from skimage.filters import threshold_otsu
@@ -20,99 +28,13 @@ from test_frozen import CPU, lively_encoder
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, key_of
 from trainables.augment import resample
-from trainables.data.records import Dataset, Record
-from trainables.models.encoder import Encoder
+from trainables.interpretability.scoring import Scoring
+from trainables.interpretability.selection import ImageChoice
 from trainables.models.frozen import FrozenEncoder
-from trainables.rotation_curve import RotationCurve
-from trainables.saliency import Anchors, FixedMap, ImageIntensity, MaskRoundTrip, SmoothGrad
-from trainables.sweeps import inscribed_circle
-
-SIZE = 32
-
-
-@dataclass(frozen=True)
-class Blobs(Dataset):
-    """A bright region on noise. Images 3 and 6 have no region, image 8 one outside the inscribed circle."""
-
-    name: ClassVar[str] = "blobs"
-    image_size_px: int = SIZE
-    num_images: int = 10
-
-    def source_files(self) -> Mapping[str, Path]:
-        return {}
-
-    def records(self) -> list[Record]:
-        splits = ["train", "train", "val", "test", "train"] * 2
-        return [
-            Record(f"image {i}", f"patient {i // 3}", splits[i], {}, position=i % 3) for i in range(self.num_images)
-        ]
-
-    def decode(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        number = int(record.id.split()[1])
-        random = np.random.default_rng(number)
-        mask_HW = np.zeros((SIZE, SIZE), dtype=np.uint8)
-        if number == 8:
-            mask_HW[:3, :3] = 1
-        elif number not in (3, 6):
-            mask_HW[6 + number : 16 + number, 9:20] = 1
-        image_HW = random.integers(0, 120, (SIZE, SIZE)) + 100 * mask_HW
-        return image_HW.astype(np.uint8)[None], mask_HW
-
-    @classmethod
-    def example(cls, folder: Path) -> Self:
-        return cls()
-
-
-@dataclass(frozen=True)
-class GivenEncoder:
-    channels: int = 1
-    backbone: str = "resnet18"
-
-    def load(self, context: FakeContext) -> Encoder:
-        return lively_encoder(channels=self.channels)
-
-
-@dataclass(frozen=True)
-class BrokenEncoder(GivenEncoder):
-    """Trained one step too far: a weight of its last block is NaN."""
-
-    def load(self, context: FakeContext) -> Encoder:
-        encoder = super().load(context)
-        with torch.no_grad():
-            encoder.trunk.layer4[0].conv1.weight[0, 0, 0, 0] = math.nan
-        return encoder
-
-
-class PicklingContext(FakeContext):
-    """Sends the function of ``map`` through cloudpickle, as another process would get it."""
-
-    def map(self, function, items, *, batch_size=1):
-        return super().map(cloudpickle.loads(cloudpickle.dumps(function)), items, batch_size=batch_size)
-
-
-def intensity_curve(**settings) -> RotationCurve:
-    defaults = {"method": ImageIntensity(), "angles_deg": (0, 30, 90), "num_images": 5}
-    return RotationCurve(Blobs(), **(defaults | settings))
-
-
-def smoothgrad_curve(**settings) -> RotationCurve:
-    defaults = {"encoder": GivenEncoder(), "method": SmoothGrad(num_samples=2)}
-    return intensity_curve(**(defaults | settings))
-
-
-def run(curve: RotationCurve, folder: Path, context: FakeContext | None = None) -> tuple[pl.DataFrame, FakeContext]:
-    context = context or FakeContext(folder)
-    curve.run(context)
-    return pl.read_parquet(context.output_dir / "curve.parquet"), context
-
-
-def pick(frame: pl.DataFrame, **values) -> pl.DataFrame:
-    return frame.filter(*(pl.col(name) == value for name, value in values.items()))
-
-
-def pixels_of(image_id: str) -> tuple[torch.Tensor, torch.Tensor]:
-    image, mask = Blobs().decode(Record(image_id, "", "", {}))
-    return torch.from_numpy(image / 255).float(), torch.from_numpy(mask)
+from trainables.saliency.base import Anchors
+from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+from trainables.saliency.gradients import SmoothGrad
+from trainables.sweeps import GaussianBlur, Rotation, inscribed_circle
 
 
 def slow_prediction(rule: str, values: np.ndarray, num_in_mask: int) -> np.ndarray:
@@ -126,15 +48,15 @@ def slow_prediction(rule: str, values: np.ndarray, num_in_mask: int) -> np.ndarr
     return (values > level).astype(float)
 
 
-@pytest.mark.parametrize("field_of_view", ["full", "circle"])
+@pytest.mark.parametrize("field_of_view", ["full", "kept"])
 def test_every_score_agrees_with_one_image_at_a_time(field_of_view: str, tmp_path: Path) -> None:
-    frame, _ = run(intensity_curve(percentile=70), tmp_path)
-    inside = inscribed_circle(SIZE) if field_of_view == "circle" else torch.ones(SIZE, SIZE, dtype=torch.bool)
+    frame, _ = run(intensity_curve(scoring=Scoring(percentile=70)), tmp_path)
+    inside = inscribed_circle(SIZE) if field_of_view == "kept" else torch.ones(SIZE, SIZE, dtype=torch.bool)
     assert frame.height == 3 * 5 * 2 * 5
     for row in pick(frame, field_of_view=field_of_view).iter_rows(named=True):
         image, mask = pixels_of(row["image_id"])
-        view = resample.rotate(image[None], row["angle_deg"])
-        values = resample.rotate(view, -row["angle_deg"])[0, 0][inside].double().numpy()
+        view = resample.rotate(image[None], row["value"])
+        values = resample.rotate(view, -row["value"])[0, 0][inside].double().numpy()
         values = (values - values.min()) / (values.max() - values.min())
         truth = mask[inside].numpy()
         p = truth.mean()
@@ -149,32 +71,32 @@ def test_every_score_agrees_with_one_image_at_a_time(field_of_view: str, tmp_pat
 
 
 def test_rows_name_the_image_and_its_place(tmp_path: Path) -> None:
-    frame, _ = run(intensity_curve(angles_deg=(0,), num_images=3), tmp_path)
+    frame, _ = run(intensity_curve(values=(90,), images=ImageChoice(3)), tmp_path)
     assert frame.columns[:3] == ["image_id", "group", "position"]
     first = pick(frame, field_of_view="full", binarisation="otsu")
     numbers = [int(image_id.split()[1]) for image_id in first["image_id"]]
     assert first["group"].to_list() == [f"patient {number // 3}" for number in numbers]
     assert first["position"].to_list() == [number % 3 for number in numbers]
     assert frame.schema["position"] == pl.Int64
-    assert frame.schema["angle_deg"] == pl.Float64
+    assert frame.schema["value"] == pl.Float64
 
 
 def test_the_mask_round_trip_is_lossless_at_quarter_turns_only(tmp_path: Path) -> None:
-    frame, _ = run(intensity_curve(method=MaskRoundTrip(), angles_deg=(0, 45, 90, 180, 270, 360)), tmp_path)
+    frame, _ = run(intensity_curve(method=MaskRoundTrip(), values=(0, 45, 90, 180, 270, 360)), tmp_path)
     for rule in ("otsu", "top_area", "mean", "soft"):
         for angle in (0, 90, 180, 270, 360):
-            assert pick(frame, angle_deg=angle, binarisation=rule)["dice"].min() == pytest.approx(1)
-    assert pick(frame, angle_deg=45, binarisation="soft")["dice"].max() < 0.99
+            assert pick(frame, value=angle, binarisation=rule)["dice"].min() == pytest.approx(1)
+    assert pick(frame, value=45, binarisation="soft")["dice"].max() < 0.99
 
 
 def test_smoothgrad_maps_are_those_of_the_pair(tmp_path: Path) -> None:
-    curve = smoothgrad_curve(angles_deg=(50, 200))
+    curve = smoothgrad_curve(values=(50, 200))
     _, context = run(curve, tmp_path)
     samples = np.load(context.output_dir / "samples.npz")
-    assert samples["angles_deg"].tolist() == [0, 95]
+    assert samples["values"].tolist() == [0, 95]
     ids = samples["image_id"].tolist()
     images, masks = map(torch.stack, zip(*map(pixels_of, ids), strict=True))
-    anchors = Anchors(tuple(ids), images, masks)
+    anchors = Anchors(tuple(ids), images, masks, Rotation())
     encoder = FrozenEncoder(lively_encoder(), CPU)
     prepared = curve.method.prepare(encoder, anchors)
     np.testing.assert_array_equal(samples["images_KHW"], (images[:, 0] * 255).round())
@@ -182,20 +104,20 @@ def test_smoothgrad_maps_are_those_of_the_pair(tmp_path: Path) -> None:
     for place, angle in enumerate((0.0, 95.0)):
         views = anchors.views(torch.arange(len(ids)), torch.full((len(ids),), angle))
         maps = curve.method.maps(encoder, anchors, prepared, views)
-        np.testing.assert_allclose(samples["rotated_KAHW"][:, place], views.images_PCHW[:, 0], atol=1e-6)
-        np.testing.assert_allclose(samples["maps_rotated_KAHW"][:, place], maps, rtol=0, atol=1e-5 * maps.max())
+        np.testing.assert_allclose(samples["views_KVHW"][:, place], views.images_PCHW[:, 0], atol=1e-6)
+        np.testing.assert_allclose(samples["view_maps_KVHW"][:, place], maps, rtol=0, atol=1e-5 * maps.max())
         back = resample.rotate(maps[:, None], -angle)[:, 0]
-        np.testing.assert_allclose(samples["maps_KAHW"][:, place], back, rtol=0, atol=1e-5 * maps.max())
+        np.testing.assert_allclose(samples["maps_KVHW"][:, place], back, rtol=0, atol=1e-5 * maps.max())
 
 
 def test_angles_computed_for_pictures_only_are_not_in_the_curve(tmp_path: Path) -> None:
-    frame, context = run(intensity_curve(angles_deg=(30, 95)), tmp_path)
-    assert frame["angle_deg"].unique().sort().to_list() == [30, 95]
+    frame, context = run(intensity_curve(values=(30, 95)), tmp_path)
+    assert frame["value"].unique().sort().to_list() == [30, 95]
     assert [step for step, _ in context.rows] == [30, 95]
 
 
 def test_an_interrupted_curve_goes_on_and_ends_bitwise_equal(tmp_path: Path) -> None:
-    curve = smoothgrad_curve(angles_deg=range(0, 100, 10))
+    curve = smoothgrad_curve(values=range(0, 100, 10))
     whole, undisturbed = run(curve, tmp_path / "whole")
     context = FakeContext(tmp_path / "killed", kill_after_items=3)
     kept = min(3, undisturbed.batch_sizes[0])
@@ -222,36 +144,34 @@ def test_the_fixed_map_starts_where_the_method_does(tmp_path: Path) -> None:
     method = SmoothGrad(num_samples=2)
     moving, _ = run(smoothgrad_curve(method=method), tmp_path / "a")
     fixed, _ = run(smoothgrad_curve(method=FixedMap(method)), tmp_path / "b")
-    assert_frame_equal(pick(fixed, angle_deg=0), pick(moving, angle_deg=0))
-    scores = [pick(frame, angle_deg=30, binarisation="otsu")["dice"] for frame in (fixed, moving)]
+    assert_frame_equal(pick(fixed, value=0), pick(moving, value=0))
+    scores = [pick(frame, value=30, binarisation="otsu")["dice"] for frame in (fixed, moving)]
     assert not scores[0].equals(scores[1])
-    quarter, start = (pick(fixed, angle_deg=angle)["dice"].to_numpy() for angle in (90, 0))
+    quarter, start = (pick(fixed, value=angle)["dice"].to_numpy() for angle in (90, 0))
     np.testing.assert_allclose(quarter, start)
 
 
 def test_shared_noise_leaves_whole_turns_out_of_curve_and_pictures(tmp_path: Path) -> None:
     method = SmoothGrad(num_samples=2, noise_on="both")
-    frame, context = run(smoothgrad_curve(method=method, angles_deg=(0, 45, 360)), tmp_path)
-    assert frame["angle_deg"].unique().to_list() == [45]
-    assert np.load(context.output_dir / "samples.npz")["angles_deg"].tolist() == [95]
-    with pytest.raises(ValueError, match="not defined at any"):
-        smoothgrad_curve(method=method, angles_deg=(0, 360))
+    frame, context = run(smoothgrad_curve(method=method, values=(0, 45, 360)), tmp_path)
+    assert frame["value"].unique().to_list() == [45]
+    assert np.load(context.output_dir / "samples.npz")["values"].tolist() == [95]
 
 
 def test_the_headline_is_logged_with_the_angle_as_step(tmp_path: Path) -> None:
-    curve = intensity_curve(binarisations=("mean", "otsu"), angles_deg=(-90, 30))
+    curve = intensity_curve(scoring=Scoring(("mean", "otsu")), values=(-90, 30))
     frame, context = run(curve, tmp_path)
     assert [step for step, _ in context.rows] == [-90, 30]
     for step, logged in context.rows:
-        for field_of_view, prefix in (("full", ""), ("circle", "circle/")):
-            means = pick(frame, angle_deg=step, field_of_view=field_of_view, binarisation="mean").mean()
+        for field_of_view, prefix in (("full", ""), ("kept", "kept/")):
+            means = pick(frame, value=step, field_of_view=field_of_view, binarisation="mean").mean()
             for name in ("dice", "auprc", "map_fraction", "chance_dice"):
                 assert logged[prefix + name] == pytest.approx(means[name].item())
 
 
 def test_fractional_angles_are_logged_by_place(tmp_path: Path) -> None:
-    _, context = run(intensity_curve(angles_deg=(0, 0.5, 1)), tmp_path)
-    assert [(step, metrics["angle_deg"]) for step, metrics in context.rows] == [(0, 0), (1, 0.5), (2, 1)]
+    _, context = run(intensity_curve(values=(0, 0.5, 1)), tmp_path)
+    assert [(step, metrics["value"]) for step, metrics in context.rows] == [(0, 0), (1, 0.5), (2, 1)]
 
 
 def test_the_table_holds_the_means_and_the_summary_the_headline(tmp_path: Path) -> None:
@@ -262,47 +182,68 @@ def test_the_table_holds_the_means_and_the_summary_the_headline(tmp_path: Path) 
     table = pl.read_csv(context.output_dir / "artifacts" / "curve.csv")
     assert table.height == 3 * 2 * 5
     for row in table.iter_rows(named=True):
-        part = pick(frame, **{name: row[name] for name in ("angle_deg", "field_of_view", "binarisation")})
+        part = pick(frame, **{name: row[name] for name in ("value", "field_of_view", "binarisation")})
         assert row["dice"] == pytest.approx(part["dice"].mean())
         assert row["num_images"] == 5
-    headline = pick(table, field_of_view="full", binarisation="otsu")["dice"]
-    assert summary["dice_mean"] == pytest.approx(headline.mean())
-    assert (summary["dice_min"], summary["dice_max"]) == pytest.approx((headline.min(), headline.max()))
+    for field_of_view, prefix in (("full", ""), ("kept", "kept/")):
+        at_30, at_90 = pick(table, field_of_view=field_of_view, binarisation="otsu").rows(named=True)[1:]
+        # 30 stands for the 45 degrees from 15 to 60, 90 for the 165 from 60 to 225; the rest is that of 0.
+        for name, entry in (("dice", "val/interpretability"), ("auprc", "auprc_mean")):
+            mean = (45 * at_30[name] + 165 * at_90[name]) / 210
+            found = summary[entry if not prefix else f"{prefix}{name}_mean"]
+            assert found == pytest.approx(mean, abs=1e-12)
+        if not prefix:
+            assert summary["dice_min"] == pytest.approx(min(at_30["dice"], at_90["dice"]))
+            assert summary["dice_max"] == pytest.approx(max(at_30["dice"], at_90["dice"]))
+    assert json.loads((context.output_dir / "artifacts" / "sweep.json").read_text()) == {
+        "name": "Rotation",
+        "title": "rotation angle",
+        "unit": "°",
+        "period": 360.0,
+        "neutral": 0.0,
+    }
+
+
+def test_the_neutral_value_is_measured_and_counts_for_no_number(tmp_path: Path) -> None:
+    method = MaskRoundTrip()  # without a loss at 0 only
+    with_it, without = (
+        intensity_curve(method=method, values=values).run(FakeContext(tmp_path / str(len(values))))
+        for values in ((0, 30, 60, 360), (30, 60))
+    )
+    assert with_it["dice_max"] == without["dice_max"] < 0.9999
+    assert with_it["val/interpretability"] == pytest.approx(without["val/interpretability"], abs=0.01)
+    frame = pl.read_parquet(tmp_path / "4" / "output" / "curve.parquet")
+    assert pick(frame, value=0, binarisation="soft")["dice"].min() == pytest.approx(1)
+
+
+def test_a_curve_on_test_images_speaks_of_them(tmp_path: Path) -> None:
+    summary = intensity_curve(images=ImageChoice(2, splits=("test", "val"))).run(FakeContext(tmp_path))
+    assert "test/interpretability" in summary
+    assert "val/interpretability" not in summary
 
 
 def test_images_without_a_mask_inside_the_circle_are_left_out_and_recorded(tmp_path: Path) -> None:
     context = FakeContext(tmp_path)
-    summary = intensity_curve(splits=("train", "val", "test"), num_images=7).run(context)
+    summary = intensity_curve(images=ImageChoice(7, splits=("train", "val", "test"))).run(context)
     selection = json.loads((context.output_dir / "artifacts" / "selection.json").read_text())
     assert selection["left_out_for_empty_mask"] == ["image 3", "image 6", "image 8"]
     assert selection["image_ids"] == [f"image {number}" for number in (0, 1, 2, 4, 5, 7, 9)]
     assert (summary["num_images"], summary["num_left_out_for_empty_mask"]) == (7, 3)
 
 
-def test_images_come_from_the_splits_evenly_or_at_random(tmp_path: Path) -> None:
-    def ids(**settings) -> list[str]:
-        frame, _ = run(intensity_curve(**({"angles_deg": (0,), "num_images": 3} | settings)), tmp_path)
-        return frame["image_id"].unique(maintain_order=True).to_list()
-
-    assert ids() == ["image 1", "image 4", "image 7"]  # the middles of thirds of 0 1 2 4 5 7 9: places 1, 3, 5
-    assert ids(splits=("val",), num_images=2) == ["image 2", "image 7"]
-    drawn = {tuple(ids(image_selection="random", selection_seed=seed)) for seed in range(5)}
-    assert len(drawn) > 1
-    assert all(len(set(choice)) == 3 for choice in drawn)
-    assert ids(image_selection="random") == ids(image_selection="random")
-
-
-def test_too_few_images_say_how_many_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"num_images = 75, but only 7 of the 8 images in train, val have a mask"):
-        intensity_curve(num_images=75).run(FakeContext(tmp_path))
+def test_a_curve_is_checked_by_counts_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(REGION.images), "image_and_mask", None)
+    intensity_curve(images=ImageChoice(8)).check()
+    with pytest.raises(ValueError, match="num = 9, but blob of blobs has only 8 images in train, val: ask for at"):
+        intensity_curve(images=ImageChoice(9)).check()
 
 
 def test_cut_images_show_nothing_outside_the_circle(tmp_path: Path) -> None:
     outside = ~inscribed_circle(SIZE).numpy()
     rotated = {}
     for cut in (False, True):
-        _, context = run(intensity_curve(cut_image_to_circle=cut), tmp_path / str(cut))
-        rotated[cut] = np.load(context.output_dir / "samples.npz")["rotated_KAHW"]
+        _, context = run(intensity_curve(cut_to_circle=cut), tmp_path / str(cut))
+        rotated[cut] = np.load(context.output_dir / "samples.npz")["views_KVHW"]
     assert not rotated[True][:, :, outside].any()
     assert rotated[False][:, :, outside].any()
     inner = inscribed_circle(SIZE - 6).numpy()
@@ -323,7 +264,7 @@ def test_nothing_from_beyond_the_border_reaches_the_circle(size: int) -> None:
 
 def test_an_encoder_with_holes_has_no_curve(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteMetric, match="'encoder weights' is nan"):
-        run(smoothgrad_curve(encoder=BrokenEncoder(), angles_deg=(30, 60)), tmp_path)
+        run(smoothgrad_curve(encoder=BrokenEncoder(), values=(30, 60)), tmp_path)
 
 
 def test_maps_with_holes_are_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +275,7 @@ def test_maps_with_holes_are_no_curve(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ImageIntensity, "maps", with_a_hole)
     with pytest.raises(NonFiniteMetric, match="'saliency map' is nan at step 60"):
-        run(intensity_curve(angles_deg=(60,)), tmp_path)
+        run(intensity_curve(values=(60,)), tmp_path)
 
 
 def test_an_encoder_for_other_images_is_refused(tmp_path: Path) -> None:
@@ -347,16 +288,11 @@ def test_an_encoder_for_other_images_is_refused(tmp_path: Path) -> None:
     [
         ({"encoder": None, "method": SmoothGrad()}, "SmoothGrad explains an encoder"),
         ({"encoder": GivenEncoder()}, "ImageIntensity uses no encoder"),
-        ({"angles_deg": ()}, "at least one angle"),
-        ({"angles_deg": (0, 90, 0)}, "each once"),
-        ({"angles_deg": (0, math.inf)}, "finite"),
-        ({"num_images": 0}, "num_images = 0"),
-        ({"image_selection": "first"}, "image_selection = 'first'.*'evenly'"),
-        ({"binarisations": ()}, "at least one"),
-        ({"binarisations": ("median",)}, "'median'.*otsu"),
-        ({"percentile": 120}, "percentile = 120"),
-        ({"interpolation": "cubic"}, "interpolation = 'cubic'.*'bicubic'"),
-        ({"fill": "white"}, "fill = 'white'.*'reflect'"),
+        ({"values": (0, 90, 0)}, "each once"),
+        ({"values": (0, math.inf)}, "inf"),
+        ({"values": (0, 360)}, "the view is the anchor at all of them"),
+        ({"explains": "both"}, "explains = 'both'.*'anchor'"),
+        ({"sweep": GaussianBlur(), "values": (0.1,), "cut_to_circle": True}, "GaussianBlur keeps no circle"),
     ],
 )
 def test_impossible_settings_are_named(settings: dict, message: str) -> None:
@@ -364,14 +300,31 @@ def test_impossible_settings_are_named(settings: dict, message: str) -> None:
         intensity_curve(**settings)
 
 
-def test_equal_angles_have_one_identity_however_they_are_written() -> None:
-    keys = {key_of(intensity_curve(angles_deg=a), FileDigests()) for a in (range(3), [0, 1, 2], (0.0, 1.0, 2.0))}
-    assert len(keys) == 1
+def test_equal_values_have_one_identity_however_they_are_written() -> None:
+    written = (range(3), [0, 1, 2], (0.0, 1.0, 2.0), (-0.0, 1.0, 2.0))
+    assert len({key_of(intensity_curve(values=values), FileDigests()) for values in written}) == 1
+    assert intensity_curve(values=()).values == Rotation().default_values()
 
 
-def test_the_estimate_of_work_grows_with_angles_images_and_samples() -> None:
+def test_what_cannot_change_the_result_makes_no_other_identity() -> None:
+    def key(**settings) -> str:
+        return key_of(intensity_curve(**settings), FileDigests())
+
+    assert key(images=ImageChoice(5, selection_seed=1)) == key()
+    assert key(images=ImageChoice(5, splits=("val", "train"))) == key()
+    assert key(images=ImageChoice(5, "random", 1)) != key(images=ImageChoice(5, "random", 2)) != key()
+    without = ("otsu", "soft")
+    assert key(scoring=Scoring(without, 70)) == key(scoring=Scoring(without))
+    assert key(scoring=Scoring(percentile=70)) != key()
+    assert key(scoring=Scoring(percentile=80)) == key()
+
+
+def test_the_estimate_of_work_grows_with_values_images_and_samples() -> None:
     curve = smoothgrad_curve()
-    base = curve.work_flop()
-    assert base == pytest.approx(2 * 2 * 5 * 3 * 3.6e9 * (SIZE / 224) ** 2)
-    assert dataclasses.replace(curve, angles_deg=range(6)).work_flop() == pytest.approx(2 * base)
-    assert dataclasses.replace(curve, method=SmoothGrad(num_samples=6)).work_flop() == pytest.approx(3 * base)
+    passes = 2 * 3.6e9 * (SIZE / 224) ** 2
+    assert curve.work_flop() == pytest.approx(passes * 5 * (0.5 + 2 * 3))
+    assert dataclasses.replace(curve, values=range(6)).work_flop() == pytest.approx(passes * 5 * (0.5 + 2 * 6))
+    more_samples = dataclasses.replace(curve, method=SmoothGrad(num_samples=6))
+    assert more_samples.work_flop() == pytest.approx(passes * 5 * (0.5 + 6 * 3))
+    fixed = dataclasses.replace(curve, method=FixedMap(SmoothGrad(num_samples=6)))
+    assert fixed.work_flop() == pytest.approx(passes * 5 * (0.5 + 6))
