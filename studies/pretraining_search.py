@@ -21,15 +21,15 @@ whatever the setting. A step of the measure is one of 36 images (0.028).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Search, Study
+from studies import recipes
 from studies.rotation_period import SCALES as ROTATION_SCALES
-from studies.sources import dataset_facts, default_dataset, released_weights
 from trainables.api.names import Head
 
 if TYPE_CHECKING:
@@ -95,13 +95,14 @@ def space() -> dict[str, BaseDistribution]:
 
 def make_study(options: PretrainingSearchOptions) -> Study:
     """A search over settings of one pretraining, each trained with every seed."""
-    from trainables.data.datasets import lookup
     from trainables.ssl.moco import MoCo
 
-    scale, rotation = SCALES[options.scale], ROTATION_SCALES[options.scale]
-    name = options.dataset or default_dataset(options.scale)
-    data = lookup(name, scale.image_size_px, options.data_root).images
-    init, start = released_weights(options.pretrained)
+    scale, rotation = SCALES[options.scale], ROTATION_SCALES[options.scale].pretraining
+    source = recipes.source_of(options.dataset or recipes.default_dataset(options.scale), scale.image_size_px, options)
+    data, card = source.images, recipes.card_of(source)
+    init, start = recipes.released_weights(options.pretrained)
+    wished = replace(rotation, num_epochs=scale.num_epochs, batch_size=scale.batch_size)
+    sizes = wished.fitted(source.name, card.counts.get("train", 0))
 
     def pretraining(params: Mapping[str, Any], seed: int) -> MoCo:
         return MoCo(
@@ -109,10 +110,10 @@ def make_study(options: PretrainingSearchOptions) -> Study:
             backbone=rotation.backbone,
             head=options.head,
             init=init,
-            num_epochs=scale.num_epochs,
-            batch_size=scale.batch_size,
-            queue_size=rotation.queue_size,
-            batch_norm_groups=rotation.batch_norm_groups,
+            num_epochs=sizes.num_epochs,
+            batch_size=sizes.batch_size,
+            queue_size=sizes.queue_size,
+            batch_norm_groups=sizes.batch_norm_groups,
             learning_rate=params["learning_rate"],
             temperature=params["temperature"],
             key_momentum=params["key_momentum"],
@@ -140,7 +141,8 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         QUESTION,
         search=search,
         report="analysis.search.report:search_report",
-        facts=facts | dataset_facts(data),
+        facts=facts,
+        cards={source.name: card},
     )
 
 

@@ -80,10 +80,10 @@ class CurveSet:
         if curve is None:
             return np.zeros((0, len(panel.image_ids)))
         sweep = self.sweep
-        each = [
+        each: list[Floats | Complexes] = [
             headline(dice_NV, curve.values_V, period=sweep.period, neutral=sweep.neutral) for dice_NV in curve.dice_SNV
         ]
-        return np.stack(each)
+        return np.array(each)
 
     @cached_property
     def blocks(self) -> Blocks:

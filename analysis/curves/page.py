@@ -16,6 +16,7 @@ from analysis.curves.findings import blocks_sentence, verdict_sentence
 from analysis.curves.panels import TRAINED, UNTRAINED
 from analysis.curves.samples import Samples
 from analysis.curves.section import Section, section_of
+from analysis.curves.sweep import SweepFacts
 from analysis.health import pretraining_figure
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
@@ -53,7 +54,7 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
     paths = ReportPaths.below(out_dir)
     drawings = write_figures([*(figure for part in parts for figure in part.figures), *health], paths.figures)
     write_tables([table for part in parts for table in part.tables], paths.tables)
-    shots = {found.name: _sample_rows(group.samples.get(found.name, {})) for found, _ in group.members}
+    shots = {found.name: _sample_rows(group.samples.get(found.name, {}), found.sweep) for found, _ in group.members}
     for name, rows in shots.items():
         if rows:
             write_file(paths.figures / f"samples-{name}.png", png_bytes(samples.composed(rows)))
@@ -157,9 +158,9 @@ def caveats(group: GroupPage) -> list[str]:
     return found + mixed_lines(group.cells)
 
 
-def _sample_rows(of_roles: Mapping[str, Samples]) -> list[tuple[str, list[Tile]]]:
-    shown = {role: content for role, content in of_roles.items() if samples.can_be_shown(content)}
-    return samples.sample_rows(shown[TRAINED], shown.get(UNTRAINED)) if TRAINED in shown else []
+def _sample_rows(of_roles: Mapping[str, Samples], sweep: SweepFacts) -> list[tuple[str, list[Tile]]]:
+    shown = {role: content for role, content in of_roles.items() if samples.can_be_shown(content, sweep)}
+    return samples.sample_rows(shown[TRAINED], shown.get(UNTRAINED), sweep) if TRAINED in shown else []
 
 
 def _sample_caption(rows: Sequence[tuple[str, Sequence[Tile]]]) -> str:

@@ -1,4 +1,4 @@
-"""Sample maps: image, mask and saliency map, as they are and rotated. Plain arrays of pixels, no plotting library."""
+"""Sample maps: image, mask and saliency map, as they are and changed. Plain arrays of pixels, no plotting library."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
+from analysis.curves.sweep import SweepFacts
 from analysis.render.tile import Pixels, Tile
 
 Samples = Mapping[str, NDArray[Any]]
@@ -27,56 +28,50 @@ _MAGMA = np.array(
 )  # fmt: skip
 
 
-def can_be_shown(samples: Samples) -> bool:
-    """Whether there is an image with maps at angle 0 and at another angle; a method or a sweep may leave these out."""
-    angles = [float(angle) for angle in samples["angles_deg"]]
-    return len(samples["image_id"]) > 0 and 0.0 in angles and any(angle % 360 != 0 for angle in angles)
+def can_be_shown(samples: Samples, sweep: SweepFacts) -> bool:
+    """Whether there is an image with maps at the neutral value and at another; a method may leave the neutral out."""
+    neutral_V = sweep.is_neutral(samples["values"])
+    return len(samples["image_id"]) > 0 and bool(neutral_V.any()) and not bool(neutral_V.all())
 
 
 def sample_rows(
-    trained: Samples, untrained: Samples | None = None, max_images: int = 4
+    trained: Samples, untrained: Samples | None, sweep: SweepFacts, max_images: int = 4
 ) -> list[tuple[str, list[Tile]]]:
-    """(image id, tiles) of the first images: image, mask, map; rotated image, its map, that map rotated back.
+    """(image id, tiles) of the first images: image, mask, map; the view, its map, that map brought back.
 
     ``trained`` and ``untrained`` are contents of ``samples.npz``: ``image_id [K]``, ``images_KHW`` and ``masks_KHW``
-    uint8, ``angles_deg [A]`` (0 and another), ``rotated_KAHW``, ``maps_rotated_KAHW``, ``maps_KAHW`` float32. The
-    mask's outline is drawn on images and on maps in the original frame; each map is scaled from its own least to its
-    largest value. The untrained encoder's maps of the same images follow where they are there.
+    uint8, ``values [V]`` (the neutral one and another), ``views_KVHW``, ``view_maps_KVHW``, ``maps_KVHW`` float32. The
+    mask's outline is drawn on maps in the image's frame; each map is scaled from its own least to its largest value.
+    The untrained encoder's maps of the same images follow where they are there.
 
-    Raises ValueError when the samples hold no angle of 0 or no other.
+    Raises ValueError when the samples hold no neutral value or no other (see ``can_be_shown``).
     """
-    angles = [float(angle) for angle in trained["angles_deg"]]
-    others = [angle for angle in angles if angle % 360 != 0]
-    if 0.0 not in angles or not others:
-        raise ValueError(f"samples at angles {angles}: 0 and one other angle are needed, as in the thesis's figure 5.3")
-    still, turned = angles.index(0.0), angles.index(others[0])
-    ids = [str(name) for name in trained["image_id"]]
+    if not can_be_shown(trained, sweep):
+        raise ValueError(f"samples at {trained['values'].tolist()}: the neutral value and another are needed")
+    neutral_V = sweep.is_neutral(trained["values"])
+    still, changed = int(neutral_V.argmax()), int((~neutral_V).argmax())
+    at = f"{sweep.title} {sweep.text(float(trained['values'][changed]))}"
     rows = []
-    for k, name in enumerate(ids[:max_images]):
-        tiles = _tiles(trained, k, still, turned, others[0])
+    for k, name in enumerate([str(name) for name in trained["image_id"]][:max_images]):
+        tiles = _tiles(trained, k, still, changed, at)
         match = _row_of(untrained, name)
         if untrained is not None and match is not None:
-            mask_HW = trained["masks_KHW"][k]
-            tiles.append(Tile("untrained map", _map(untrained["maps_KAHW"][match, still], mask_HW)))
-            tiles.append(
-                Tile(
-                    f"untrained map at {others[0]:g}°, rotated back",
-                    _map(untrained["maps_KAHW"][match, turned], mask_HW),
-                )
-            )
+            mask_HW, maps_VHW = trained["masks_KHW"][k], untrained["maps_KVHW"][match]
+            tiles.append(Tile("untrained map", _map(maps_VHW[still], mask_HW)))
+            tiles.append(Tile(f"untrained map, {at}, brought back", _map(maps_VHW[changed], mask_HW)))
         rows.append((name, tiles))
     return rows
 
 
-def _tiles(samples: Samples, k: int, still: int, turned: int, angle_deg: float) -> list[Tile]:
+def _tiles(samples: Samples, k: int, still: int, changed: int, at: str) -> list[Tile]:
     image_HW, mask_HW = samples["images_KHW"][k], samples["masks_KHW"][k]
     return [
         Tile("image", grey(image_HW)),
         Tile("mask", grey(mask_HW.astype(np.float32))),
-        Tile("map", _map(samples["maps_KAHW"][k, still], mask_HW)),
-        Tile(f"rotated by {angle_deg:g}°", grey(samples["rotated_KAHW"][k, turned])),
-        Tile("map of the rotated", heat(samples["maps_rotated_KAHW"][k, turned])),
-        Tile("map, rotated back", _map(samples["maps_KAHW"][k, turned], mask_HW)),
+        Tile("map", _map(samples["maps_KVHW"][k, still], mask_HW)),
+        Tile(f"view, {at}", grey(samples["views_KVHW"][k, changed])),
+        Tile("map of the view", heat(samples["view_maps_KVHW"][k, changed])),
+        Tile("that map, brought back", _map(samples["maps_KVHW"][k, changed], mask_HW)),
     ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from analysis.rotation.page import DatasetDescription, MissingTrial, ReportInputs, Setup
 from synthetic_curves import study
 
 from analysis.resampling import Bootstrap
-from analysis.rotation.page import DatasetDescription, MissingTrial, ReportInputs, Setup
 
 
 def sample_maps(num_images=3, size=48, seed=0):

@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 import pytest
+from analysis.statistics import look_up
 from synthetic_curves import GRID_5, study
 from synthetic_report import inputs
 
@@ -15,7 +16,6 @@ from analysis.render.style import Datasets, Figure
 from analysis.resampling import Bootstrap
 from analysis.rotation import findings
 from analysis.rotation import page as report
-from analysis.statistics import look_up
 
 SEEDS = [f"untrained seed {k}" for k in range(3)]
 

@@ -4,12 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 import vl_convert
+from analysis.figures import pretraining, rotation, samples
+from analysis.fitted import fitted
 from synthetic_curves import GRID_5, study
 from synthetic_report import history, sample_maps
 
 from analysis import statistics
-from analysis.figures import pretraining, rotation, samples
-from analysis.fitted import fitted
 from analysis.published import rotation_curve
 from analysis.resampling import Bootstrap
 

@@ -3,13 +3,13 @@ import time
 import numpy as np
 import polars as pl
 import pytest
+from analysis.figures.rotation import coefficient_data, curve_data
+from analysis.fitted import fitted
+from analysis.wave import fit_wave
 from synthetic_curves import GRID_5, GRID_FINE, frame, noisy, study, wave_curve
 
 from analysis import panels, statistics
-from analysis.figures.rotation import coefficient_data, curve_data
-from analysis.fitted import fitted
 from analysis.resampling import Bootstrap
-from analysis.wave import fit_wave
 
 BOOTSTRAP = Bootstrap(300)
 

@@ -2,14 +2,14 @@ import io
 
 import polars as pl
 import pytest
+from analysis.fitted import fitted
+from analysis.tables import rotation
+from analysis.tables.render import Column, Table, number, to_csv, to_html, to_latex, to_markdown
 from synthetic_curves import study
 
 from analysis import statistics
-from analysis.fitted import fitted
 from analysis.published import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
 from analysis.resampling import Bootstrap
-from analysis.tables import rotation
-from analysis.tables.render import Column, Table, number, to_csv, to_html, to_latex, to_markdown
 
 FRAME = pl.DataFrame(
     {"name": ["a_b & 5 %", "x|y"], "value": [0.12345, None], "low": [-0.00001, 0.1], "high": [0.2, 0.3], "n": [16, 2]}

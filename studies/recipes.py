@@ -1,0 +1,245 @@
+"""What studies are made of: data at a scale, pretrainings, and curves with every control.
+
+Loads nothing heavy itself, so that a study may name its sizes at its top; what trains is imported where it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.options import DefaultInHelp, StudyOptions
+from orchestrator.study import Entry
+from trainables.api.card import Card
+from trainables.api.names import Backbone, Head
+
+if TYPE_CHECKING:
+    from trainables.data.annotations import Region
+    from trainables.data.datasets import Source
+    from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.models.released import ReleasedWeights
+    from trainables.models.sources import EncoderSource
+    from trainables.saliency.base import SaliencyMethod
+    from trainables.ssl.moco import MoCo
+    from trainables.sweeps import Sweep
+
+CURVE_REPORT = "analysis.curves.report:curve_report"
+_LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
+
+
+@dataclass(frozen=True)
+class CurveStudyOptions(StudyOptions):
+    """Flags of the studies that draw curves of interpretability."""
+
+    datasets: DefaultInHelp[tuple[str, ...]] = ()
+    """Data sets: mni152 is packaged; brats, kvasir, lung_mask need --data-root; folder:PATH holds your own images/ and
+    masks/ (default: brats at full scale, else mni152)."""
+    regions: DefaultInHelp[tuple[str, ...]] = ()
+    """Regions that maps are compared with, such as white_matter grey_matter (default: the first of each data set)."""
+    pretrained: DefaultInHelp[Path | None] = None
+    """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
+    head: Head = "v2"
+    """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
+
+
+@dataclass(frozen=True)
+class PretrainingSizes:
+    """The sizes of a MoCo pretraining, as wished for; ``fitted`` to what a data set has."""
+
+    image_size_px: int
+    backbone: Backbone
+    num_epochs: int
+    batch_size: int
+    batch_norm_groups: int
+    queue_size: int
+    learning_rate: float
+    key_momentum: float
+
+    def fitted(self, data: str, num_train: int) -> PretrainingSizes:
+        """The largest batch and queue that the training split allows, the learning rate in proportion to the batch.
+
+        Raises ValueError where not even the smallest batch is there.
+        """
+        groups = min(self.batch_norm_groups, num_train // _LEAST_GROUP)
+        if groups < 1:
+            raise ValueError(
+                f"{data} has {num_train} training image(s): a pretraining needs at least {_LEAST_GROUP}; add "
+                "images, or "
+                "or move some out of validation"
+            )
+        batch_size = min(self.batch_size, num_train // groups * groups)
+        queue_size = max(batch_size, min(self.queue_size, num_train - 1) // batch_size * batch_size)
+        learning_rate = self.learning_rate * batch_size / self.batch_size
+        return replace(
+            self, batch_norm_groups=groups, batch_size=batch_size, queue_size=queue_size, learning_rate=learning_rate
+        )
+
+
+@dataclass(frozen=True)
+class CurveSizes:
+    """How finely curves are measured."""
+
+    num_images: int
+    num_samples: int
+
+
+def default_dataset(scale: str) -> str:
+    """The thesis's data set at full scale, else the packaged one."""
+    return "brats" if scale == "full" else "mni152"
+
+
+def sources_of(options: CurveStudyOptions, image_size_px: int) -> Iterator[Source]:
+    """The data sets that were asked for, bad files left out where that was asked for too."""
+    for name in options.datasets or (default_dataset(options.scale),):
+        yield source_of(name, image_size_px, options)
+
+
+def source_of(name: str, image_size_px: int, options: StudyOptions) -> Source:
+    """The data set of a name on the command line, without its bad files where that was asked for."""
+    from trainables.data.datasets import lookup
+
+    source = lookup(name, image_size_px, options.data_root)
+    return without_bad_files(source, options) if options.skip_bad_files else source
+
+
+def regions_of(source: Source, wanted: Sequence[str]) -> list[Region]:
+    """The regions that were asked for, or the default one. Raises ValueError naming those that the data set has."""
+    if not wanted:
+        return [source.region]
+    if unknown := [name for name in wanted if name not in source.regions]:
+        raise ValueError(f"--regions {' '.join(unknown)}: {source.name} has {', '.join(source.regions) or 'no masks'}")
+    return [source.regions[name] for name in wanted]
+
+
+def without_bad_files(source: Source, options: StudyOptions) -> Source:
+    """The data set without the images and masks that cannot be used; says which they are."""
+    from orchestrator.trial import default_cache_dir
+    from trainables.data.cache import OwnContext, survey
+
+    context = OwnContext((options.cache_dir or default_cache_dir()).resolve())
+    bad_images = survey(source.images, context)
+    images = replace(source.images, excluded=tuple(sorted(bad_images)))  # type: ignore[type-var]
+    regions = {}
+    for name, region in source.regions.items():
+        of_kept: Region = replace(region, images=images)  # type: ignore[type-var]
+        bad_masks = survey(of_kept, context)
+        regions[name] = replace(of_kept, excluded=tuple(sorted(bad_masks)))  # type: ignore[type-var]
+        for record, problem in bad_masks.items():
+            print(f"left out: {name} of {record}: {problem}")
+    for record, problem in bad_images.items():
+        print(f"left out: image {record}: {problem}")
+    return replace(source, images=images, regions=regions)
+
+
+def card_of(source: Source) -> Card:
+    """What reports say of a data set, under its name on the command line."""
+    return replace(source.images.card(), name=source.name)
+
+
+def released_weights(checkpoint: Path | None) -> tuple[ReleasedWeights | None, str]:
+    """The weights to start from, and the same in words; without a checkpoint random ones."""
+    if checkpoint is None:
+        return None, "random weights"
+    from trainables.models.released import ReleasedWeights
+
+    return ReleasedWeights(str(checkpoint.resolve())), f"released weights ({checkpoint.name})"
+
+
+def pretrainings(source: Source, sizes: PretrainingSizes, options: CurveStudyOptions) -> list[MoCo]:
+    """One MoCo a seed, of sizes that the data set allows."""
+    from trainables.ssl.moco import MoCo
+
+    init, _ = released_weights(options.pretrained)
+    fitted = sizes.fitted(source.name, source.images.card().counts.get("train", 0))
+    return [
+        MoCo(
+            source.images,
+            backbone=fitted.backbone,
+            head=options.head,
+            init=init,
+            num_epochs=fitted.num_epochs,
+            batch_size=fitted.batch_size,
+            queue_size=fitted.queue_size,
+            batch_norm_groups=fitted.batch_norm_groups,
+            learning_rate=fitted.learning_rate,
+            key_momentum=fitted.key_momentum,
+            pretrain_seed=seed,
+        )
+        for seed in range(options.pretrain_seeds)
+    ]
+
+
+def methods_at(scale: str, num_samples: int) -> dict[str, SaliencyMethod]:
+    """The sound form of SmoothGrad; at full scale also that of the thesis's tool.
+
+    Its tool divides the noise by the range of the image, where the paper multiplies: on images that span [0, 1] both
+    are the same.
+    """
+    from trainables.saliency.gradients import SmoothGrad
+
+    methods: dict[str, SaliencyMethod] = {"smoothgrad": SmoothGrad(num_samples)}
+    if scale == "full":
+        tool = SmoothGrad(num_samples, noise_on="both", times_input=True, guided=True, blur_map=True)
+        methods["smoothgrad_of_the_tool"] = tool
+    return methods
+
+
+def curves(
+    source: Source,
+    region: Region,
+    sweep: tuple[str, Sweep, Sequence[float]],
+    method: tuple[str, SaliencyMethod],
+    trained: Sequence[MoCo],
+    sizes: CurveSizes,
+    options: CurveStudyOptions,
+) -> dict[str, Entry]:
+    """Every curve of one region and sweep by its name for people: trained and untrained encoders, one a seed, the
+    released one where weights are given, and the controls without training."""
+    from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.interpretability.selection import ImageChoice
+    from trainables.models.sources import Released, Untrained
+    from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+
+    (sweep_name, change, values), (method_name, explains) = sweep, method
+    images = ImageChoice(min(sizes.num_images, _num_annotated(region)))
+    labels = {"data": source.name, "region": region.name, "sweep": sweep_name}
+    if method_name != "smoothgrad":
+        labels["method"] = method_name
+    backbone = trained[0].backbone
+
+    def curve(method: SaliencyMethod, encoder: EncoderSource | None = None) -> InterpretabilityCurve:
+        return InterpretabilityCurve(region, encoder, method, change, tuple(map(float, values)), images)
+
+    made = {f"trained, seed {moco.pretrain_seed}": ("trained", curve(explains, moco)) for moco in trained}
+    for seed in range(options.pretrain_seeds):
+        untrained = Untrained(source.images, backbone, options.head, seed)
+        made[f"untrained, seed {seed}"] = "untrained", curve(explains, untrained)
+    if options.pretrained is not None:
+        released = Released(str(options.pretrained.resolve()), source.images, backbone)
+        made["released"] = "released", curve(explains, released)
+    fixed_of = explains if explains.is_defined_at_neutral else None
+    if fixed_of is not None:
+        made["fixed map"] = "fixed map", curve(FixedMap(fixed_of), trained[0])
+    made |= {"mask": ("mask", curve(MaskRoundTrip())), "intensity": ("intensity", curve(ImageIntensity()))}
+    prefix = " · ".join(labels.values())
+    return {f"{prefix} · {name}": Entry(trainable, role, labels) for name, (role, trainable) in made.items()}
+
+
+def facts_of(
+    options: CurveStudyOptions, sizes: PretrainingSizes, fitted: Mapping[str, PretrainingSizes]
+) -> dict[str, str]:
+    """What plan, report and MLflow say of a study: its scale, its start, and sizes that the data made smaller."""
+    facts = {"scale": options.scale, "pretraining_start": released_weights(options.pretrained)[1]}
+    smaller = [
+        f"{name}: batches of {found.batch_size}, a queue of {found.queue_size}"
+        for name, found in fitted.items()
+        if (found.batch_size, found.queue_size) != (sizes.batch_size, sizes.queue_size)
+    ]
+    return facts | ({"sizes_fitted_to_the_data": "; ".join(smaller)} if smaller else {})
+
+
+def _num_annotated(region: Region) -> int:
+    """Images that have the region's annotation; whether it is empty in some is known once they are decoded."""
+    return max(1, sum(record.split in ("train", "val") for record in region.records()))
