@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -300,6 +301,18 @@ def test_what_these_images_have_by_chance_is_held_back(case):
 )
 def test_learnt_is_said_where_something_is_learnt(case, power):
     assert simulation.rates(case, NUM_DRAWS, seed=3).learnt > power - 2.5 * np.sqrt(0.25 / NUM_DRAWS)
+
+
+def test_the_benchmark_leaves_its_figures(tmp_path, monkeypatch, capsys):
+    cases = [ALIKE[0], Case("images", 5, 5, 8, 1, 0.0), Case("effect", 3, 3, 8, 1, 0.0, effect=50.0)]
+    monkeypatch.setattr(simulation, "grid", lambda: iter(cases))
+    monkeypatch.setattr(sys, "argv", ["verdicts.py", "--draws", "3", "--json", str(tmp_path / "figures.json")])
+    simulation.main()
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["draws"] == 3
+    assert [(row["question"], row["num_groups"]) for row in found["cases"]] == [(c.question, 8) for c in cases]
+    assert found["cases"][2]["learnt"] == 1.0
+    assert "effect: learnt 100.0% to 100.0% in 1 cases" in capsys.readouterr().out
 
 
 @pytest.mark.slow
