@@ -1,7 +1,7 @@
 """How often the verdict "learnt" is said of nothing, and how often of something: simulation of analysis.significance.
 
-    python benchmarks/verdicts.py                    # the whole grid; some minutes on one core
-    python benchmarks/verdicts.py --draws 200        # quick, coarse
+    python benchmarks/verdicts.py                    # the whole grid, 500 studies a case; some minutes on one core
+    python benchmarks/verdicts.py --draws 20         # seconds: does it run at all
     python benchmarks/verdicts.py --json figures.json
 
 The coefficient of encoder s on image i is
@@ -147,7 +147,7 @@ def grid() -> Iterator[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1000, help="studies a case")
+    parser.add_argument("--draws", type=int, default=500, help="studies a case")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     start = time.perf_counter()

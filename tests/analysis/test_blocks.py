@@ -73,6 +73,14 @@ def test_blocks_grow_with_the_correlation():
     assert lengths[0] <= 2 < lengths[1] < lengths[2]
 
 
+def test_the_length_follows_the_correlation_without_its_bias():
+    series = autoregressive(0.6, 3, 20, np.random.default_rng(8))
+    chosen = choose_blocks([series], ["v"] * 20)
+    assert chosen.correlation == neighbour_correlation(series, ["v"] * 20)
+    assert chosen.length == needed_length(without_bias(chosen.correlation, 20), 20)
+    assert chosen.length > needed_length(chosen.correlation, 20)
+
+
 def test_a_block_is_a_whole_person_from_three_on():
     rng = np.random.default_rng(4)
     groups = ["a"] * 5 + ["b"] * 2 + ["c"] * 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from analysis.significance import (
     Missing,
     Outcome,
     block_interval,
+    comparison_blocks,
     holm,
     seed_test,
     verdicts,
@@ -73,6 +75,16 @@ def test_a_real_coefficient_has_welchs_test(n1, n2):
     assert found.freedom == pytest.approx(min(welch.df, 2 * n1 - 2))
     if welch.df < 2 * n1 - 2:
         assert found.p == pytest.approx(welch.pvalue)
+
+
+def test_unequal_numbers_of_seeds_keep_their_own_variances():
+    rng = np.random.default_rng(3)
+    a, b = (rng.normal(size=(n, 2)) @ np.array([1, 1j]) * spread for n, spread in ((4, 3.0), (9, 1.0)))
+    parts = [(np.var(v.real, ddof=1) + np.var(v.imag, ddof=1)) / len(v) for v in (a, b)]
+    found = seed_test(a, b)
+    assert found.f == pytest.approx(abs(a.mean() - b.mean()) ** 2 / sum(parts))
+    assert found.freedom == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 8))
+    assert found.freedom < 6
 
 
 def test_no_test_without_spread_or_from_one_seed():
@@ -174,6 +186,16 @@ def test_one_volume_has_no_interval_for_people_but_keeps_its_own():
     assert two.outcome is Outcome.NO_INTERVAL
     assert two.why == ("2 people have no interval: 3 are needed",)
     assert verdict(coefficients(0, 4, 1), arms[1], slabs, one_volume=True).outcome is Outcome.NOT_TOLD_APART
+
+
+def test_blocks_are_as_long_as_the_correlation_of_the_difference_too():
+    rng = np.random.default_rng(4)
+    drift = 0.1 * np.cumsum(rng.normal(size=60))
+    rough = rng.normal(size=(8, 60))
+    smooth = Comparison(rough[:4] + drift, rough[:4], ["v"] * 60, one_volume=True)
+    plain = Comparison(rough[:4], rough[4:], ["v"] * 60, one_volume=True)
+    assert comparison_blocks(smooth).correlation > 0.8
+    assert comparison_blocks(smooth).length > 20 > 5 > comparison_blocks(plain).length
 
 
 def test_one_pretraining_says_this_encoder():
@@ -279,6 +301,18 @@ def test_what_these_images_have_by_chance_is_held_back(case):
 )
 def test_learnt_is_said_where_something_is_learnt(case, power):
     assert simulation.rates(case, NUM_DRAWS, seed=3).learnt > power - 2.5 * np.sqrt(0.25 / NUM_DRAWS)
+
+
+def test_the_benchmark_leaves_its_figures(tmp_path, monkeypatch, capsys):
+    cases = [ALIKE[0], Case("images", 5, 5, 8, 1, 0.0), Case("effect", 3, 3, 8, 1, 0.0, effect=50.0)]
+    monkeypatch.setattr(simulation, "grid", lambda: iter(cases))
+    monkeypatch.setattr(sys, "argv", ["verdicts.py", "--draws", "3", "--json", str(tmp_path / "figures.json")])
+    simulation.main()
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["draws"] == 3
+    assert [(row["question"], row["num_groups"]) for row in found["cases"]] == [(c.question, 8) for c in cases]
+    assert found["cases"][2]["learnt"] == 1.0
+    assert "effect: learnt 100.0% to 100.0% in 1 cases" in capsys.readouterr().out
 
 
 @pytest.mark.slow

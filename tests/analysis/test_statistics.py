@@ -52,6 +52,14 @@ def test_a_spike_alone_is_no_wave_between_the_multiples_but_leaks_into_all_angle
     assert one(table, "trained", "amplitude", fit="all")[0] == pytest.approx(2 * 0.09 / 18, abs=1e-12)
 
 
+def test_spikes_at_0_and_at_the_other_multiples_are_read_where_they_are():
+    curve = wave_curve(GRID_FINE, amplitude=0.02, spike=-0.03) + np.where(GRID_FINE % 360 == 0, 0.11, 0.0)
+    table = coefficients_of(frame("trained", np.tile(curve, (5, 1)), GRID_FINE))
+    assert one(table, "trained", "spike")[0] == pytest.approx(-0.03, abs=1e-9)
+    assert one(table, "trained", "spike_at_0")[0] == pytest.approx(0.08, abs=1e-9)
+    assert one(table, "trained", "spike_to_neighbours")[0] == pytest.approx(-0.03, abs=1e-3)
+
+
 def test_angle_360_has_no_weight():
     curve = wave_curve(GRID_5)
     changed = np.where(GRID_5 == 360, 0.9, curve)
