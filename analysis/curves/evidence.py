@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from analysis.headline import headline
 from analysis.resampling import Bootstrap, Resampling
 from analysis.results import Entry, StudyResults
 from analysis.rotation.wave import CoarseGrid, Complexes, Floats
-from analysis.significance import Comparison, comparison_blocks
+from analysis.significance import Comparison, Missing, comparison_blocks
 from trainables.api.names import BINARISATION
 
 HEADLINE_FIELD = "full"
@@ -66,13 +67,13 @@ class CurveSet:
         return [self.binarisation, *(rule for rule in rest if rule != self.binarisation)]
 
     @cached_property
-    def comparison(self) -> Comparison | None:
-        """Trained against untrained encoders in the headline coefficient; None where the values do not carry it."""
+    def comparison(self) -> Comparison | Missing:
+        """Trained against untrained encoders in the headline coefficient; why not, where the values do not carry it."""
         panel = self.headline_panel
         try:
             arms = [self.coefficients(panel.curves.get(role), panel) for role in (TRAINED, UNTRAINED)]
-        except CoarseGrid:
-            return None
+        except CoarseGrid as error:
+            return Missing(str(error))
         return Comparison(arms[0], arms[1], panel.groups, one_volume=self.one_volume)
 
     def coefficients(self, curve: Curve | None, panel: Panel) -> Floats | Complexes:
@@ -80,16 +81,17 @@ class CurveSet:
         if curve is None:
             return np.zeros((0, len(panel.image_ids)))
         sweep = self.sweep
-        each: list[Floats | Complexes] = [
+        each = [
             headline(dice_NV, curve.values_V, period=sweep.period, neutral=sweep.neutral) for dice_NV in curve.dice_SNV
         ]
-        return np.array(each)
+        return cast("Floats | Complexes", np.array(each))
 
     @cached_property
     def blocks(self) -> Blocks:
         """How the images are put together for every interval of these curves, as the headline coefficient asks."""
-        if self.comparison is not None and len(self.comparison.trained_SN) + len(self.comparison.untrained_SN):
-            return comparison_blocks(self.comparison)
+        compared = self.comparison
+        if isinstance(compared, Comparison) and len(compared.trained_SN) + len(compared.untrained_SN):
+            return comparison_blocks(compared)
         panel = self.headline_panel
         levels = [curve.dice_NV.mean(axis=1) for curve in panel.curves.values()]
         return choose_blocks(levels, panel.groups, one_volume=self.one_volume)

@@ -23,21 +23,19 @@ from analysis.render.files import ReportPaths, write_figures, write_file, write_
 from analysis.render.tile import Tile, png_bytes
 from analysis.significance import Verdict
 
-NOT_JUDGED = "The values of the sweep are too coarse for its headline coefficient, so there is no verdict."
-
 
 @dataclass(frozen=True, eq=False)
 class GroupPage:
     """All that the page of one data set and region is made of.
 
-    ``members``: its sweeps, each with its verdict (None where its values do not carry one). ``starts``: what the
+    ``members``: its sweeps, each with its verdict. ``starts``: what the
     pretrainings say of how they began. ``samples``: name of a set -> role -> contents of ``samples.npz``.
     """
 
     name: str
     manifest: Mapping[str, Any]
     card: Mapping[str, Any]
-    members: Sequence[tuple[CurveSet, Verdict | None]]
+    members: Sequence[tuple[CurveSet, Verdict]]
     cells: Sequence[Cell]
     starts: Sequence[str]
     history: pl.DataFrame
@@ -49,7 +47,7 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
 
     Every file is written aside and renamed, the page last: an interrupted call leaves the former report or none.
     """
-    parts = [section_of(found, verdict) for found, verdict in group.members]
+    parts = [section_of(found) for found, _ in group.members]
     health = [] if group.history.is_empty() else [pretraining_figure(group.history)]
     paths = ReportPaths.below(out_dir)
     drawings = write_figures([*(figure for part in parts for figure in part.figures), *health], paths.figures)
@@ -66,8 +64,7 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
 def answers(group: GroupPage) -> list[str]:
     """One sentence a sweep, from its verdict."""
     return [
-        f"{_capital(found.sweep.title)}: " + (verdict_sentence(found.sweep, verdict) if verdict else NOT_JUDGED)
-        for found, verdict in group.members
+        f"{_capital(found.sweep.title)}: " + verdict_sentence(found.sweep, verdict) for found, verdict in group.members
     ]
 
 
@@ -112,7 +109,7 @@ def _setup(group: GroupPage, number: int, drawings: Mapping[str, str]) -> str:
     rows.append(("Pretraining starts from", "; ".join(group.starts) or "no pretraining is finished"))
     rows += [(fact.replace("_", " ").capitalize(), value) for fact, value in group.manifest["facts"].items()]
     for found, verdict in group.members:
-        if verdict is not None and (text := blocks_sentence(verdict)):
+        if text := blocks_sentence(verdict):
             rows.append((f"Intervals, {found.sweep.title}", text))
     details = "".join(
         page.folded(f"{' · '.join(cell.labels.values())} · {cell.role}", page.preformatted(page.as_json(shown)))

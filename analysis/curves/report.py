@@ -28,10 +28,10 @@ def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Seque
     """
     results = load_study(store, manifest)
     sets = curve_sets(results, Bootstrap())
-    judged = verdicts({place: s.comparison for place, s in enumerate(sets) if s.comparison is not None})
-    by_group: dict[str, list[tuple[CurveSet, Verdict | None]]] = {}
+    judged = verdicts({place: found.comparison for place, found in enumerate(sets)})
+    by_group: dict[str, list[tuple[CurveSet, Verdict]]] = {}
     for place, found in enumerate(sets):
-        by_group.setdefault(_group(found.labels), []).append((found, judged.get(place)))
+        by_group.setdefault(_group(found.labels), []).append((found, judged[place]))
     written: list[Path] = []
     for name, members in by_group.items():
         written += write_page(_page(results, name, members), out_dir / _file_name(name))
@@ -46,7 +46,7 @@ def _file_name(name: str) -> str:
     return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in name.split(" · "))
 
 
-def _page(results: StudyResults, name: str, members: Sequence[tuple[CurveSet, Verdict | None]]) -> GroupPage:
+def _page(results: StudyResults, name: str, members: Sequence[tuple[CurveSet, Verdict]]) -> GroupPage:
     keys = {label: value for label, value in members[0][0].labels.items() if label not in _NOT_GROUPING}
     pretrainings = _pretrainings(results, keys)
     return GroupPage(

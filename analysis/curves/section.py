@@ -21,7 +21,6 @@ from analysis.rotation import statistics
 from analysis.rotation import tables as wave_tables
 from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
 from analysis.rotation.fitted import fitted
-from analysis.significance import Verdict
 from analysis.trends.findings import trend_sentences
 from analysis.trends.statistics import trend_frame
 from analysis.trends.tables import trend_table
@@ -55,7 +54,7 @@ class Section:
         return body + (page.paragraph(self.note) if self.note else ""), number + len(self.figures)
 
 
-def section_of(found: CurveSet, verdict: Verdict | None) -> Section:
+def section_of(found: CurveSet) -> Section:
     """Everything on one sweep."""
     parts = _wave_section(found) if found.sweep.period is not None else _trend_section(found)
     sweep, titles = found.sweep, field_titles(found.sweep)
@@ -65,7 +64,7 @@ def section_of(found: CurveSet, verdict: Verdict | None) -> Section:
     if not compared(data).is_empty():
         figures.append(binarisation_figure(data, sweep))
     level_frame = levels(found.frame, sweep)
-    findings = [
+    findings: list[tuple[str, Sequence[str]]] = [
         (
             f"{titles[field]}, maps made binary by {found.binarisation}",
             [_level_sentence(level_frame, found, field), *lines],
@@ -76,7 +75,7 @@ def section_of(found: CurveSet, verdict: Verdict | None) -> Section:
     findings += [(title, lines) for title, lines in parts.findings if title not in titles]
     main = level_table(level_frame, sweep, titles, [found.binarisation], "levels", "Levels")
     every = level_table(level_frame, sweep, titles, found.binarisations, "levels_all", "Levels")
-    shown = [*parts.shown, main, *_published(found, level_frame, parts)]
+    shown = [*parts.shown, main, *_published(found, level_frame)]
     section = Section([*figures, *parts.figures], findings, shown, [*parts.folded, every], parts.note)
     return _named(section, found)
 
@@ -115,7 +114,7 @@ def _trend_section(found: CurveSet) -> Section:
     return Section([], findings, shown, folded)
 
 
-def _published(found: CurveSet, level_frame: pl.DataFrame, parts: Section) -> list[Table]:
+def _published(found: CurveSet, level_frame: pl.DataFrame) -> list[Table]:
     if found.sweep.period is None:
         return []
     extrema = statistics.extrema(fitted([found.headline_panel], found.resampling_of))
