@@ -234,9 +234,7 @@ def test_images_without_a_mask_inside_the_circle_are_left_out_and_recorded(tmp_p
 def test_a_curve_is_checked_by_counts_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(REGION.images), "image_and_mask", None)
     intensity_curve(images=ImageChoice(8)).check()
-    with pytest.raises(
-        ValueError, match="num = 9, but blob of blobs has only 8 images in train, val: ask for at"
-    ):
+    with pytest.raises(ValueError, match="num = 9, but blob of blobs has only 8 images in train, val: ask for at"):
         intensity_curve(images=ImageChoice(9)).check()
 
 
