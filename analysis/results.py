@@ -68,7 +68,7 @@ def look_up(store: Store, entries: Iterable[Entry]) -> tuple[dict[str, Result], 
 
 def metric_history(store: Store, result: Result) -> pl.DataFrame:
     """Everything a trial logged: columns metric, step, value, in the order of logging."""
-    rows = [row[:3] for segment in result.segments for row in store.segment(result.key, segment)]
+    rows = [row[:3] for row in store.rows(result)]
     schema = {"metric": pl.String, "step": pl.Int64, "value": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

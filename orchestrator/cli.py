@@ -41,9 +41,11 @@ def orchestrator_main() -> None:
 
     def run() -> int:
         from orchestrator.commands import gc, status, sync
+        from orchestrator.export import export
 
-        with usage_errors():
-            code: int = tyro.extras.subcommand_cli_from_dict({"status": status, "sync": sync, "gc": gc}, config=_STYLE)
-        return code
+        commands: dict[str, Callable[..., Any]] = {"status": status, "sync": sync, "gc": gc, "export": export}
+        with usage_errors(ValueError, OSError):
+            code = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m orchestrator", config=_STYLE)
+        return int(code)
 
     exit_with(run)

@@ -279,7 +279,7 @@ def _failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool
         return failure
     crash = last_crash(store, trial.key)
     if crash is None:
-        attempt = (store.read_document(f"trials/{trial.key}/trial.json") or {}).get("attempt", 0)
+        attempt = store.attempts(trial.key)
         message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
         crash = Failure("crash", f"{message} ({error})" if error else message, "", attempt, time.time())
     if is_final:

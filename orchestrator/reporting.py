@@ -26,9 +26,10 @@ def report_on(
         return []
     folder = f"reports/{study.name}"
     made_from = _token(study.report, plan, manifest)
-    before = store.read_document(f"{folder}/made_from.json") or {}
-    if before.get("token") == made_from and all(store.exists(f"{folder}/{name}") for name in before["paths"]):
-        return [f"{store.uri}/{folder}/{name}" for name in before["paths"]]
+    before = store.read_document(f"{folder}/made_from.json")
+    paths = before.get("paths") if isinstance(before, dict) and before.get("token") == made_from else None
+    if isinstance(paths, list) and all(store.exists(f"{folder}/{name}") for name in paths):
+        return [f"{store.uri}/{folder}/{name}" for name in paths]
     try:
         names = _write_report(study.report, store, manifest, folder)
     except DamagedResult as error:

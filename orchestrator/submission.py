@@ -17,13 +17,14 @@ from orchestrator import printing
 from orchestrator.context import Progress
 from orchestrator.entry import check_entry
 from orchestrator.feeder import Feeder, published_tokens
+from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.places import check_writable, storage_of
-from orchestrator.plan import Plan, State, make_plan, trials_of
+from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.reporting import report_on
-from orchestrator.snapshot import default_tracking_uri, snapshot
+from orchestrator.snapshot import default_tracking_uri, snapshot, sqlite_path
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.suggestions import Suggestions
@@ -53,6 +54,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
             check_writable(store, cache_dir)
         submission = _Submission(study, options, store, cache_dir, console)
         plan = submission.plan(retry_failed=options.retry_failed)
+        check_trials(plan.runnable())
     if options.plan:
         printing.show_plan(plan, console, as_json=options.json)
         return EXIT_OK
@@ -108,7 +110,8 @@ class _Submission:
     def __init__(self, study: Study, options: StudyOptions, store: Store, cache_dir: Path, console: Console) -> None:
         self.store = store
         self._options, self._cache_dir, self._console = options, cache_dir, console
-        self.keys = Keys(FileDigests(cache_dir / "digests.json"))
+        say = printing.say_digests(console) if not options.json else (lambda done, total: None)
+        self.keys = Keys(FileDigests(cache_dir / "digests.json", say))
         self.suggestions = Suggestions(study, store, self.keys)
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
@@ -141,6 +144,7 @@ class _Submission:
         with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder, cluster:
             settings = self._settings(plan, manifest)
             manifest.write()
+            self._record_digests(plan)
             if self._options.retry_failed:
                 for trial in plan.runnable():
                     self.store.clear_failure(trial.key)
@@ -203,13 +207,18 @@ class _Submission:
         """The plan of one more suggestion of the search, which manifest and view know from here on."""
         plan = make_plan(study, self.store, self.keys)
         manifest.add(entries_of(plan, self.keys))
+        self._record_digests(plan)
         view.add(plan)
         return plan
 
+    def _record_digests(self, plan: Plan) -> None:
+        """What the trials to come will read of their data sets instead of hashing them."""
+        record_digests((part for trial in plan.runnable() for part in trial.parts), self.store, self.keys)
+
 
 def _is_missing_database(tracking_uri: str) -> bool:
-    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
-    return tracking_uri.startswith("sqlite:///") and not Path(path).exists()
+    path = sqlite_path(tracking_uri)
+    return path is not None and not path.exists()
 
 
 def _checkpoint_interval_s() -> float:

@@ -19,13 +19,14 @@ class UsageError(Exception):
 
 
 @contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """Before anything runs, these mean bad input and say what; later they would be bugs, and are not caught."""
+def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of these kinds into UsageError; without any, those that mean bad input before anything runs."""
+    caught = kinds or (ValueError, TypeError, BadData, OSError)
     try:
         yield
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, BadData, OSError) as error:
+    except caught as error:
         if os.environ.get("QUARTERTURN_TRACEBACK"):
             raise
         raise UsageError(str(error)) from error

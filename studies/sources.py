@@ -20,10 +20,10 @@ def dataset_facts(data: Dataset) -> dict[str, str]:
     """What every report says of a data set."""
     card = data.card()
     return {
-        f"{data.name}.counts": json.dumps(dict(card.counts)),
-        f"{data.name}.split": card.split,
-        f"{data.name}.licence": card.licence,
-        f"{data.name}.one_volume": str(card.one_volume),
+        f"{card.name}.counts": json.dumps(dict(card.counts)),
+        f"{card.name}.split": card.split,
+        f"{card.name}.licence": card.licence,
+        f"{card.name}.one_volume": str(card.one_volume),
     }
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainables.api.trainable import Part
 from trainables.augment.blur import gaussian_blur
+from trainables.augment.colour import adjust_brightness
 from trainables.augment.resample import Fill, Interpolation, check_resampling, resample, rotate
 
 _BLUR_RADIUS_SIGMAS = 4.0  # as scipy.ndimage.gaussian_filter
@@ -186,7 +187,7 @@ class GaussianBlur(Sweep):
     def _view(self, images_PCHW: Tensor, values_P: Tensor) -> Tensor:
         sigmas_px_P = values_P.double() * images_PCHW.shape[3]
         radii_px_P = (_BLUR_RADIUS_SIGMAS * sigmas_px_P + 0.5).long()
-        return gaussian_blur(images_PCHW, sigmas_px_P, radii_px_P)
+        return gaussian_blur(images_PCHW, sigmas_px_P, radii_px_P).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Brightness(Sweep):
         return value >= 0
 
     def _view(self, images_PCHW: Tensor, values_P: Tensor) -> Tensor:
-        return (images_PCHW * values_P.to(images_PCHW)[:, None, None, None]).clamp(0, 1)
+        return adjust_brightness(images_PCHW, values_P)
 
 
 def inscribed_circle(image_size_px: int) -> Tensor:

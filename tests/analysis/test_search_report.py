@@ -157,7 +157,7 @@ def test_values_are_those_of_the_store_in_the_order_of_the_seeds(tmp_path):
 
 def test_no_mean_over_fewer_seeds(tmp_path):
     search = accuracies(tmp_path, [0.5, 0.6], [0.9, 0.8])
-    search.store.remove("trials/s2-seed1")
+    search.store.remove("results/s2-seed1.json")
     results = results_of(search)
     assert [s.state for s in results.suggestions] == ["complete", "lost"]
     assert results.suggestions[1].reasons == ("not finished",)

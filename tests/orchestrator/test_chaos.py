@@ -45,7 +45,7 @@ def outcome(folder):
     """The results of the store by configuration, without what may differ: times, attempts, provenance."""
     store = Store(str(folder / "results"))
     found = {}
-    for key in store.names("trials"):
+    for key in store.finished():
         result = store.result(key)
         rows = [row[:3] for segment in result.segments for row in store.segment(key, segment)]
         found[key] = (result.metrics, result.files, rows)

@@ -98,6 +98,19 @@ def test_a_second_submission_computes_nothing(finished):
     assert after == before
 
 
+def test_a_second_submission_loads_neither_what_runs_nor_what_draws(finished):
+    watched = {"ray", "mlflow", "altair", "vl_convert", "scipy.signal", "torchvision", "analysis.report"}
+    script = (
+        "import atexit, runpy, sys; sys.argv = sys.argv[1:]; "
+        f"atexit.register(lambda: print(sorted({watched} & sys.modules.keys()), file=sys.stderr)); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    _, *study = command(finished[0])
+    done = subprocess.run([sys.executable, "-c", script, *study], capture_output=True, text=True, cwd=finished[0])
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert "report.html" in done.stdout
+
+
 def test_another_seed_count_shares_what_is_the_same(finished):
     plan = json.loads(run(finished[0], "--pretrain-seeds", "5", "--plan", "--json").stdout)
     assert (plan["done"], plan["new"]) == (8, 2)

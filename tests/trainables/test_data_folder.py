@@ -116,6 +116,8 @@ def test_without_masks_there_are_images_only(root, context):
     source = _source(root)
     assert source.regions == {}
     assert len(open_images(source.images, context)) == 8
+    with pytest.raises(ValueError, match="has images only, and a region was asked for"):
+        _ = source.region
 
 
 def test_splits_are_drawn_by_group_and_label_where_none_are_given(tmp_path):
@@ -354,6 +356,7 @@ def test_the_table_knows_every_name_and_says_what_to_give(tmp_path):
     assert all(entry.images and entry.origin and entry.licence for entry in DATASETS.values())
     mni152 = lookup("mni152", 64, None)
     assert (mni152.images.image_size_px, list(mni152.regions)) == (64, ["white_matter", "grey_matter"])
+    assert mni152.region == mni152.regions["white_matter"]
     for name, folder in (("brats", "MICCAI_BraTS2020"), ("kvasir", "Kvasir-SEG"), ("lung_mask", "ChestXray")):
         with pytest.raises(
             ValueError, match=f"{name} is not packaged: give --data-root with the folder that holds {folder}"

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from fabricated_weights import released_checkpoint, save
 from fake_context import FakeContext
 from tiny_shapes import TinyShapes
 from torch import nn
 
 from trainables import runtime
-from trainables.api.identity import FileDigests, key_of
 from trainables.models.batch_norm import SplitBatchNorm2d
 from trainables.models.encoder import (
     build_encoder,
@@ -24,7 +22,6 @@ from trainables.models.encoder import (
 )
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
-from trainables.models.released import ReleasedWeights, load_released
 from trainables.models.sources import Untrained
 
 
@@ -103,10 +100,11 @@ def test_an_encoder_comes_back_from_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("resnet34", "v1", 1), "resnet34"),
+        (("resnet19", "v1", 1), "resnet19"),
         (("resnet18", "v3", 1), "v3"),
         (("resnet18", "v1", 2), "in_channels = 2"),
         (("resnet18", "v1", 1, 0), "embedding_dim = 0"),
+        (("resnet18", None, 1, 128), "embedding_dim = 128: without a head it is 512"),
         (("resnet18", "v1", 1, 8, [0.0], [0.0]), "positive"),
         (("resnet18", "v1", 3, 8, [0.0], [1.0]), "3 channels"),
     ],
@@ -146,6 +144,16 @@ def test_momentum_update_is_the_average_of_parameters_only():
         assert not new.requires_grad
     for new, old in zip(slow.buffers(), before.buffers(), strict=True):
         assert torch.equal(new, old)
+
+
+def test_the_fused_momentum_update_is_bitwise_that_of_each_tensor():
+    fast, slow = build_encoder("resnet18", "v2", 1, seed=1), momentum_copy(build_encoder("resnet18", "v2", 1, seed=2))
+    expected = [
+        one.detach().lerp(other.detach(), 1 - 0.99)
+        for one, other in zip(slow.parameters(), fast.parameters(), strict=True)
+    ]
+    update_momentum_encoder(slow, fast, 0.99)
+    assert all(torch.equal(new, one) for new, one in zip(slow.parameters(), expected, strict=True))
 
 
 def test_queue_is_first_in_first_out():
@@ -189,99 +197,3 @@ def test_random_encoder_is_calibrated_standardised_and_repeatable(tmp_path):
     assert float((normalised.var(dim=(0, 2, 3)) - 1).abs().max()) < 0.2
     other = dataclasses.replace(source, init_seed=5).load(FakeContext(tmp_path / "a"))
     assert not torch.equal(other.trunk.conv1.weight, encoder.trunk.conv1.weight)
-
-
-@pytest.mark.parametrize("head", ["v1", "v2"])
-@pytest.mark.parametrize("prefix", ["module.", ""])
-def test_released_weights_give_the_released_network_with_its_head(tmp_path, head, prefix):
-    checkpoint, network = released_checkpoint(head, prefix=prefix)
-    encoder = build_encoder("resnet18", head, 1, 16)
-    report = load_released(save(checkpoint, tmp_path), encoder)
-    grey = images()
-    torch.testing.assert_close(encoder.eval()(grey), network.eval()(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
-    assert (report.arch, report.epoch, report.file) == ("resnet18", 800, "moco.pth.tar")
-    assert set(report.loaded) == set(network.state_dict())
-    assert report.adapted == ("conv1.weight: three input channels summed to one",)
-    names = network.state_dict()
-    assert set(report.unused) == {f"{prefix}{n}" for n in ("queue", "queue_ptr", *(f"encoder_k.{m}" for m in names))}
-    assert "800" in report.summary()
-
-
-def test_three_channels_are_taken_as_they_are(tmp_path):
-    checkpoint, network = released_checkpoint()
-    encoder = build_encoder("resnet18", "v2", 3, 16)
-    assert load_released(save(checkpoint, tmp_path), encoder).adapted == ()
-    assert torch.equal(encoder.trunk.conv1.weight, network.conv1.weight)
-
-
-def test_every_wrong_key_is_named_and_nothing_is_loaded(tmp_path):
-    checkpoint, _ = released_checkpoint()
-    state = checkpoint["state_dict"]
-    del state["module.encoder_q.layer1.0.conv1.weight"]
-    del state["module.encoder_q.bn1.running_mean"]
-    state["module.encoder_q.extra.weight"] = torch.zeros(1)
-    state["module.encoder_q.layer2.0.conv1.weight"] = torch.zeros(7, 64, 3, 3)
-    encoder = build_encoder("resnet18", "v2", 1, 16)
-    before = copy.deepcopy(encoder.state_dict())
-    with pytest.raises(ValueError, match="does not fit") as raised:
-        load_released(save(checkpoint, tmp_path), encoder)
-    problems = str(raised.value).splitlines()[1:]
-    assert problems == [
-        "  missing: bn1.running_mean",
-        "  missing: layer1.0.conv1.weight",
-        "  unexpected: extra.weight",
-        "  shape of layer2.0.conv1.weight: (7, 64, 3, 3) in the file, (128, 64, 3, 3) in the encoder",
-    ]
-    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
-
-
-def wrong_arch():
-    return released_checkpoint(arch="resnet50")[0]
-
-
-def other_head():
-    return released_checkpoint("v1")[0]
-
-
-def no_prefix():
-    return {"state_dict": released_checkpoint()[1].state_dict()}
-
-
-def no_state():
-    return {"model": {}, "epoch": 3}
-
-
-def numpy_scalar():
-    return {**released_checkpoint()[0], "best": np.float64(0.5)}
-
-
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (wrong_arch, "holds a resnet50, but the encoder is a resnet18"),
-        (other_head, "set head='v1'"),
-        (no_prefix, "encoder_q.*begins with"),
-        (no_state, "needs a 'state_dict'"),
-        (numpy_scalar, "save it again with only"),
-    ],
-)
-def test_files_that_cannot_be_used_say_why(tmp_path, make, named):
-    with pytest.raises(ValueError, match=named):
-        load_released(save(make(), tmp_path), build_encoder("resnet18", "v2", 1, 16))
-
-
-def test_a_damaged_or_absent_file_says_so(tmp_path):
-    path = tmp_path / "broken.pth.tar"
-    with pytest.raises(FileNotFoundError, match="broken"):
-        load_released(ReleasedWeights(str(path)), build_encoder("resnet18", "v2", 1, 16))
-    path.write_bytes(b"no checkpoint at all")
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_released(ReleasedWeights(str(path)), build_encoder("resnet18", "v2", 1, 16))
-
-
-def test_released_weights_are_known_by_content_not_by_place(tmp_path):
-    digests = FileDigests()
-    for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
-        (tmp_path / name).write_bytes(content)
-    a, b, c = (key_of(ReleasedWeights(str(tmp_path / name)), digests) for name in "abc")
-    assert a == b != c

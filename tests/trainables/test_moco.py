@@ -11,6 +11,7 @@ from fabricated_weights import released_checkpoint, save
 from fake_context import FakeContext, Killed
 from tiny_shapes import TinyShapes
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables import runtime
 from trainables.api.errors import NonFiniteMetric
@@ -159,6 +160,25 @@ def test_a_step_is_the_papers(tmp_path):
     assert torch.equal(training.key.head[2].weight, key_weight)  # both were equal before the first step
     training._step(positions, epoch=0, step=1)
     torch.testing.assert_close(training.key.head[2].weight, 0.999 * key_weight + 0.001 * updated)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a device: reading a value of a tensor."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(operator), "the host reads a value"
+        assert "nonzero" not in str(operator), "the host reads a number of elements"
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_reads_no_value_from_the_device(tmp_path, precision):
+    training = started(dataclasses.replace(TINY, precision=precision), tmp_path)
+    with NoWaiting():
+        for step in range(2):
+            training._step(torch.arange(4), epoch=0, step=step)
+        with pytest.raises(AssertionError, match="the host reads a value"):
+            float(torch.ones(()) + 1)
 
 
 def test_keys_come_back_in_order_and_meet_other_groups(tmp_path):
@@ -320,6 +340,7 @@ def test_continues_from_released_weights_with_head_in_both_encoders(tmp_path):
     assert provenance["weights"]["epoch"] == 800
     assert "fc.2.weight" in provenance["weights"]["loaded"]
     assert "module.queue" in provenance["weights"]["unused"]
+    assert provenance["summary"].startswith("continued from moco.pth.tar (resnet18, epoch 800")
 
 
 def test_a_resumed_training_needs_the_released_file_no_more(tmp_path):
@@ -381,8 +402,9 @@ def test_three_channels_and_no_validation_split(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("backbone", "resnet34", "resnet34"),
+        ("backbone", "resnet19", "resnet19"),
         ("head", "v3", "v3"),
+        ("head", None, "head = None"),
         ("augmented_views", "query", "'query'"),
         ("precision", "float16", "'float16'"),
         ("num_epochs", 0, "num_epochs = 0"),

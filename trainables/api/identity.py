@@ -187,6 +187,7 @@ class Keys:
         self._digests = digests
         self._known: dict[tuple[Form, int], str] = {}
         self._files: dict[Any, dict[str, str]] = {}
+        self._files_digests: dict[Any, str] = {}
         self._contents: dict[Any, str] = {}
         self._alive: list[Any] = []  # keeps ids valid while they serve as memo keys
 
@@ -226,6 +227,13 @@ class Keys:
             self._alive.append(part)
         return self._files[memo_key]
 
+    def files_digest(self, part: ReadsFiles) -> str:
+        """One digest over the names and digests of all files that a part reads."""
+        memo_key = _memo_key(part)
+        if memo_key not in self._files_digests:
+            self._files_digests[memo_key] = digest_of_all(self.files(part))
+        return self._files_digests[memo_key]
+
     def content(self, part: ReadsFiles) -> str:
         """Digest of what counts of the files that a part reads: its ``content``, else all names and digests.
 
@@ -233,9 +241,9 @@ class Keys:
         """
         memo_key = _memo_key(part)
         if memo_key not in self._contents:
-            digests = self.files(part)
             own = getattr(part, "content", None)
-            self._contents[memo_key] = digest_of_all(digests) if own is None else _sha256(_json(own(digests)))
+            digest = self.files_digest(part) if own is None else _sha256(_json(own(self.files(part))))
+            self._contents[memo_key] = digest
         return self._contents[memo_key]
 
     def _digest(self, configuration: Any, form: Form) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 # What an encoder is built of.
-Backbone = Literal["resnet18", "resnet50"]
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Head = Literal["v1", "v2"]
 """MoCo's: ``v1`` Linear(F, D) (He et al. 2020), ``v2`` Linear(F, F)-ReLU-Linear(F, D) without batch normalisation
 (Chen et al. 2020, arXiv:2003.04297)."""

@@ -41,6 +41,9 @@ class Trainable(Part, ABC):
 
     maps_items: ClassVar[bool] = False
     """Whether ``run`` does its work in ``context.map``, so that several workers can share it."""
+    exporter: ClassVar[str] = ""
+    """A function ``package.module:function`` that gets the folder of a result and the file to write. It writes the
+    model for other programs, and may return what a person has to know to load it. Empty: there is nothing to export."""
 
     @abstractmethod
     def run(self, context: Context) -> Mapping[str, float]:

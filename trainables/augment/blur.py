@@ -1,16 +1,17 @@
 """Gaussian blur of a batch of images, each with a width of its own.
 
-Shapes: B images, C channels, H x W pixels, L pixels along an axis.
+Shapes: B images, C channels, H x W pixels, R + 1 places of half a kernel, its centre first.
 
-A blur along an axis is a product with a matrix [L, L] that holds the kernel in each row, its ends folded back at the
-border. So every image of a batch can have its own kernel and its own radius in one batched product, which is also
-faster than convolutions with as many groups as images.
+A blur is a sum of shifted images. It is written out as such: that is faster than a convolution with as many groups as
+images or a product with banded matrices, and unlike theirs its rounding cannot depend on the batch or on threads.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from trainables.augment.resample import images_at_once
 
 
 def gaussian_blur(images_BCHW: Tensor, sigmas_px_B: Tensor, radii_px_B: Tensor) -> Tensor:
@@ -24,26 +25,35 @@ def gaussian_blur(images_BCHW: Tensor, sigmas_px_B: Tensor, radii_px_B: Tensor) 
     Returns:
         [B, C, H, W], of the images' dtype and device. The kernels are made in float64.
     """
-    height, width = images_BCHW.shape[2:]
-    rows_BHH = _blur_matrices(sigmas_px_B, radii_px_B, height).to(images_BCHW)
-    columns_BWW = _blur_matrices(sigmas_px_B, radii_px_B, width).to(images_BCHW)
-    return rows_BHH[:, None] @ images_BCHW @ columns_BWW[:, None].mT
+    blurred_BCHW = torch.empty_like(images_BCHW)
+    at_once = images_at_once(images_BCHW)
+    for first in range(0, len(images_BCHW), at_once):
+        part = slice(first, first + at_once)
+        half_kernels_BR = _half_kernels(sigmas_px_B[part], radii_px_B[part]).to(images_BCHW)
+        blurred_BCHW[part] = _convolve(_convolve(images_BCHW[part], half_kernels_BR, 2), half_kernels_BR, 3)
+    return blurred_BCHW
 
 
-def _blur_matrices(sigmas_px_B: Tensor, radii_px_B: Tensor, length: int) -> Tensor:
-    """Weight of input pixel j in output pixel i [B, L, L], float64 on the CPU."""
+def _half_kernels(sigmas_px_B: Tensor, radii_px_B: Tensor) -> Tensor:
+    """The centre and one side of each kernel [B, R + 1], float64 on the CPU, 0 beyond an image's own radius."""
     sigmas_B1 = sigmas_px_B.double().cpu()[:, None].clamp(min=1e-9)  # at 0 the weights are 1 and nothing
-    radii_B1 = radii_px_B.cpu()[:, None]
-    distances_R = torch.arange(int(radii_px_B.max()) + 1)
-    weights_BR = torch.exp(-0.5 * (distances_R / sigmas_B1) ** 2) * (distances_R <= radii_B1)
-    weights_BR = weights_BR / (weights_BR[:, :1] + 2 * weights_BR[:, 1:].sum(dim=1, keepdim=True))
-    # The mirrored line repeats after 2 L - 2 pixels: the kernel is wound around a circle of that length.
+    distances_R = torch.arange(max(radii_px_B.tolist(), default=0) + 1)
+    weights_BR = torch.exp(-0.5 * (distances_R / sigmas_B1) ** 2) * (distances_R <= radii_px_B.cpu()[:, None])
+    # Added one after the other, so that the zeros of a batch with a wider kernel change no rounding.
+    return weights_BR / (2 * weights_BR.cumsum(dim=1)[:, -1:] - weights_BR[:, :1])
+
+
+def _convolve(images_BCHW: Tensor, half_kernels_BR: Tensor, axis: int) -> Tensor:
+    length, radius = images_BCHW.shape[axis], half_kernels_BR.shape[1] - 1
+    # The mirrored line repeats after 2 L - 2 pixels.
     period = max(1, 2 * length - 2)
-    circle_BP = torch.zeros(len(weights_BR), period, dtype=torch.float64)
-    circle_BP.index_add_(1, distances_R % period, weights_BR)
-    circle_BP.index_add_(1, -distances_R[1:] % period, weights_BR[:, 1:])
-    i_L1, j_L = torch.arange(length)[:, None], torch.arange(length)
-    matrices_BLL = circle_BP[:, (i_L1 - j_L) % period]
-    # Every pixel but the first and the last lies on the circle twice.
-    matrices_BLL[:, :, 1:-1] += circle_BP[:, (i_L1 + j_L[1:-1]) % period]
-    return matrices_BLL
+    places = torch.arange(-radius, length + radius, device=images_BCHW.device).remainder(period)
+    padded_BCHW = images_BCHW.index_select(axis, torch.minimum(places, period - places))
+    weights = half_kernels_BR[:, :, None, None, None]
+    blurred_BCHW = images_BCHW * weights[:, 0]
+    for distance in range(1, radius + 1):
+        before = padded_BCHW.narrow(axis, radius - distance, length)
+        after = padded_BCHW.narrow(axis, radius + distance, length)
+        # Not fused into one operation: whether it rounds once or twice can depend on the place in memory.
+        blurred_BCHW.add_((before + after).mul_(weights[:, distance]))
+    return blurred_BCHW

@@ -34,6 +34,16 @@ class Source:
     """The class of every pixel, where there are several."""
     labels: Labels | MultiLabels | None = None
 
+    @property
+    def region(self) -> Region:
+        """The default region. Raises ValueError where no masks are known."""
+        if not self.regions:
+            raise ValueError(
+                f"the data set {self.name} has images only, and a region was asked for: "
+                "put masks with the names of the images into a folder masks beside images"
+            )
+        return next(iter(self.regions.values()))
+
 
 @dataclass(frozen=True)
 class Entry:

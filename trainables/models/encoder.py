@@ -29,17 +29,20 @@ class EncoderConfig:
     """What has to be known to build an encoder that fits a file of weights."""
 
     backbone: Backbone
-    head: Head
+    head: Head | None
+    """None where the trunk's features are the embeddings."""
     in_channels: int
     embedding_dim: int = 128
 
     def __post_init__(self) -> None:
         check_choice("backbone", self.backbone, get_args(Backbone))
-        check_choice("head", self.head, get_args(Head))
+        check_choice("head", self.head, (*get_args(Head), None))
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels = {self.in_channels}: encoders take 1 or 3 channels")
         if self.embedding_dim < 1:
             raise ValueError(f"embedding_dim = {self.embedding_dim}: at least 1")
+        if self.head is None and self.embedding_dim != (num_features := NUM_FEATURES[self.backbone]):
+            raise ValueError(f"embedding_dim = {self.embedding_dim}: without a head it is {num_features}, the features")
 
 
 class Encoder(nn.Module):
@@ -94,7 +97,7 @@ class Encoder(nn.Module):
 
 def build_encoder(
     backbone: Backbone,
-    head: Head,
+    head: Head | None,
     in_channels: int,
     embedding_dim: int = 128,
     mean: Sequence[float] | None = None,

@@ -1,21 +1,27 @@
-"""Where an encoder can be taken from without training it: an untrained network."""
+"""Where an encoder can be taken from without training it: an untrained network, or released weights."""
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, get_args
 
 import numpy as np
 
 from trainables import runtime
+from trainables.api.checks import check_choice
 from trainables.api.context import Context
 from trainables.api.names import Backbone, Head
-from trainables.api.trainable import Part, seed
+from trainables.api.trainable import Part, recorded, seed
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, calibrate_batch_norm, frozen
+from trainables.models.released import LoadReport, released_encoder
+
+log = logging.getLogger(__name__)
 
 _CALIBRATION_BATCH = 32
 
@@ -44,6 +50,7 @@ class Untrained(Part):
     embedding_dim: int = 128
 
     def __post_init__(self) -> None:
+        check_choice("head", self.head, get_args(Head))
         EncoderConfig(self.backbone, self.head, in_channels=1, embedding_dim=self.embedding_dim)
 
     def load(self, context: Context) -> Encoder:
@@ -63,6 +70,70 @@ class Untrained(Part):
         batches = np.array_split(np.arange(len(images)), num_batches)
         calibrate_batch_norm(encoder, (images.images(positions) for positions in batches))
         return frozen(encoder.cpu())
+
+
+@dataclass(frozen=True)
+class PixelStatistics(Part):
+    """Mean and standard deviation of pixels in [0, 1], one number a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_channels(self) -> int:
+        return len(self.mean)
+
+
+IMAGENET_RGB = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_GREY = PixelStatistics((0.449,), (0.226,))
+"""For grey images shown to weights of ImageNet: the means over its channels."""
+
+
+@dataclass(frozen=True)
+class Released(Part):
+    """An encoder as somebody released it: MoCo's checkpoints, and ResNets of torchvision and timm.
+
+    A checkpoint of MoCo keeps its head. Any other ResNet has none that is an embedding (its ``fc`` is a
+    classifier of other images' classes, which is not taken), so its features after pooling are the embeddings.
+    Weights for three channels serve grey images with their stem summed over the channels. One file is one sample of a
+    training: n = 1.
+
+    The content of the file is hashed; where it lies is recorded only.
+    """
+
+    path: str = recorded()
+    standardisation: Dataset | PixelStatistics  # type: ignore[misc]  # a recorded field is no default
+    """What images are standardised with: given numbers, those that the weights were trained with for example, or mean
+    and std of a data set's training split, as for encoders that are trained on it."""
+    backbone: Backbone = "resnet50"
+
+    def __post_init__(self) -> None:
+        check_choice("backbone", self.backbone, get_args(Backbone))
+
+    def source_files(self) -> dict[str, Path]:
+        return {"weights": Path(self.path)}
+
+    def load(self, context: Context) -> Encoder:
+        """The encoder; says in the log what became of every part of the file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file cannot be used, or does not fit; names every key that is wrong.
+            BadData: the data set of the standardisation cannot be read.
+        """
+        encoder, report = self.read(context)
+        log.info("released encoder: %s", report.summary())
+        return encoder
+
+    def read(self, context: Context) -> tuple[Encoder, LoadReport]:
+        """The encoder, and what became of every key of the file."""
+        statistics = self.standardisation
+        if isinstance(statistics, Dataset):
+            table = prepared(statistics, context)
+            mean, std = table.mean_std(table.rows("train"))
+        else:
+            mean, std = list(statistics.mean), list(statistics.std)
+        return released_encoder(Path(self.path), self.backbone, statistics.num_channels, mean, std)
 
 
 def prepared(data: Dataset, context: Context) -> ImageTable:

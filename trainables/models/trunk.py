@@ -16,10 +16,23 @@ from trainables.models.batch_norm import batch_norm_layer
 if TYPE_CHECKING:
     from torchvision.models.resnet import ResNet
 
-NUM_FEATURES: dict[str, int] = {"resnet18": 512, "resnet50": 2048}
+NUM_FEATURES: dict[Backbone, int] = {
+    "resnet18": 512,
+    "resnet34": 512,
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "resnet152": 2048,
+}
 
-# Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1), two operations each.
-_FORWARD_FLOP_224: dict[str, float] = {"resnet18": 3.6e9, "resnet50": 8.2e9}
+# Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1; the bottlenecks as torchvision strides them),
+# two operations each.
+_FORWARD_FLOP_224: dict[Backbone, float] = {
+    "resnet18": 3.6e9,
+    "resnet34": 7.3e9,
+    "resnet50": 8.2e9,
+    "resnet101": 15.6e9,
+    "resnet152": 23.0e9,
+}
 _STEM_CHANNELS = 64
 
 
@@ -63,10 +76,10 @@ class Trunk(nn.Module):
 
 def build_resnet(backbone: Backbone, batch_norm_groups: int = 1) -> ResNet:
     """torchvision's freshly initialised network, for three channels, with its classifier."""
-    import torchvision  # seconds to load, and a plan builds no network
+    import torchvision.models  # seconds to load, and a plan builds no network
 
-    constructor = {"resnet18": torchvision.models.resnet18, "resnet50": torchvision.models.resnet50}[backbone]
-    resnet: ResNet = constructor(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
+    # torchvision names its constructors as we name the backbones.
+    resnet: ResNet = getattr(torchvision.models, backbone)(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
     return resnet
 
 

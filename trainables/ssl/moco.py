@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -86,6 +86,7 @@ class MoCo(Trainable):
     pretrain_seed: int = seed()
 
     def __post_init__(self) -> None:
+        check_choice("head", self.head, get_args(Head))
         EncoderConfig(self.backbone, self.head, self.data.num_channels, self.embedding_dim)
         check_choice("augmented_views", self.augmented_views, ("both", "key"))
         check_choice("precision", self.precision, ("float32", "bfloat16"))
@@ -338,7 +339,12 @@ def _start(config: MoCo, query: Encoder, num_images: int) -> dict[str, Any]:
         summary = f"random start, pretrain_seed {config.pretrain_seed}: no pretrained weights were used"
         return {"init": "random", "summary": summary, **provenance}
     report = load_released(config.init, query)
-    return {"init": "released", "summary": report.summary(), "weights": report.as_dict(), **provenance}
+    return {
+        "init": "released",
+        "summary": f"continued from {report.summary()}",
+        "weights": report.as_dict(),
+        **provenance,
+    }
 
 
 def _effective_rank(embeddings_ND: Tensor) -> float:

@@ -1,23 +1,25 @@
-"""Augmentations against torch, torchvision and the definitions."""
+"""Geometry of augmentations against torch, torchvision and the definitions."""
 
-import dataclasses
-import inspect
+import math
 
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate as torchvision_rotate
+from torchvision.transforms.v2 import functional
 
 from trainables import runtime
-from trainables.augment import combine, geometric
-from trainables.augment.augmentation import Augmentation
-from trainables.augment.combine import THESIS_AUGMENTATION, Combine
-from trainables.augment.geometric import HorizontalFlip, Rotation, VerticalFlip
+from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
 from trainables.augment.resample import resample, rotate
 
 
 def noise(batch=3, channels=2, height=21, width=21, dtype=torch.float64):
     return torch.rand(batch, channels, height, width, generator=runtime.generator("images"), dtype=dtype)
+
+
+def matrices_of(augmentation, num_samples):
+    draws = runtime.uniforms(torch.arange(num_samples), augmentation.num_draws, "matrices")
+    return augmentation.warp(draws, 21, 21).product()
 
 
 def smooth(size=64):
@@ -89,80 +91,79 @@ def test_flips_are_exact():
 
 
 def test_a_flip_happens_with_its_probability():
-    matrices = HorizontalFlip(p=0.3).matrices(runtime.uniforms(torch.arange(4000), 1, "flip"))
+    matrices = matrices_of(HorizontalFlip(p=0.3), 4000)
     assert abs((matrices[:, 0, 0] < 0).double().mean() - 0.3) < 0.03
 
 
 def test_rotation_angles_fill_their_range():
-    matrices = Rotation(max_deg=40.0, min_deg=10.0).matrices(runtime.uniforms(torch.arange(2000), 1, "angle"))
+    matrices = matrices_of(Rotation(max_deg=40.0, min_deg=10.0), 2000)
     angles = torch.rad2deg(torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0]))
     assert angles.min() == pytest.approx(10.0, abs=0.1)
     assert angles.max() == pytest.approx(40.0, abs=0.1)
     assert angles.mean() == pytest.approx(25.0, abs=0.7)
 
 
-def test_all_applies_in_order_with_one_resampling():
-    images, angle_deg = noise(batch=1), 30.0
-    both = Combine((Rotation(max_deg=angle_deg, min_deg=angle_deg), HorizontalFlip(p=1.0)), choose="all")
-    draws = torch.full((1, both.num_draws), 0.5, dtype=torch.float64)
-    torch.testing.assert_close(both.apply(images, draws), rotate(images, angle_deg).flip(3))
-    turned_twice = Combine((Rotation(30.0, 30.0), Rotation(60.0, 60.0)), choose="all")
-    draws = torch.full((1, turned_twice.num_draws), 0.5, dtype=torch.float64)
-    torch.testing.assert_close(turned_twice.apply(images, draws), torch.rot90(images, 1, dims=(2, 3)))
+def crop_of(images, top, left, height, width):
+    """Each image's own rectangle, by ours and by torchvision's functional."""
+    boxes = [torch.tensor(values, dtype=torch.float64) for values in (top, left, height, width)]
+    ours = resample(images, crop_warp(*boxes, *images.shape[2:]))
+    pairs = zip(images, top, left, height, width, strict=True)
+    theirs = [functional.resized_crop(image, *box, list(images.shape[2:])) for image, *box in pairs]
+    return ours, torch.stack(theirs)
 
 
-def test_one_chooses_each_equally_often_and_alone():
-    matrices = THESIS_AUGMENTATION.matrices(runtime.uniforms(torch.arange(3000), THESIS_AUGMENTATION.num_draws, "one"))
-    linear = matrices[:, :2, :2]
-    horizontal = (linear == torch.tensor([[-1.0, 0.0], [0.0, 1.0]])).all(dim=(1, 2))
-    vertical = (linear == torch.tensor([[1.0, 0.0], [0.0, -1.0]])).all(dim=(1, 2))
-    rotated = torch.linalg.det(linear) > 0
-    assert (horizontal | vertical | rotated).all()
-    for share in (horizontal, vertical, rotated):
-        assert abs(share.double().mean() - 1 / 3) < 0.03
+@pytest.mark.parametrize("shape", [(24, 24), (20, 32), (31, 17)])
+def test_a_crop_equals_torchvision(shape):
+    """At the image's edges, inside, a single pixel, a whole axis."""
+    height, width = shape
+    images = noise(batch=5, height=height, width=width)
+    ours, theirs = crop_of(
+        images, (0, height - 7, 3, 5, 0), (0, width - 9, 4, 2, 2), (11, 7, 1, 10, height), (8, 9, 1, 10, 5)
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    ours, theirs = crop_of(images.float(), (0, 1, 3, 5, 0), (0, 8, 4, 2, 2), (11, 7, 1, 10, height), (8, 9, 1, 10, 5))
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
 
 
-def test_interpolation_and_fill_of_the_combination_are_used():
-    images = noise(batch=1)
-    combined = Combine((Rotation(20.0, 20.0),), interpolation="nearest", fill="mean")
-    draws = torch.zeros(1, combined.num_draws, dtype=torch.float64)
-    assert torch.equal(combined.apply(images, draws), rotate(images, 20.0, "nearest", "mean"))
+def test_the_whole_image_is_cropped_to_itself_bit_for_bit():
+    images = noise(dtype=torch.float32)
+    whole = RandomResizedCrop(1.0, 1.0, 1.0, 1.0)
+    assert torch.equal(whole.apply(images, runtime.uniforms(torch.arange(3), whole.num_draws, "crop")), images)
 
 
-EXAMPLES = {
-    "Rotation": Rotation(),
-    "HorizontalFlip": HorizontalFlip(),
-    "VerticalFlip": VerticalFlip(),
-    "Combine": THESIS_AUGMENTATION,
-}
+def slow_box(crop, draws, height, width):
+    """torchvision.transforms.RandomResizedCrop.get_params, with the uniform numbers handed in."""
+    areas, ratios = draws[:10], draws[10:20]
+    for area, ratio in zip(areas, ratios, strict=True):
+        target_area = height * width * (crop.min_area + area * (crop.max_area - crop.min_area))
+        lowest, highest = math.log(crop.min_ratio), math.log(crop.max_ratio)
+        aspect_ratio = math.exp(lowest + ratio * (highest - lowest))
+        w, h = round(math.sqrt(target_area * aspect_ratio)), round(math.sqrt(target_area / aspect_ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(draws[20] * (height - h + 1)), int(draws[21] * (width - w + 1)), h, w
+    w, h = width, height
+    if width / height < crop.min_ratio:
+        h = round(w / crop.min_ratio)
+    elif width / height > crop.max_ratio:
+        w = round(h * crop.max_ratio)
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
-def augmentation_classes():
-    return [
-        member
-        for module in (geometric, combine)
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Augmentation) and not inspect.isabstract(member) and member.__module__ == module.__name__
-    ]
-
-
-@pytest.mark.parametrize("augmentation_class", augmentation_classes())
-def test_contract_of_an_augmentation(augmentation_class):
-    """Every augmentation: frozen, float64 affine matrices, and a sample that ignores its batch."""
-    example = EXAMPLES.get(augmentation_class.__name__) or augmentation_class()
-    assert augmentation_class.__dataclass_params__.frozen
-    assert dataclasses.replace(example) == example
-    draws = runtime.uniforms(torch.arange(6), example.num_draws, "contract")
-    matrices = example.matrices(draws)
-    assert matrices.dtype == torch.float64
-    assert torch.equal(matrices[:, 2], torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(6, 3))
-    assert torch.linalg.det(matrices).abs().min() > 1e-3
-    images = noise(batch=6, dtype=torch.float32)
-    together = example.apply(images, draws)
-    reversed_batch = example.apply(images.flip(0), draws.flip(0)).flip(0)
-    assert torch.equal(together, reversed_batch)
-    assert torch.equal(together[4:5], example.apply(images[4:5], draws[4:5]))
-    assert not torch.equal(together, images)
+@pytest.mark.parametrize(
+    ("crop", "shape"),
+    [
+        (RandomResizedCrop(), (24, 24)),
+        (RandomResizedCrop(0.08, 1.0), (20, 32)),
+        (RandomResizedCrop(0.9, 1.0), (33, 12)),  # nothing fits: the centre
+        (RandomResizedCrop(0.9, 1.0), (12, 33)),
+        (RandomResizedCrop(0.3, 0.6, 0.8, 1.9), (24, 24)),
+        (RandomResizedCrop(0.95, 1.0, 0.5, 2.0), (24, 24)),  # some fit after some proposals
+    ],
+)
+def test_crops_are_chosen_as_torchvision_does(crop, shape):
+    draws = runtime.uniforms(torch.arange(300), crop.num_draws, "crops")
+    boxes = torch.stack(crop.boxes(draws, *shape), dim=1)
+    assert boxes.long().tolist() == [list(slow_box(crop, row, *shape)) for row in draws.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -171,9 +172,9 @@ def test_contract_of_an_augmentation(augmentation_class):
         (lambda: HorizontalFlip(p=1.5), "1.5"),
         (lambda: VerticalFlip(p=-0.1), "-0.1"),
         (lambda: Rotation(max_deg=10.0, min_deg=20.0), "20.0"),
-        (lambda: Combine(()), "empty"),
-        (lambda: Combine((Rotation(),), choose="some"), "some"),
-        (lambda: Combine((Rotation(),), interpolation="cubic"), "cubic"),
+        (lambda: RandomResizedCrop(0.0, 1.0), "0.0"),
+        (lambda: RandomResizedCrop(0.5, 1.5), "1.5"),
+        (lambda: RandomResizedCrop(min_ratio=2.0), "2.0"),
         (lambda: rotate(torch.zeros(1, 1, 4, 4), 1.0, fill="black"), "black"),
         (lambda: resample(torch.zeros(2, 1, 4, 4), torch.eye(3)[None]), "do not fit"),
     ],

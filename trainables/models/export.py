@@ -1,0 +1,99 @@
+"""A trained trunk as a file that torchvision, and all that read its ResNets, load.
+
+python -m trainables.models.export results/.../encoder.pt encoder.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainables import runtime
+from trainables.models.encoder import Encoder, load_encoder
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+_STEM = "conv1.weight"
+
+
+def export_encoder(encoder_file: Path, out: Path) -> str:
+    """Write the trunk of ``encoder.pt`` as a state dict with torchvision's names; returns how to load it.
+
+    It is the trunk alone: no ``fc``, as a projection head is no classifier, so set ``fc`` to ``nn.Identity()`` before
+    a strict load, and the network gives the features. A stem for grey images is written for three channels, a third
+    each: shown a grey image in all three, it gives the same. What images are standardised with stands in the
+    metadata of a safetensors file, and in the text that is returned.
+
+    Args:
+        out: a name that ends in .safetensors, or in .pt or .pth for a file of torch.
+
+    Raises:
+        ValueError: another ending.
+        FileNotFoundError: no encoder, or no folder for ``out``.
+    """
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"{out}: the name has to end in {', '.join(SUFFIXES)}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} does not exist: make it first")
+    encoder = load_encoder(encoder_file)
+    state, aside = _state(encoder), out.with_name(out.name + ".writing")
+    if out.suffix == ".safetensors":
+        save_file(state, aside, metadata=_metadata(encoder))
+        os.replace(aside, out)
+    else:
+        runtime.save_state(out, state)
+    return _how_to_load(encoder, out)
+
+
+def _state(encoder: Encoder) -> dict[str, Tensor]:
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in encoder.trunk.state_dict().items()}
+    if encoder.config.in_channels == 1:
+        state[_STEM] = (state[_STEM] / 3).repeat(1, 3, 1, 1)
+    return state
+
+
+def _standardisation(encoder: Encoder) -> tuple[list[float], list[float]]:
+    """Mean and std of three channels."""
+    mean, std = encoder.mean.flatten().expand(3), encoder.std.flatten().expand(3)
+    return mean.tolist(), std.tolist()
+
+
+def _metadata(encoder: Encoder) -> dict[str, str]:
+    mean, std = _standardisation(encoder)
+    return {"format": "pt", "arch": encoder.config.backbone, "mean": json.dumps(mean), "std": json.dumps(std)}
+
+
+def _how_to_load(encoder: Encoder, out: Path) -> str:
+    read = f'torch.load("{out.name}", weights_only=True)'
+    if out.suffix == ".safetensors":
+        read = f'safetensors.torch.load_file("{out.name}")'
+    mean, std = _standardisation(encoder)
+    return (
+        f"network = torchvision.models.{encoder.config.backbone}()\n"
+        "network.fc = torch.nn.Identity()  # the file has no classifier: the network gives features\n"
+        f"network.load_state_dict({read})\n"
+        f"standardise = torchvision.transforms.Normalize({mean}, {std})  # of pixels in [0, 1], three channels\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export one file; returns the exit status: 0, or 2 where it cannot be done, which is said in one line."""
+    parser = argparse.ArgumentParser(prog="python -m trainables.models.export", description=__doc__.splitlines()[0])
+    parser.add_argument("encoder_file", type=Path, help="encoder.pt, as a pretraining publishes it")
+    parser.add_argument("out", type=Path, help="a file that ends in .safetensors, .pt or .pth")
+    options = parser.parse_args(arguments)
+    try:
+        print(export_encoder(options.encoder_file, options.out), end="")
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
