@@ -62,7 +62,7 @@ def _check_names(metrics: Mapping[str, float]) -> None:
     for name in metrics:
         if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(name) != name:
             raise ValueError(
-                f"metric {name!r}: expected such as 'val/dice', of ASCII letters, digits, '_', '-', '.', ' ', ':' and '/'"
+                f"metric {name!r}: expected such as 'val/dice', of ASCII letters, digits and any of '_-. :/'"
             )
 
 
