@@ -5,6 +5,7 @@ import math
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from toy import Count, Diverge, Flaky, Misconfigured, ReadsText
 
 from orchestrator.checkpoints import Checkpoints
-from orchestrator.claims import Claim
+from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import TrialContext
 from orchestrator.plan import trials_of
 from orchestrator.provenance import machine_provenance
@@ -167,12 +168,22 @@ def test_an_error_beside_the_training_surfaces_at_the_next_occasion(open_context
         calls[call]()
 
 
+class AtOnce:
+    """Executor whose work takes no time."""
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
 def test_checkpoints_take_at_most_three_per_cent_of_the_time(open_context, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("orchestrator.checkpoints.time", SimpleNamespace(
         monotonic=lambda: now[0], thread_time=time.thread_time, time=time.time,
     ))  # fmt: skip
     context = open_context(interval_s=10.0)
+    context._checkpoints._thread = AtOnce()
     taken = []
 
     def heavy(folder):
@@ -184,6 +195,7 @@ def test_checkpoints_take_at_most_three_per_cent_of_the_time(open_context, monke
         context.offer_checkpoint(heavy)
     assert taken[0] == pytest.approx(14.0)
     gaps = np.diff(taken)
+    assert len(gaps) >= 9
     assert (gaps >= 33 * 4).all()
     assert (gaps <= 33 * 4 + 15).all()
 
@@ -363,6 +375,23 @@ def test_studies_of_two_storages_may_share_a_cache_folder(store, quick_settings,
     payload = payload_of(Count(3), settings)
     run_trial(payload, run_the_other_one)
     assert store.result(payload.trial.key).metrics == other.result(payload.trial.key).metrics == {"sum": 3.0}
+
+
+@pytest.mark.parametrize("call", ["checkpoint", "items", "publish"])
+def test_a_process_that_was_replaced_writes_nothing_that_counts(store, open_context, call):
+    """The other one is still at work."""
+    context = open_context()
+    context.log({"loss": 1.0}, step=0)
+    store.write_document("trials/k/claim.json", {"token": "another's", "beat": 0})
+    calls = {
+        "checkpoint": lambda: context.offer_checkpoint(write_state(1)),
+        "items": lambda: context.map(lambda items: [{"a": np.array(i)} for i in items], [1, 2, 3]),
+        "publish": lambda: context.publish({}, work_flop=0.0, provenance={}),
+    }
+    with pytest.raises(ClaimLost, match="taken over"):
+        calls[call]()
+    assert store.generations("k") == []
+    assert store.finished() == set()
 
 
 def test_a_garbled_journal_segment_is_found(store, quick_settings):
