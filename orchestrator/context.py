@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import posixpath
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,9 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Part, ReadsFiles, Trainable
 
 _PROGRESS_S = 1.0
+# What MLflow takes; another name or step would hold up every trial behind it.
+_METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ :-]*")
+_STEP_LIMIT = 1 << 63
 
 Function = Callable[[Sequence[Any]], Sequence[Arrays]]
 Finished = Callable[[list[int], Sequence[Arrays]], None]
@@ -51,6 +56,14 @@ def in_process(function: Function, batches: list[list[int]], items: Sequence[Any
     """One batch after the other, here."""
     for batch in batches:
         finished(batch, function([items[i] for i in batch]))
+
+
+def _check_names(metrics: Mapping[str, float]) -> None:
+    for name in metrics:
+        if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(name) != name:
+            raise ValueError(
+                f"metric {name!r}: expected such as 'val/dice', of ASCII letters, digits and any of '_-. :/'"
+            )
 
 
 class TrialContext:
@@ -99,7 +112,10 @@ class TrialContext:
             raise TypeError(
                 f"step {step!r} of {sorted(metrics)}: expected an integer (an epoch, an index, whole degrees)"
             )
+        if abs(int(step)) >= _STEP_LIMIT:
+            raise ValueError(f"step {step} of {sorted(metrics)}: expected less than 2^63")
         now_ms = time.time_ns() // 1_000_000
+        _check_names(metrics)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), int(step))
@@ -174,6 +190,9 @@ class TrialContext:
         The files go into a folder of this attempt's own, so that nothing of another one is touched. Raises ClaimLost
         when another process has taken over.
         """
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"run returned {metrics!r}: expected the summary metrics, a mapping of names to numbers")
+        _check_names(metrics)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), None)

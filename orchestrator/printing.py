@@ -145,7 +145,7 @@ def show_search(suggestions: Suggestions, console: Console) -> None:
 def show_end(plan: Plan, paths: list[str], store: Store, tracking_uri: str, console: Console) -> None:
     """How many trials are done, where the report is, and how to open MLflow."""
     counts = plan.counts()
-    console.print(f"{plan.study.name}: {counts[State.DONE]} of {len(plan.planned)} trials are done", highlight=False)
+    console.print(f"{plan.study.name}: {counts[State.DONE]} of {plan.num_needed} trials are done", highlight=False)
     for path in paths:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     shown = shlex.quote(without_password(tracking_uri))

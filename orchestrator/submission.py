@@ -135,7 +135,7 @@ class _Submission:
         from orchestrator.launch import Cluster
 
         console = self._console
-        done = f"{plan.counts()[State.DONE]} of {len(plan.planned)} trials are done"
+        done = f"{plan.counts()[State.DONE]} of {plan.num_needed} trials are done"
         said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan)}"
         console.print(said, highlight=False)
         with usage_errors():

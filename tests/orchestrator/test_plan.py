@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toy import Count, Misconfigured, ReadsText
 
+from orchestrator import commands
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import State, check_trials, make_plan, trials_of
 from orchestrator.store import Failure, Store
@@ -238,6 +239,22 @@ class Sized(Trainable):
 
     def run(self, context):
         return {}
+
+
+def test_status_tells_what_a_plan_tells(store, quick_settings, capsys):
+    trials = {"t": Count(3), "after": Count(1, upstream=Count(2)), "bad": Misconfigured()}
+    run_all(plan_of(store, trials), quick_settings(store))
+    keys = Keys(FileDigests())
+    store.write_document("studies/s/a.json", manifest_of(plan_of(store, trials), "python x.py", {}, keys))
+    store.write_bytes(f"{store.result(keys.key(Count(3))).folder}/sum.txt", b"")
+    remove(store, keys.key(Count(2)))
+    commands.status(store.uri, as_json=True)
+    (study,) = json.loads(capsys.readouterr().out)["studies"]
+    assert {name: n for name, n in study["counts"].items() if n} == {
+        "done": 1, "damaged": 1, "failed": 1, "unneeded": 1,
+    }  # fmt: skip
+    planned = plan_of(store, trials).counts()
+    assert {name: n for name, n in planned.items() if n} == {"done": 1, "damaged": 1, "failed": 1, "unneeded": 1}
 
 
 # -- manifests ----------------------------------------------------------------------------------------
