@@ -21,13 +21,20 @@ help: ## list the targets
 
 setup: $(INSTALLED) ## make .venv from requirements.lock (about 7 GB, some minutes)
 
+# What a person reads when it fails: one last line with the cause and what to do.
+STOPPED = { echo "make: the installation did not finish ($$(df -Ph . | awk 'END {print $$4}') are free here, it takes about 7 GB)." \
+  "Once the cause above is gone, the same command starts over." >&2; exit 1; }
+
 $(INSTALLED): requirements.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { \
 	  echo "make: '$(PYTHON)' was not found. Install Python 3.11 with venv, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@if [ -e $(INSTALLING) ] || ! $(BIN)/python -c 'import pip' 2> /dev/null; then rm -rf .venv; $(PYTHON) -m venv .venv; fi
-	@rm -f $@; touch $(INSTALLING)
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+	  echo "make: '$(PYTHON)' is older than Python 3.11, or lacks venv. Name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@[ ! -e $(INSTALLING) ] || echo "make: the last installation was interrupted; this one starts over" >&2
+	@if [ -e $(INSTALLING) ] || ! $(BIN)/python -c 'import pip' 2> /dev/null; then rm -rf .venv; $(PYTHON) -m venv .venv || $(STOPPED); fi
+	@rm -f $@; touch $(INSTALLING) || $(STOPPED)
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock || $(STOPPED)
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e . || $(STOPPED)
 	@mv $(INSTALLING) $@; touch $@
 
 demo: $(INSTALLED) ## the rotation study at scale laptop, on real images that come with a package

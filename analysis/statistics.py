@@ -26,8 +26,8 @@ import polars as pl
 from scipy import signal
 
 from analysis import wave
-from analysis.panels import TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, Panel, in_expected_order, panels
 from analysis.resampling import Bootstrap, Resampling
+from analysis.rotation.panels import TRAINED, UNTRAINED_MEAN, UNTRAINED_PREFIX, Curve, Panel, in_expected_order, panels
 from analysis.wave import Complexes, Floats, WaveFit
 
 SPIKE_ANGLES_DEG = (90.0, 180.0, 270.0)

@@ -42,10 +42,12 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 from trainables import runtime
+from trainables.api.names import Backbone
 from trainables.models.encoder import Encoder, build_encoder, frozen
 from trainables.models.frozen import FrozenEncoder, keep_freed_memory
-from trainables.models.trunk import Backbone
-from trainables.saliency import Anchors, SmoothGrad
+from trainables.saliency.base import Anchors
+from trainables.saliency.gradients import SmoothGrad
+from trainables.sweeps import Rotation
 
 GOALS = {"one at a time": 3.5, "captum": 2.2}
 SHARE_GOAL, SHARE_GOAL_SIZE_PX = 0.65, 224
@@ -176,7 +178,7 @@ def contender(name: str, case: Case) -> Callable[[], object]:
     mean, std = [0.4] * CHANNELS, [0.25] * CHANNELS
     encoder = frozen(build_encoder(case.backbone, "v2", CHANNELS, mean=mean, std=std)).to(device)
     image = torch.rand(1, CHANNELS, size, size, generator=runtime.generator("benchmark")).to(device)
-    anchors = Anchors(("image",), image, image[:, 0])
+    anchors = Anchors(("image",), image, image[:, 0], Rotation())
     method = SmoothGrad(num_samples=case.num_samples, times_input=True)
     views = anchors.views(torch.tensor([0]), torch.tensor([30.0], dtype=torch.float64))
     scale = method.sigma * float(image.max() - image.min())

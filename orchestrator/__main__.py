@@ -1,4 +1,4 @@
-"""``python -m orchestrator status|sync|gc``."""
+"""``python -m orchestrator status|sync|gc|export``."""
 
 from orchestrator.cli import orchestrator_main
 

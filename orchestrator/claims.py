@@ -85,8 +85,11 @@ class Claim:
         while not self._stop.wait(RENEW_S):
             beat += 1
             try:
-                if not self._is_mine():
-                    return
+                current = self._store.read_document(self._path)
+                if isinstance(current, dict) and current.get("token") != self._token:
+                    return  # another process has it
+                if current is None:
+                    continue  # out of sight for a moment, or being looked at by another: it comes back, or lapses
                 self._store.write_document(self._path, self._document(beat), is_durable=False)
             except Exception:  # a storage that stalls now may answer at the next beat
                 continue
@@ -136,7 +139,9 @@ def is_held(store: Store, path: str) -> str | None:
 
 
 def _holder_name(current: Any) -> str:
-    return f"process {current['pid']} on {current['host']}" if isinstance(current, dict) else "another process"
+    if not isinstance(current, dict) or "pid" not in current:
+        return "another process"
+    return f"process {current['pid']} on {current.get('host', 'another machine')}"
 
 
 def _this_process() -> dict[str, Any]:
@@ -149,7 +154,8 @@ def _is_of_this_machine(holder: dict[str, Any]) -> bool:
 
 
 def _is_dead_here(holder: dict[str, Any]) -> bool:
-    return _is_of_this_machine(holder) and bool(_start_of(int(holder["pid"])) != holder["pid_start"])
+    pid = holder.get("pid")
+    return _is_of_this_machine(holder) and isinstance(pid, int) and _start_of(pid) != holder.get("pid_start")
 
 
 def _namespace() -> str:

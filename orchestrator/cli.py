@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
-from rich.console import Console
 
-from orchestrator.commands import gc, status, sync
 from orchestrator.options import StudyOptions
-from orchestrator.printing import make_console
-from orchestrator.study import Study
-from orchestrator.submission import EXIT_INTERRUPTED, UsageError, submit, usage_errors
+from orchestrator.usage import exit_with, usage_errors
 
-EXIT_USAGE = 2
+if TYPE_CHECKING:
+    from orchestrator.study import Study
 
 Options = TypeVar("Options", bound=StudyOptions)
 
+# `--plan` without a `--no-plan`, and no `{None}` among what a flag takes.
+_STYLE: tuple[Any, ...] = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+
 
 def main(options_type: type[Options], make_study: Callable[[Options], Study], description: str) -> None:
-    """Command line of a study file: parse, plan, run, report; exits with 0, 1 (failures), 2 (usage) or 130."""
-    console = make_console()
-    try:
+    """Command line of a study file: parse, plan, run, report.
+
+    Exits with 0, 1 (failures), 2 (usage), 130 (interrupted) or 141 (nobody reads the output).
+    """
+
+    def run() -> int:
         with usage_errors():
-            options = tyro.cli(options_type, description=description)
-        code = submit(options, lambda: make_study(options), console)
-    except UsageError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        code = EXIT_USAGE
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    sys.exit(code)
+            options = tyro.cli(options_type, description=description, config=_STYLE)
+        # Not for --help: what plans and runs takes longer to load than help to read.
+        from orchestrator.submission import submit
+
+        return submit(options, lambda: make_study(options))
+
+    exit_with(run)
 
 
 def orchestrator_main() -> None:
     """Entry of ``python -m orchestrator``."""
-    try:
-        code = tyro.extras.subcommand_cli_from_dict({"status": status, "sync": sync, "gc": gc})
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = EXIT_USAGE
-    sys.exit(code)
+
+    def run() -> int:
+        from orchestrator.commands import gc, status, sync
+        from orchestrator.export import export
+
+        commands: dict[str, Callable[..., Any]] = {"status": status, "sync": sync, "gc": gc, "export": export}
+        with usage_errors(ValueError, OSError):
+            code = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m orchestrator", config=_STYLE)
+        return int(code)
+
+    exit_with(run)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from orchestrator.claims import is_held
+from orchestrator.leftovers import unneeded_paths
+from orchestrator.options import DefaultInHelp
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import without_password
 from orchestrator.snapshot import default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Manifest
+from orchestrator.usage import EXIT_FAILED, EXIT_OK
 
-EXIT_OK, EXIT_FAILED = 0, 1
 
-
-def status(storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
+def status(
+    storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name="json", help_behavior_hint="")] = False
+) -> int:
     """Show every study of a storage: trials by state, and why some failed.
 
     Args:
@@ -37,16 +41,16 @@ def status(storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name
 
 def sync(
     storage: str = "results",
-    tracking_uri: str | None = None,
-    study: str | None = None,
-    follow: bool = False,
+    tracking_uri: DefaultInHelp[str | None] = None,
+    study: DefaultInHelp[str | None] = None,
+    follow: DefaultInHelp[bool] = False,
 ) -> int:
     """Bring MLflow up to date with a storage. Safe to repeat: nothing appears twice.
 
     Args:
         storage: Folder or URL of the results.
         tracking_uri: The MLflow server or database (default: $MLFLOW_TRACKING_URI or sqlite beside local results).
-        study: Only this study.
+        study: Only this study (default: all).
         follow: Publish the keys that a driver names on standard input (studies start this themselves).
     """
     from orchestrator import feeder
@@ -68,8 +72,8 @@ def sync(
     return EXIT_OK
 
 
-def gc(storage: str = "results", delete: bool = False, latest_only: bool = False) -> int:
-    """List what no study needs any more, with sizes: unreferenced trials, damaged results, leftovers of Tune.
+def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_only: DefaultInHelp[bool] = False) -> int:
+    """List what no study needs any more, with sizes: unreferenced trials, damaged results, states, leftovers.
 
     Args:
         storage: Folder or URL of the results.
@@ -78,10 +82,7 @@ def gc(storage: str = "results", delete: bool = False, latest_only: bool = False
     """
     store = _existing(storage)
     manifests = _latest_manifests(store) if latest_only else list(store.manifests())
-    needed = {trial["key"] for manifest in manifests for trial in manifest["trials"]}
-    paths = [f"trials/{key}" for key in store.names("trials") if key not in needed]
-    paths += [f"trials/{k}/{n}" for k in needed for n in store.names(f"trials/{k}") if n.startswith("result.json.")]
-    paths += [f".tune/{name}" for name in store.names(".tune")]
+    paths = unneeded_paths(store, manifests)
     total = 0
     for path in paths:
         size = store.size_bytes(path)
@@ -116,7 +117,11 @@ def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:
         trials.append(
             {**{n: entry[n] for n in ("key", "name", "class")}, "state": state, "reason": reason, "fraction": fraction}
         )
-    names = ("done", "running", "resumable", "waiting", "failed", "blocked")
+    for key in _unneeded(manifest["trials"], states):
+        states[key] = "unneeded"
+    for trial in trials:
+        trial["state"] = states[trial["key"]]
+    names = ("done", "running", "resumable", "waiting", "damaged", "failed", "blocked", "unneeded")
     counts = {name: list(states.values()).count(name) for name in names}
     search = manifest.get("search") or {"suggestions": [], "num_suggestions": 0}
     return {
@@ -131,18 +136,35 @@ def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:
 
 def _trial_status(store: Store, entry: dict[str, Any], states: dict[str, str]) -> tuple[str, str, float]:
     key = entry["key"]
-    if store.result(key) is not None:
+    look = store.look(key)
+    if look.result is not None:
         return "done", "", 1.0
     generations = store.generations(key)
     fraction = generations[0].fraction if generations else 0.0
     if holder := is_held(store, f"trials/{key}"):
         return "running", holder, fraction
+    if look.damage:
+        return "damaged", look.damage, 0.0
     if failure := store.failure(key):
         return "failed", failure_text(failure), fraction
     stuck = [key[:8] for key in entry["upstream"] if states.get(key) in ("failed", "blocked")]
     if stuck:
         return "blocked", f"waits for {', '.join(stuck)}, which failed or is blocked", fraction
     return ("resumable" if generations else "waiting"), "", fraction
+
+
+def _unneeded(entries: Sequence[dict[str, Any]], states: Mapping[str, str]) -> set[str]:
+    """Trials without a result that the study does not name, and that no unfinished one waits for."""
+    needed = {entry["key"] for entry in entries if entry["named"]}
+    unneeded = set()
+    for entry in reversed(entries):
+        if states[entry["key"]] in ("done", "running"):
+            continue
+        if entry["key"] not in needed:
+            unneeded.add(entry["key"])
+        elif states[entry["key"]] != "failed":
+            needed.update(entry["upstream"])
+    return unneeded
 
 
 def _show_status(studies: list[dict[str, Any]]) -> None:
@@ -153,7 +175,7 @@ def _show_status(studies: list[dict[str, Any]]) -> None:
             counts += f"; {entry['suggestions']} of {entry['num_suggestions']} suggestions made"
         console.print(f"[bold]{entry['study']}[/bold]: {counts}", highlight=False)
         console.print(f"  {entry['command']}", style="dim", highlight=False, soft_wrap=True, markup=False)
-        for trial in [t for t in entry["trials"] if t["state"] != "done"][:ROWS_SHOWN]:
+        for trial in [t for t in entry["trials"] if t["state"] not in ("done", "unneeded")][:ROWS_SHOWN]:
             done = f" {trial['fraction']:.0%}" if trial["fraction"] else ""
             line = f"  {trial['state']}{done}  {trial['name']} ({trial['key'][:8]})  {trial['reason']}"
             console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -187,8 +187,7 @@ class _Publishing:
             try:
                 tracker.publish(self._store, entries[shot.key], shot)
             except DamagedResult as error:
-                print(f"warning: {error}", file=sys.stderr)
-                self._store.set_aside(shot.key)
+                self._store.report_damage(shot.key, str(error))
                 continue
             self._tokens[shot.key] = shot.token
         if has_ended or time.monotonic() - self._described_at > _TICK_S:

@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # Tune reads these when it is imported. No logger files of its own: the journal is the record. No strict check of a
 # searched metric: nothing is searched by metric here. Many pending trials, or slots stay empty (one is the default).
@@ -35,21 +35,37 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
 from orchestrator.context import Progress
-from orchestrator.options import StudyOptions
 from orchestrator.plan import Plan, Trial, failure_text
 from orchestrator.search import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
-from orchestrator.view import View
 from trainables.api.trainable import Trainable
 
 # Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of MLflow: 2 s of the driver.
 ray.air._internal.usage.tag_callbacks = lambda callbacks: False
 
-Tell = Callable[[str, str], None]
 MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted
 _SLOW_STORAGE_S = 30.0
+
+
+class Listener(Protocol):
+    """Hears what becomes of the trials of a launch, by their keys."""
+
+    def started(self, key: str) -> None:
+        """A trial began, or began again after a crash."""
+
+    def progressed(self, key: str, progress: Progress) -> None:
+        """A trial told how far it is."""
+
+    def noted(self, key: str, message: str) -> None:
+        """A trial has something to tell."""
+
+    def done(self, key: str) -> None:
+        """A trial published its result."""
+
+    def failed(self, key: str, reason: str) -> None:
+        """A trial ended without a result."""
 
 
 @dataclass
@@ -97,26 +113,22 @@ class Cluster:
         ray.shutdown()
 
 
-def resources_for(trainables: Sequence[Trainable], options: StudyOptions) -> Resources:
-    """What one worker of a trial gets on the connected cluster: a GPU where there are any, unless told otherwise.
+def resources_for(trainables: Sequence[Trainable], *, cpus: float, gpus: float | None, workers: int) -> Resources:
+    """What one worker of a trial gets on the connected cluster; ``gpus=None`` is one where the cluster has any.
 
     Raises ValueError when a cluster that does not grow can never hold a trial.
     """
     total = ray.cluster_resources()
-    gpus = options.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if total.get("GPU", 0.0) >= 1 else 0.0
-    resources = Resources(options.cpus_per_trial, gpus, options.workers_per_trial)
-    shares = any(trainable.maps_items for trainable in trainables)
-    workers = resources.workers if shares else 1
-    needs = {"CPU": resources.cpus * workers, "GPU": gpus * workers}
+    resources = Resources(cpus, gpus, workers)
+    sharers = workers if any(trainable.maps_items for trainable in trainables) else 1
+    needs = {"CPU": cpus * sharers, "GPU": gpus * sharers}
     lacking = {name: amount for name, amount in needs.items() if amount > total.get(name, 0.0)}
     if lacking and not _can_grow():
         asked = ", ".join(f"{amount:g} {name}" for name, amount in lacking.items())
         there = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in lacking)
-        raise ValueError(
-            f"a trial asks for {asked}, and the cluster has {there}: lower --workers-per-trial or --gpus-per-trial"
-        )
+        raise ValueError(f"a trial asks for {asked}, and the cluster has {there}")
     return resources
 
 
@@ -137,28 +149,26 @@ def launch(
     plan: Plan,
     store: Store,
     settings: Settings,
-    view: View,
-    max_concurrent: int | None,
-    tell: Tell,
+    listener: Listener,
+    *,
+    max_concurrent: int | None = None,
     more: More = nothing_more,
 ) -> Outcome:
     """Run what is left of a plan on the connected cluster. Ends early, and says so, on SIGINT and SIGTERM.
 
-    ``tell(key, "started" | "ended")`` hears of every trial. ``more`` gives further plans, see ``GraphSearcher``.
+    ``more`` gives further plans, see ``GraphSearcher``.
     """
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-    events = _Events(view, tell)
+    events = _Events(listener)
 
     def finished(trial: Trial, error: bool) -> bool:
-        tell(trial.key, "ended")
         if _has_result(store, trial.key, ended_well=not error):
-            view.done(trial.key)
+            listener.done(trial.key)
             return True
         failure = _failure_of(store, trial, events.errors.get(trial.key), is_final=error)
         outcome.failures[trial.key] = failure
-        view.failed(trial.key, failure_text(failure))
+        listener.failed(trial.key, failure_text(failure))
         return False
 
     searcher = GraphSearcher(
@@ -178,35 +188,32 @@ def launch(
         for key in searcher.trials
     )
     outcome.blocked = searcher.blocked
-    view.blocked(set(searcher.blocked))
     store.remove(f".tune/{name}")
     return outcome
 
 
 class _Events(tune.Callback):
-    """Passes Tune's events on to view and feeder. Tune pickles its callbacks: those two stay here."""
+    """Passes Tune's events on to the listener. Tune pickles its callbacks: the listener stays here."""
 
-    def __init__(self, view: View, tell: Tell) -> None:
-        self._view: View | None = view
-        self._tell: Tell | None = tell
+    def __init__(self, listener: Listener) -> None:
+        self._listener: Listener | None = listener
         self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_view": None, "_tell": None, "errors": {}}
+        return {"_listener": None, "errors": {}}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._view and self._tell:
-            self._view.started(trial.config["key"])
-            self._tell(trial.config["key"], "started")
+        if self._listener:
+            self._listener.started(trial.config["key"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if self._view and "message" in result:
-            self._view.note(trial.config["key"], result["message"])
-        if self._view and "unit" in result:
+        if self._listener and "message" in result:
+            self._listener.noted(trial.config["key"], result["message"])
+        if self._listener and "unit" in result:
             progress = Progress(result["items_done"], result["items_total"], result["unit"])
-            self._view.progressed(trial.config["key"], progress)
+            self._listener.progressed(trial.config["key"], progress)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._remember(trial)
@@ -272,7 +279,7 @@ def _failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool
         return failure
     crash = last_crash(store, trial.key)
     if crash is None:
-        attempt = (store.read_document(f"trials/{trial.key}/trial.json") or {}).get("attempt", 0)
+        attempt = store.attempts(trial.key)
         message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
         crash = Failure("crash", f"{message} ({error})" if error else message, "", attempt, time.time())
     if is_final:

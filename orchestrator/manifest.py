@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, Trial
 from orchestrator.provenance import data_fingerprints
 from orchestrator.store import Store
-from orchestrator.study import Manifest
+from orchestrator.study import Entry, Manifest
 from orchestrator.suggestions import Suggestions
-from trainables.api.identity import Keys, describe
+from trainables.api.identity import Keys, describe, seeds_of
 
 
 def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: Keys) -> Manifest:
@@ -20,6 +21,7 @@ def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: K
         "study": plan.study.name,
         "question": plan.study.question,
         "facts": dict(plan.study.facts),
+        "cards": {name: asdict(card) for name, card in plan.study.cards.items()},
         "command": command,
         "provenance": dict(provenance),
         "submitted_at": time.time(),
@@ -30,21 +32,33 @@ def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: K
 def entries_of(plan: Plan, keys: Keys) -> list[dict[str, Any]]:
     """The trials of a plan for a manifest; one that the study names twice is there twice."""
     given: dict[str, list[str]] = {}
-    for name, trainable in plan.study.trials.items():
+    for name, trainable in plan.study.trainables.items():
         given.setdefault(keys.key(trainable), []).append(name)
+    entries = plan.study.entries
     return [
-        {
-            "key": p.trial.key,
-            "name": name,
-            "class": type(p.trial.trainable).__name__,
-            "upstream": list(p.trial.upstream),
-            "named": name in plan.study.trials,
-            "data": data_fingerprints(p.trial.trainable, keys),
-            "configuration": describe(p.trial.trainable),
-        }
+        _entry(p.trial, name, entries.get(name), keys)
         for p in plan.planned
         for name in given.get(p.trial.key, [p.trial.name])
     ]
+
+
+def _entry(trial: Trial, name: str, given: Entry | None, keys: Keys) -> dict[str, Any]:
+    role, labels = (given.role, dict(given.labels)) if given else ("", {})
+    return {
+        "key": trial.key,
+        "name": name,
+        "class": type(trial.trainable).__name__,
+        "upstream": list(trial.upstream),
+        "named": given is not None,
+        "role": role,
+        "labels": labels,
+        "cell": keys.cell(trial.trainable, role, labels),
+        "seeds": seeds_of(trial.trainable),
+        "family": trial.family,
+        "length": trial.length,
+        "data": data_fingerprints(trial.trainable, keys),
+        "configuration": describe(trial.trainable),
+    }
 
 
 class ManifestWriter:
@@ -65,7 +79,7 @@ class ManifestWriter:
         """Write the manifest as things stand."""
         if (search := self._suggestions.describe()) is not None:
             # Another driver of the same search writes here too: what it added stays.
-            self._merge((self._store.read_document(self._path) or {}).get("trials", []))
+            self._merge(_trials_of(self._store.read_document(self._path)))
             self.document["search"] = search
         self._store.write_document(self._path, self.document)
 
@@ -76,3 +90,8 @@ class ManifestWriter:
         for entry in entries:
             if entry["key"] not in keys or (entry["named"] and (entry["key"], entry["name"]) not in named):
                 self.document["trials"].append(entry)
+
+
+def _trials_of(document: Any) -> list[dict[str, Any]]:
+    trials = document.get("trials") if isinstance(document, dict) else None
+    return [entry for entry in trials if isinstance(entry, dict)] if isinstance(trials, list) else []

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
+
+T = TypeVar("T")
+DefaultInHelp = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
+"""A flag whose sentence says what holds without it: help adds no ``(default: None)``."""
 
 
 @dataclass(frozen=True)
@@ -15,35 +19,37 @@ class StudyOptions:
 
     scale: Literal["smoke", "laptop", "full"] = "laptop"
     """How large: smoke takes seconds (tests), laptop minutes on packaged real images, full is the paper's own size."""
-    data_root: Path | None = None
+    data_root: DefaultInHelp[Path | None] = None
     """Folder that holds the data sets in their published layouts; not needed for packaged images."""
-    seeds: int = 3
-    """How many seeds each untrained or repeated part gets."""
-    storage: str | None = None
+    pretrain_seeds: int = 3
+    """How many pretrainings, each from a seed of its own, and as many untrained encoders."""
+    skip_bad_files: DefaultInHelp[bool] = False
+    """Leave out files that cannot be used, and list them, instead of stopping at them."""
+    storage: DefaultInHelp[str | None] = None
     """Where results live: a folder or URL such as s3://bucket/results (default: $QUARTERTURN_STORAGE or ./results)."""
-    tracking_uri: str | None = None
+    tracking_uri: DefaultInHelp[str | None] = None
     """The MLflow server or database (default: $MLFLOW_TRACKING_URI or sqlite beside local results)."""
-    cache_dir: Path | None = None
+    cache_dir: DefaultInHelp[Path | None] = None
     """Node-local folder for decoded images (default: $QUARTERTURN_CACHE or ~/.cache/quarterturn)."""
-    address: str | None = None
+    address: DefaultInHelp[str | None] = None
     """Address of a running Ray cluster (default: $RAY_ADDRESS, or Ray on this machine for this run only)."""
-    max_concurrent: int | None = None
+    max_concurrent: DefaultInHelp[int | None] = None
     """Run at most this many trials at once (default: as many as the cluster holds)."""
     workers_per_trial: int = 1
     """Processes that share the items of one trial, such as the angles of a curve."""
-    gpus_per_trial: float | None = None
+    gpus_per_trial: DefaultInHelp[float | None] = None
     """GPUs for each worker; a fraction lets trials share one (default: 1 if the cluster shows GPUs now, else none)."""
-    plan: bool = False
+    plan: DefaultInHelp[bool] = False
     """Show the trials (done, new, resumable, blocked) and the estimated cost; run nothing."""
-    json: bool = False
+    json: DefaultInHelp[bool] = False
     """With --plan: print one JSON object for scripts."""
-    retry_failed: bool = False
+    retry_failed: DefaultInHelp[bool] = False
     """Run failed trials again, and with them the trials that wait for them."""
 
     cpus_per_trial: tyro.conf.Suppress[float] = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "workers_per_trial"):
+        for name in ("pretrain_seeds", "workers_per_trial"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
         if self.max_concurrent is not None and self.max_concurrent < 1:

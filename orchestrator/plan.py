@@ -6,15 +6,16 @@ import dataclasses
 import itertools
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from orchestrator.claims import is_held
+from orchestrator.inputs import KnownPart, known_parts
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
-from trainables.api.identity import Keys, parts_of
+from trainables.api.identity import Keys, length_of, parts_of
 from trainables.api.trainable import Trainable
 
 # Nothing of the kind has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
@@ -29,6 +30,13 @@ class State(StrEnum):
     RESUMABLE = "resumable"
     FAILED = "failed"
     BLOCKED = "blocked"
+    DAMAGED = "damaged"
+    """It has a result that is not whole: it is computed again."""
+    UNNEEDED = "unneeded"
+    """It has no result, and what waits for it is done: nobody needs it any more."""
+
+
+TO_RUN = (State.NEW, State.RESUMABLE, State.DAMAGED)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,19 @@ class Trial:
     name: str
     trainable: Trainable
     upstream: tuple[str, ...]
+    parts: tuple[KnownPart, ...] = ()
+    family: str | None = None  # of a training that grows
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The shorter training that one will go on from, if it ends well."""
+
+    key: str
+    name: str
+    length: int
+    saved_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,7 @@ class PlannedTrial:
     fraction: float = 0.0  # of a resumable trial: how much is done
     result: Result | None = None
     estimated_s: float | None = None  # what is left to compute, on one worker
+    continues: Continuation | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +92,12 @@ class Plan:
 
     def runnable(self) -> list[Trial]:
         """The trials to run, upstream first."""
-        return [p.trial for p in self.planned if p.state in (State.NEW, State.RESUMABLE)]
+        return [p.trial for p in self.planned if p.state in TO_RUN]
 
     @property
     def is_complete(self) -> bool:
-        """Whether every trial has a result and no suggestion is to come."""
-        return self.to_suggest == 0 and all(p.state is State.DONE for p in self.planned)
+        """Whether every trial that is needed has a result and no suggestion is to come."""
+        return self.to_suggest == 0 and all(p.state in (State.DONE, State.UNNEEDED) for p in self.planned)
 
     def estimated_s(self) -> float:
         """Seconds of work left over all trials, also those to be suggested, on one worker each."""
@@ -93,6 +115,7 @@ class Plan:
                 "fraction": p.fraction,
                 "upstream": list(p.trial.upstream),
                 "estimated_s": p.estimated_s,
+                "continues": dataclasses.asdict(p.continues) if p.continues else None,
             }
             for p in self.planned
         ]
@@ -116,7 +139,7 @@ def trials_of(study: Study, keys: Keys) -> list[Trial]:
     # A trial that the study names itself keeps that name, also where another trial holds it in a field. Of two names
     # for one configuration the first stands here; the manifest has both.
     given: dict[str, str] = {}
-    for name, trainable in study.trials.items():
+    for name, trainable in study.trainables.items():
         given.setdefault(keys.key(trainable), name)
     taken = set(study.trials)
 
@@ -124,10 +147,18 @@ def trials_of(study: Study, keys: Keys) -> list[Trial]:
         key = keys.key(trainable)
         if key not in trials:
             upstream = {visit(part, f"{name} / {type(part).__name__}") for part in nested_trainables(trainable)}
-            trials[key] = Trial(key, given.get(key) or _free_name(name, taken), trainable, tuple(sorted(upstream)))
+            trials[key] = Trial(
+                key,
+                given.get(key) or _free_name(name, taken),
+                trainable,
+                tuple(sorted(upstream)),
+                known_parts(trainable, keys),
+                keys.family(trainable),
+                length_of(trainable) or 0,
+            )
         return key
 
-    for name, trainable in study.trials.items():
+    for name, trainable in study.trainables.items():
         visit(trainable, name)
     return list(trials.values())
 
@@ -157,22 +188,39 @@ def make_plan(
     to_suggest: int = 0,
     examples: Sequence[Study] = (),
 ) -> Plan:
-    """Look up every trial of the study in the store. Runs and changes nothing but damaged results.
+    """Look up every trial of the study in the store. Runs and changes nothing.
 
     The suggestions that are ``to_suggest`` cost what ``examples`` of them cost.
     """
+    trials = trials_of(study, keys)
+    finished, begun = store.finished(), set(store.names("trials"))
     looked_up: dict[str, PlannedTrial] = {}
-    for trial in trials_of(study, keys):
-        looked_up[trial.key] = _look_up(trial, store, looked_up, retry_failed)
+    for trial in trials:
+        is_known = trial.key in finished or trial.key in begun
+        found = _look_up(trial, store, retry_failed) if is_known else PlannedTrial(trial, State.NEW)
+        looked_up[trial.key] = _blocked(found, looked_up)
+    _leave_out(looked_up, needed={keys.key(trainable) for trainable in study.trainables.values()})
     planned = list(looked_up.values())
     rates = _seconds_per_flop(planned)
-    estimated = tuple(_with_estimate(p, rates) for p in planned)
-    to_run = [p.trial for p in estimated if p.state in (State.NEW, State.RESUMABLE)]
+    estimated = tuple(_with_estimate(p, rates, _continuation(p, planned, store)) for p in planned)
+    to_run = [p.trial for p in estimated if p.state in TO_RUN]
     own, shared = _to_come(examples, keys, looked_up) if to_suggest else ([], [])
     kinds = {type(trial.trainable).__name__ for trial in [*to_run, *own, *shared]}
     shared_s = sum(_seconds(trial, rates) for trial in shared) / max(1, to_suggest)
     suggestion_s = sum(_seconds(trial, rates) for trial in own) + shared_s
     return Plan(study, estimated, kinds <= set(rates), to_suggest, suggestion_s)
+
+
+def check_trials(trials: Iterable[Trial]) -> None:
+    """Ask every trial whether its data can serve it. Raises ValueError naming all that they cannot serve."""
+    problems = []
+    for trial in trials:
+        try:
+            trial.trainable.check()
+        except ValueError as error:
+            problems.append(f"{trial.name}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _to_come(examples: Sequence[Study], keys: Keys, known: Mapping[str, Any]) -> tuple[list[Trial], list[Trial]]:
@@ -183,23 +231,60 @@ def _to_come(examples: Sequence[Study], keys: Keys, known: Mapping[str, Any]) ->
     return [t for t in new if t.key not in is_shared], [t for t in new if t.key in is_shared]
 
 
-def _look_up(trial: Trial, store: Store, before: Mapping[str, PlannedTrial], retry_failed: bool) -> PlannedTrial:
-    result = store.result(trial.key)
-    if result is not None:
-        return PlannedTrial(trial, State.DONE, result=result, fraction=1.0)
+def _look_up(trial: Trial, store: Store, retry_failed: bool) -> PlannedTrial:
+    look = store.look(trial.key)
+    if look.result is not None:
+        return PlannedTrial(trial, State.DONE, result=look.result, fraction=1.0)
+    if look.damage:
+        return PlannedTrial(trial, State.DAMAGED, look.damage)
     failure = None if retry_failed else store.failure(trial.key)
     if failure is not None:
         return PlannedTrial(trial, State.FAILED, reason=failure_text(failure))
-    stuck = [before[key] for key in trial.upstream if before[key].state in (State.FAILED, State.BLOCKED)]
-    if stuck:
-        reason = "; ".join(f"waits for {p.trial.name!r}, which is {p.state.value}" for p in stuck)
-        return PlannedTrial(trial, State.BLOCKED, reason)
     holder = is_held(store, f"trials/{trial.key}")
     reason = f"run by {holder}" if holder else ""
     generations = store.generations(trial.key)
     if generations:
         return PlannedTrial(trial, State.RESUMABLE, reason, fraction=generations[0].fraction)
     return PlannedTrial(trial, State.NEW, reason)
+
+
+def _blocked(planned: PlannedTrial, before: Mapping[str, PlannedTrial]) -> PlannedTrial:
+    if planned.state not in TO_RUN:
+        return planned
+    stuck = [before[key] for key in planned.trial.upstream if before[key].state in (State.FAILED, State.BLOCKED)]
+    if not stuck:
+        return planned
+    reason = "; ".join(f"waits for {p.trial.name!r}, which is {p.state.value}" for p in stuck)
+    return PlannedTrial(planned.trial, State.BLOCKED, reason)
+
+
+def _leave_out(looked_up: dict[str, PlannedTrial], needed: set[str]) -> None:
+    """Mark what has no result and what nobody unfinished needs; ``needed`` are the trials that the study names."""
+    for key, planned in reversed(looked_up.items()):
+        if planned.state is State.DONE:
+            continue
+        if key not in needed:
+            looked_up[key] = PlannedTrial(planned.trial, State.UNNEEDED, "what waits for it is done")
+        elif planned.state is not State.FAILED:
+            needed.update(planned.trial.upstream)
+
+
+def _continuation(planned: PlannedTrial, others: Sequence[PlannedTrial], store: Store) -> Continuation | None:
+    """What a training will go on from: the longest shorter one that is in the store or will run before it."""
+    trial = planned.trial
+    if trial.family is None or planned.state not in TO_RUN:
+        return None
+    found = [
+        Continuation(p.trial.key, p.trial.name, p.trial.length)
+        for p in others
+        if p.trial.family == trial.family and p.trial.length < trial.length and p.state in TO_RUN
+    ]
+    names = {p.trial.key: p.trial.name for p in others}
+    finished = next(store.shorter(trial.family, trial.length), None)
+    if finished is not None:
+        found.append(Continuation(finished.key, names.get(finished.key, finished.key[:8]), finished.length))
+    furthest = max(found, key=lambda continuation: continuation.length, default=None)
+    return furthest if furthest and furthest.length > planned.fraction * trial.length else None
 
 
 def failure_text(failure: Failure) -> str:
@@ -215,10 +300,17 @@ def _seconds_per_flop(planned: list[PlannedTrial]) -> dict[str, float]:
     return {kind: statistics.median(values) for kind, values in rates.items()}
 
 
-def _with_estimate(planned: PlannedTrial, rates: Mapping[str, float]) -> PlannedTrial:
-    if planned.state not in (State.NEW, State.RESUMABLE):
+def _with_estimate(planned: PlannedTrial, rates: Mapping[str, float], continues: Continuation | None) -> PlannedTrial:
+    if planned.state not in TO_RUN:
         return planned
-    return dataclasses.replace(planned, estimated_s=_seconds(planned.trial, rates) * (1.0 - planned.fraction))
+    whole_s, fraction = _seconds(planned.trial, rates), planned.fraction
+    reason = planned.reason
+    if continues is not None:
+        begins_at = continues.length / planned.trial.length
+        continues = dataclasses.replace(continues, saved_s=whole_s * (begins_at - fraction))
+        said = f"goes on from {continues.name!r} at {continues.length} of {planned.trial.length}"
+        fraction, reason = begins_at, f"{reason}; {said}" if reason else said
+    return dataclasses.replace(planned, estimated_s=whole_s * (1.0 - fraction), reason=reason, continues=continues)
 
 
 def _seconds(trial: Trial, rates: Mapping[str, float]) -> float:

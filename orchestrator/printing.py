@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -19,10 +20,31 @@ ROWS_SHOWN = 60
 _LOG_COLUMNS = 160
 
 
+class _Console(Console):
+    """Leaves it to the command line to end a process whose reader has gone (rich itself exits with 1)."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Logs of jobs and pipes are no terminals, and are not 80 columns wide."""
-    console = Console(file=sys.stdout)
-    return console if console.is_terminal else Console(file=sys.stdout, width=_LOG_COLUMNS)
+    console = _Console(file=sys.stdout)
+    return console if console.is_terminal else _Console(file=sys.stdout, width=_LOG_COLUMNS)
+
+
+def say(text: str, console: Console) -> None:
+    """One line as it is: paths and messages are neither wrapped nor coloured."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def say_digests(console: Console) -> Callable[[int, int], None]:
+    """Tells how far the hashing of data sets is, which takes minutes the first time and seconds later."""
+
+    def say(done: int, total: int) -> None:
+        console.print(f"reading data sets: {done} of {total} files", highlight=False)
+
+    return say
 
 
 def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
@@ -84,7 +106,7 @@ def say_behind(store: Store, tracking_uri: str, console: Console) -> None:
 
 def show_troubles(plan: Plan, console: Console) -> None:
     """A table of the trials without a result, with reasons; nothing if there are none."""
-    troubled = [p for p in plan.planned if p.state is not State.DONE]
+    troubled = [p for p in plan.planned if p.state not in (State.DONE, State.UNNEEDED)]
     if not troubled:
         return
     table = Table(title="Trials without a result", title_justify="left")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,14 +21,48 @@ GIT_SHA_VARIABLE = "QUARTERTURN_GIT_SHA"
 
 
 def provenance() -> dict[str, str]:
-    """Code version and environment of this process."""
-    versions = {f"version.{name}": _version(name) for name in _PACKAGES}
+    """Code version and environment of this process, the driver."""
+    return {"code_version": code_version(), **_software()}
+
+
+def machine_provenance() -> dict[str, str]:
+    """Device, processor, threads and versions of this process, which ran a trial: results differ by them in rounding.
+
+    Torch is asked only where the trial has loaded it.
+    """
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else len(os.sched_getaffinity(0))
     return {
-        "code_version": code_version(),
+        "device": _device(torch),
+        "cpu": _cpu_model(),
+        "threads": str(threads),
+        **_software(),
+    }
+
+
+@functools.cache
+def _software() -> dict[str, str]:
+    return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        **versions,
+        **{f"version.{name}": _version(name) for name in _PACKAGES},
     }
+
+
+def _device(torch: Any) -> str:
+    """The accelerator that the trial has used, or ``cpu``."""
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return str(torch.cuda.get_device_name())
+    return "cpu"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def code_version() -> str:

@@ -47,6 +47,7 @@ class GraphSearcher(Searcher):
         self._waiting: list[Trial] = []
         self._running: dict[str, Trial] = {}
         self.trials: dict[str, Trial] = {}  # by key, all that were to run
+        self._growing: dict[str, dict[str, int]] = {}  # family -> key -> length, of those that have not ended
         self._done: set[str] = set()
         self._lost: set[str] = set()
         self.blocked: dict[str, str] = {}  # key -> key of an upstream trial that failed or is blocked itself
@@ -73,6 +74,7 @@ class GraphSearcher(Searcher):
         trial = self._running.pop(trial_id, None)
         if trial is None:
             return
+        self._ended(trial)
         if self._finished(trial, error):
             self._done.add(trial.key)
         else:
@@ -85,19 +87,31 @@ class GraphSearcher(Searcher):
         new = [trial for trial in plan.runnable() if trial.key not in self.trials]
         self.trials.update((trial.key, trial) for trial in new)
         self._waiting += new
+        for trial in new:
+            if trial.family is not None:
+                self._growing.setdefault(trial.family, {})[trial.key] = trial.length
         self._block()
 
     def _take_ready(self) -> Trial | None:
         for position, trial in enumerate(self._waiting):
-            if self._done.issuperset(trial.upstream):
+            if self._done.issuperset(trial.upstream) and not self._is_preceded(trial):
                 return self._waiting.pop(position)
         return None
+
+    def _is_preceded(self, trial: Trial) -> bool:
+        """Whether a shorter training of its family, from which it can go on, is still to end, well or not."""
+        family = self._growing.get(trial.family or "", {})
+        return any(length < trial.length for length in family.values())
+
+    def _ended(self, trial: Trial) -> None:
+        self._growing.get(trial.family or "", {}).pop(trial.key, None)
 
     def _block(self) -> None:
         """Give up what waits for a lost trial."""
         for trial in self._waiting:  # upstream first, so one pass reaches all descendants
             if lost := self._lost.intersection(trial.upstream):
                 self._lost.add(trial.key)
+                self._ended(trial)
                 self.blocked[trial.key] = min(lost)
         self._waiting = [trial for trial in self._waiting if trial.key not in self._lost]
 

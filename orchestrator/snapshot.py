@@ -6,8 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from orchestrator.store import FileEntry, Store
+
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Snapshot:
     ended_at: float | None = None
     metrics: Mapping[str, float] | None = None
     provenance: Mapping[str, str] | None = None
+    folder: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     failure: str = ""
 
@@ -44,6 +48,7 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
             result.ended_at,
             result.metrics,
             result.provenance,
+            result.folder,
             result.files,
         )
     generations = store.generations(key)
@@ -69,11 +74,21 @@ def default_tracking_uri(store: Store) -> str:
         raise ValueError(
             f"the storage {store.uri!r} cannot hold the MLflow database: give --tracking-uri http://<mlflow server>"
         )
-    return f"sqlite:///{Path(store.uri) / 'mlflow.db'}"
+    # An address is unquoted by whoever opens it, and ends at a question mark.
+    path = str(Path(store.uri) / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    return f"{_SQLITE}{path}"
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file behind the address of an SQLite database; None for any other address."""
+    if not tracking_uri.startswith(_SQLITE):
+        return None
+    return Path(unquote(tracking_uri.removeprefix(_SQLITE).partition("?")[0]))
 
 
 def artifact_root(store: Store, tracking_uri: str) -> str | None:
     """Where artifacts go when this process writes the database itself; a server decides on its own."""
     if tracking_uri.startswith(("http://", "https://")):
         return None
-    return f"{store.uri}/mlflow-artifacts"
+    # MLflow unquotes a plain path too.
+    return (Path(store.uri) / "mlflow-artifacts").as_uri() if store.is_local else f"{store.uri}/mlflow-artifacts"

@@ -1,54 +1,67 @@
-"""Where results live: one folder a key, on a local disk, NFS or an object store, through one interface.
+"""Where results live: what trials leave behind, finished and unfinished, under one root.
 
 Layout below the root:
 
+    results/<key>.json                   a finished trial, whole or not at all; names its publish folder
+    trials/<key>/published/<token>/...   its files, in a folder of each attempt's own
+    trials/<key>/state/<token>/...       the state after its last epoch, from which longer trainings go on
+    trials/<key>/journal/...             segments of its metric history
     trials/<key>/trial.json              what the trial is: name, class, configuration
-    trials/<key>/files/...               result files, valid only if result.json names them
-    trials/<key>/result.json             written last: the result is there whole or not at all
-    trials/<key>/progress.json           the last two resumable states: checkpoint, items, journal segments
-    trials/<key>/{checkpoints,items,journal}/...
+    trials/<key>/progress/...            the last two resumable states: checkpoint, items, journal segments
+    trials/<key>/{checkpoints,items}/...
     trials/<key>/failure.json            why the trial failed for good
     trials/<key>/claim.json              who runs it now (claims.py)
+    trials/<key>/damaged/...             results that were set aside
+    damaged/<key>.json                   word of a reader that a result is damaged
+    families/<family>/<length>.json      which trial trained so long
+    data/<digest>.json.gz                digests of the files that a data set reads (inputs.py)
     studies/<study>/<submission>.json    manifests: the keys a submission needs, and its command
 
-Every document is replaced atomically: by rename on a file system, by a single put on an object store. Files are
-written before the document that names them with their digests, so a reader never meets half a result.
+Readers change nothing: they report damage. Who holds the claim of a trial verifies it and sets it aside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from orchestrator.storage import DamagedResult, FileEntry, Storage, parsed
 
-from trainables.api.identity import sha256_of
+__all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
 
+Document = TypeVar("Document")
 
-class DamagedResult(Exception):
-    """Published files are missing or differ from their digests."""
+# What JSON of another shape raises when it is read as one of the documents below.
+_OTHER_SHAPE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
-class FileEntry:
-    """Digest and size of one published file."""
+class Lineage:
+    """The shorter training that one went on from."""
 
-    sha256: str
-    size_bytes: int
+    key: str
+    length: int
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The state after the last epoch, and the journal up to it."""
+
+    token: str
+    files: dict[str, FileEntry]
+    segments: list[str]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished trial, as its ``result.json`` tells."""
+    """A finished trial, as its document tells."""
 
     key: str
     metrics: dict[str, float]
@@ -56,10 +69,32 @@ class Result:
     segments: list[str]
     started_at: float  # seconds since the epoch
     ended_at: float
-    busy_s: float  # seconds of work over all attempts
+    busy_s: float  # seconds of work over all attempts, without what a shorter training did
     attempt: int
-    work_flop: float
+    work_flop: float  # likewise
     provenance: dict[str, str]
+    token: str = ""  # of its publish folder
+    length: int = 0  # of a training that grows
+    state: SavedState | None = None
+    continued_from: Lineage | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return f"trials/{self.key}/published/{self.token}"
+
+    @property
+    def state_folder(self) -> str:
+        """Where its state lies, if it left one."""
+        return f"trials/{self.key}/state/{self.state.token if self.state else ''}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a finished trial tells: its result, or what is wrong with it, or neither."""
+
+    result: Result | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +112,7 @@ class Failure:
 class Generation:
     """One resumable state. All files it names were whole before it was written."""
 
+    name: str = ""  # sorts behind those of the states before it
     checkpoint: str | None = None
     checkpoint_files: dict[str, FileEntry] = field(default_factory=dict)
     items: list[str] = field(default_factory=list)
@@ -86,186 +122,105 @@ class Generation:
     attempt: int = 1
     started_at: float = 0.0
     busy_s: float = 0.0
+    length: float = 0.0  # of a training that grows: how far its checkpoint is
+    continued_from: Lineage | None = None
 
 
-class Store:
+class Store(Storage):
     """Results under one root. Cheap to open; safe to use from many processes."""
 
-    def __init__(self, uri: str) -> None:
-        """Open ``uri``: a folder, or any fsspec URL such as ``s3://bucket/results``.
-
-        Raises ValueError naming the URI when its protocol needs a package that is not installed.
-        """
+    def look(self, key: str) -> Look:
+        """The result of a trial, or what is wrong with it. Reads no file but its document, and changes nothing."""
+        content = self.read_bytes(_result_path(key))
+        if content is None:
+            return Look()
         try:
-            # A listing remembered from before another process wrote would make a whole result look damaged.
-            self._fs, self._root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"cannot open the storage {uri!r}: {error}") from error
-        self.is_local = isinstance(self._fs, LocalFileSystem)
-        if self.is_local:
-            self._root = str(Path(self._root).resolve())
-        self.uri = self._root if self.is_local else uri.rstrip("/")
-
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.uri,)
-
-    # -- documents ------------------------------------------------------------------------------------
-
-    def write_document(self, path: str, document: Any, *, is_durable: bool = True) -> None:
-        """Replace one JSON document atomically; one that is not durable may be lost when the machine loses power."""
-        self._replace(path, json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode(), is_durable)
-
-    def read_document(self, path: str) -> Any | None:
-        """The JSON document, or None when it is absent or garbled (every document can be made again)."""
-        try:
-            return json.loads(self._fs.cat_file(self._at(path)))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
-            return None
-
-    def create_document(self, path: str, document: Any) -> bool:
-        """Create a JSON document unless it exists; of several callers exactly one gets True."""
-        content = json.dumps(document, sort_keys=True).encode()
-        if not self.is_local:
-            try:
-                self._fs.pipe_file(self._at(path), content, mode="create")
-            except FileExistsError:
-                return False
-            return True
-        temporary = self._write_aside(path, content, is_durable=False)
-        try:
-            # A hard link appears with its whole content, and fails if the name is taken (NFS too).
-            os.link(temporary, self._at(path))
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
-        return True
-
-    def take_away(self, path: str) -> str | None:
-        """Move a document aside; returns its new path, or None when another process was faster."""
-        aside = f"{path}.{uuid.uuid4().hex}"
-        try:
-            if self.is_local:
-                os.rename(self._at(path), self._at(aside))
-            else:
-                self._fs.mv(self._at(path), self._at(aside))
-        except FileNotFoundError:
-            return None
-        return aside
-
-    def remove(self, path: str) -> None:
-        """Remove a document or a folder; nothing happens when it is absent."""
-        try:
-            self._fs.rm(self._at(path), recursive=True)
-        except FileNotFoundError:
-            return
-
-    def exists(self, path: str) -> bool:
-        """Whether a file or folder is there."""
-        return bool(self._fs.exists(self._at(path)))
-
-    def names(self, path: str) -> list[str]:
-        """Sorted names of what lies in a folder, without what is still being written; empty when it is absent."""
-        try:
-            entries = self._fs.ls(self._at(path), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-        return sorted(name for name in names if not name.startswith("."))
-
-    def size_bytes(self, path: str) -> int:
-        """Bytes below a path; 0 when it is absent."""
-        return int(self._fs.du(self._at(path))) if self.exists(path) else 0
-
-    # -- folders of files -----------------------------------------------------------------------------
-
-    def upload(self, local: Path, path: str) -> dict[str, FileEntry]:
-        """Copy every file below ``local`` to the folder ``path``; returns what was written, verified by size."""
-        entries: dict[str, FileEntry] = {}
-        for file in sorted(p for p in local.rglob("*") if p.is_file()):
-            name = file.relative_to(local).as_posix()
-            entries[name] = FileEntry(sha256_of(file), file.stat().st_size)
-            self._put(file, f"{path}/{name}", entries[name].size_bytes)
-        return entries
-
-    def download(self, path: str, files: Mapping[str, FileEntry], local: Path) -> Path:
-        """The folder ``path`` on local disk, digests verified; the place itself if the store is local.
-
-        Raises DamagedResult naming the file that is missing or differs.
-        """
-        if self.is_local:
-            local = Path(self._at(path))
-        for name, entry in files.items():
-            target = local / name
-            if not self.is_local:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists() or sha256_of(target) != entry.sha256:
-                    self._get(f"{path}/{name}", target)
-            if not target.exists() or sha256_of(target) != entry.sha256:
-                raise DamagedResult(f"{self.uri}/{path}/{name} is missing or does not match its digest")
-        return local
-
-    def is_whole(self, path: str, files: Mapping[str, FileEntry]) -> bool:
-        """Whether all files are there with their sizes: a look without reading them."""
-        return all(self._size(f"{path}/{name}") == entry.size_bytes for name, entry in files.items())
-
-    # -- trials ---------------------------------------------------------------------------------------
+            result = _unsealed(content)
+        except _OTHER_SHAPE:
+            return Look(damage=f"{self.uri}/{_result_path(key)} is garbled")
+        name = self.unwhole(result.folder, result.files)
+        if name is not None:
+            return Look(damage=f"{self.uri}/{result.folder}/{name} is missing or not whole")
+        if result.segments and (lost := set(result.segments) - set(self.names(f"trials/{key}/journal"))):
+            return Look(damage=f"{self.uri}/trials/{key}/journal/{min(lost)} is missing")
+        report = self.read_document(f"damaged/{key}.json")
+        return Look(result) if report is None else Look(damage=str(report))
 
     def result(self, key: str) -> Result | None:
-        """The result of a trial if it is there; a damaged one is set aside and counts as absent."""
-        document = self.read_document(f"trials/{key}/result.json")
-        if document is None:
-            return None
-        try:
-            files = {name: FileEntry(**entry) for name, entry in document.pop("files").items()}
-            result = Result(files=files, **document)
-        except (AttributeError, KeyError, TypeError):
-            self.set_aside(key)
-            return None
-        if not self.is_whole(f"trials/{key}/files", files) or not self._has_segments(result):
-            self.set_aside(key)
-            return None
-        return result
+        """The result of a trial if it is there and nothing is known to be wrong with it."""
+        return self.look(key).result
 
-    def _has_segments(self, result: Result) -> bool:
-        return all(self._size(f"trials/{result.key}/journal/{name}") is not None for name in result.segments)
+    def finished(self) -> set[str]:
+        """Keys of all trials that have a result, whole or damaged: one listing."""
+        return {name.removesuffix(".json") for name in self.names("results") if name.endswith(".json")}
 
-    def publish(self, result: Result) -> None:
-        """Make a result valid. Its files were uploaded before; what was only needed to resume goes."""
-        if not self.is_whole(f"trials/{result.key}/files", result.files):
+    def publish(self, result: Result, family: str | None = None) -> bool:
+        """Make a result valid; False, having changed nothing, where there is one already.
+
+        Its files were uploaded before; what was only needed to resume goes. Raises OSError when they did not arrive.
+        """
+        if self.unwhole(result.folder, result.files) is not None:
             raise OSError(
                 f"the files of trial {result.key} did not arrive whole in {self.uri}: is the disk full? "
                 "The trial is not done; submit again when there is space"
             )
-        self.write_document(f"trials/{result.key}/result.json", asdict(result))
-        for leftover in ("progress.json", "checkpoints", "items", "failure.json"):
+        if family is not None and result.state is not None:
+            # Before the result: an entry without a result says nothing, a result without an entry is not found.
+            self.write_document(f"families/{family}/{result.length}.json", {"key": result.key})
+        if not self.create_document(_result_path(result.key), _sealed(result), is_durable=True):
+            return False
+        for leftover in ("progress", "checkpoints", "items", "failure.json"):
             self.remove(f"trials/{result.key}/{leftover}")
+        return True
 
     def fetch(self, key: str, cache_dir: Path) -> Path:
         """Local folder with the verified files of a finished trial.
 
-        Raises DamagedResult, after setting the result aside, when its files are not what was published.
+        Raises DamagedResult, after reporting it, when its files are not what was published.
         """
-        result = self.result(key)
-        if result is None:
-            raise DamagedResult(f"trial {key} has no result in {self.uri}; submit again to compute it")
+        look = self.look(key)
+        if look.result is None:
+            raise DamagedResult(f"{look.damage or f'trial {key} has no result in {self.uri}'}; submit again")
         try:
-            return self.download(f"trials/{key}/files", result.files, cache_dir / "fetched" / key)
+            return self.download(look.result.folder, look.result.files, cache_dir / "fetched" / key / look.result.token)
         except DamagedResult as error:
+            self.report_damage(key, str(error))
+            raise DamagedResult(f"{error}; submit again to compute it anew") from error
+
+    # -- damage ---------------------------------------------------------------------------------------
+
+    def report_damage(self, key: str, message: str) -> None:
+        """Leave word that a result is damaged, where the storage takes it: the next plan computes it anew."""
+        with contextlib.suppress(OSError):
+            self.write_document(f"damaged/{key}.json", message)
+        print(f"warning: the result of trial {key} is damaged: {message}", file=sys.stderr, flush=True)
+
+    def settle_damage(self, key: str) -> None:
+        """Verify a result that looks damaged and set it aside if it is. Only for who holds the trial's claim."""
+        look = self.look(key)
+        if not look.damage:
+            return
+        try:
+            result = _unsealed(self.read_bytes(_result_path(key)) or b"")
+            self.verify(result.folder, result.files)
+            for name in result.segments:
+                self.segment(key, name)
+        except (DamagedResult, *_OTHER_SHAPE):
             self.set_aside(key)
-            raise DamagedResult(f"{error}; it was set aside, submit again to compute it anew") from error
+        self.remove(f"damaged/{key}.json")
 
     def set_aside(self, key: str) -> None:
-        """Take a damaged result out of use, keeping it for a look."""
-        aside = self.take_away(f"trials/{key}/result.json")
+        """Take a result out of use, keeping it for a look. Only for who holds the trial's claim."""
+        aside = self.take_away(_result_path(key), f"trials/{key}/damaged/{uuid.uuid4().hex}.json")
         if aside is not None:
             message = f"warning: the result of trial {key} is damaged; set aside as {self.uri}/{aside}"
             print(message, file=sys.stderr, flush=True)
 
+    # -- unfinished trials ----------------------------------------------------------------------------
+
     def failure(self, key: str) -> Failure | None:
         """Why a trial failed for good, or None."""
-        document = self.read_document(f"trials/{key}/failure.json")
-        return Failure(**document) if document else None
+        return self._read(Failure, f"trials/{key}/failure.json")
 
     def record_failure(self, key: str, failure: Failure) -> None:
         """Remember that a trial failed for good."""
@@ -275,102 +230,113 @@ class Store:
         """Give a failed trial another chance."""
         self.remove(f"trials/{key}/failure.json")
 
-    def generations(self, key: str) -> list[Generation]:
-        """The resumable states of a trial, newest first; empty when there are none or they are garbled."""
-        document = self.read_document(f"trials/{key}/progress.json")
-        try:
-            return [_generation(entry) for entry in document or []]
-        except (AttributeError, KeyError, TypeError):
-            return []
+    def note_crash(self, key: str, failure: Failure) -> None:
+        """Leave word of a crash that may not be the end of the trial, if the storage still takes it."""
+        with contextlib.suppress(OSError):
+            self.write_document(f"trials/{key}/crash.json", asdict(failure))
 
-    def write_generations(self, key: str, generations: list[Generation]) -> None:
-        """Replace the resumable states of a trial atomically."""
-        self.write_document(f"trials/{key}/progress.json", [asdict(g) for g in generations])
+    def crash(self, key: str) -> Failure | None:
+        """What the last crash of a trial left behind."""
+        return self._read(Failure, f"trials/{key}/crash.json")
+
+    def attempts(self, key: str) -> int:
+        """How many attempts of a trial were begun, as far as is known."""
+        document = self.read_document(f"trials/{key}/trial.json")
+        attempt = document.get("attempt") if isinstance(document, dict) else None
+        return attempt if isinstance(attempt, int) else 0
+
+    def generations(self, key: str) -> list[Generation]:
+        """The resumable states of a trial, newest first; without those that are garbled."""
+        folder = f"trials/{key}/progress"
+        found = (self._read(Generation, f"{folder}/{name}") for name in reversed(self.names(folder)))
+        return [generation for generation in found if generation is not None]
+
+    def write_generations(self, key: str, kept: list[Generation]) -> None:
+        """Add the first of ``kept`` to the resumable states; others than these go."""
+        folder = f"trials/{key}/progress"
+        self.write_document(f"{folder}/{kept[0].name}.json", asdict(kept[0]))
+        for old in set(self.names(folder)) - {f"{generation.name}.json" for generation in kept}:
+            self.remove(f"{folder}/{old}")
+
+    # -- journals -------------------------------------------------------------------------------------
 
     def write_segment(self, key: str, name: str, rows: list[list[Any]]) -> str:
         """One journal segment, rows of [metric, step, value, time in ms]; returns its full name, with a digest."""
         content = json.dumps(rows, allow_nan=False).encode()
         name = f"{name}-{_short_digest(content)}.json"
-        self._replace(f"trials/{key}/journal/{name}", content)
+        self.write_bytes(f"trials/{key}/journal/{name}", content)
         return name
 
     def segment(self, key: str, name: str) -> list[list[Any]]:
         """The rows of one journal segment. Raises DamagedResult when it is missing or differs from its digest."""
         path = f"trials/{key}/journal/{name}"
-        try:
-            content = self._fs.cat_file(self._at(path))
-        except FileNotFoundError as error:
-            raise DamagedResult(f"{self.uri}/{path} is missing") from error
+        content = self.read_bytes(path)
+        if content is None:
+            raise DamagedResult(f"{self.uri}/{path} is missing")
         if not name.endswith(f"-{_short_digest(content)}.json"):
             raise DamagedResult(f"{self.uri}/{path} does not match its digest")
         return list(json.loads(content))
+
+    def rows(self, result: Result) -> list[list[Any]]:
+        """The whole journal of a result. Raises DamagedResult, after reporting it, when a segment is not whole."""
+        try:
+            return [row for name in result.segments for row in self.segment(result.key, name)]
+        except DamagedResult as error:
+            self.report_damage(result.key, str(error))
+            raise
+
+    # -- families and studies -------------------------------------------------------------------------
+
+    def shorter(self, family: str, length: int) -> Iterator[Result]:
+        """Finished members of a family that are shorter than ``length`` and left a state, the longest first."""
+        stems = (name.removesuffix(".json") for name in self.names(f"families/{family}"))
+        for number in sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True):
+            if number < length:
+                document = self.read_document(f"families/{family}/{number}.json")
+                key = document.get("key") if isinstance(document, dict) else None
+                result = self.result(key) if isinstance(key, str) else None
+                if result is not None and result.state is not None and result.length == number:
+                    yield result
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """All manifests, study by study."""
         for study in self.names("studies"):
             for name in self.names(f"studies/{study}"):
                 manifest = self.read_document(f"studies/{study}/{name}") if name.endswith(".json") else None
-                if isinstance(manifest, dict) and "trials" in manifest:
+                if isinstance(manifest, dict) and isinstance(manifest.get("trials"), list):
                     yield manifest
 
-    # -- the file system ------------------------------------------------------------------------------
-
-    def _at(self, path: str) -> str:
-        return f"{self._root}/{path}"
-
-    def _size(self, path: str) -> int | None:
-        if self.is_local:
-            try:
-                return os.stat(self._at(path)).st_size
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+    def _read(self, kind: type[Document], path: str) -> Document | None:
+        """A document as a dataclass; None when it is absent or of another shape."""
+        document = self.read_document(path)
         try:
-            return int(self._fs.size(self._at(path)))
-        except FileNotFoundError:
+            return None if document is None else cast(Document, parsed(kind, document))
+        except _OTHER_SHAPE:
             return None
 
-    def _replace(self, path: str, content: bytes, is_durable: bool = True) -> None:
-        if self.is_local:
-            os.replace(self._write_aside(path, content, is_durable=is_durable), self._at(path))
-        else:
-            self._fs.pipe_file(self._at(path), content)
 
-    def _write_aside(self, path: str, content: bytes, *, is_durable: bool) -> str:
-        target = Path(self._at(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if is_durable:
-                os.fsync(file.fileno())
-        return str(temporary)
+def _result_path(key: str) -> str:
+    return f"results/{key}.json"
 
-    def _put(self, file: Path, path: str, size_bytes: int) -> None:
-        if self.is_local:
-            target = Path(self._at(path))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-        else:
-            self._fs.put_file(str(file), self._at(path))
-        if self._size(path) != size_bytes:
-            raise OSError(f"{self.uri}/{path} did not arrive whole ({size_bytes} bytes): is the disk full?")
 
-    def _get(self, path: str, target: Path) -> None:
-        # Aside and renamed: another trial of this node may be reading the same file.
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            self._fs.get_file(self._at(path), str(aside))
-        except FileNotFoundError as error:
-            raise DamagedResult(f"{self.uri}/{path} is missing") from error
-        os.replace(aside, target)
+def _sealed(result: Result) -> dict[str, Any]:
+    """The document of a result, with a digest of all of it: a changed number is noticed."""
+    document = asdict(result)
+    return {**document, "digest": _document_digest(document)}
+
+
+def _unsealed(content: bytes) -> Result:
+    document = json.loads(content)
+    if document.pop("digest") != _document_digest(document):
+        raise ValueError("the document does not match its digest")
+    result = parsed(Result, document)
+    assert isinstance(result, Result)
+    return result
+
+
+def _document_digest(document: Any) -> str:
+    return _short_digest(json.dumps(document, sort_keys=True).encode())
 
 
 def _short_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
-
-
-def _generation(document: dict[str, Any]) -> Generation:
-    for name in ("checkpoint_files", "item_files"):
-        document[name] = {file: FileEntry(**entry) for file, entry in document[name].items()}
-    return Generation(**document)

@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.store import Store
+from trainables.api.card import Card
 from trainables.api.trainable import Trainable
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
+    from orchestrator.store import Store
+
 Manifest = dict[str, Any]
 Params = Mapping[str, Any]
 Direction = Literal["maximize", "minimize"]
-Report = Callable[[Store, Manifest, Path], Sequence[Path]]
+Report = Callable[["Store", Manifest, Path], Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,46 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A trainable and what it is to its study: exhibits select by these, never by a name that people read."""
+
+    trainable: Trainable
+    role: str = ""
+    """``trained``, ``untrained``, ``released``, ``fixed map``, ``mask``, ``intensity``, ..."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Such as ``{"data": "mni152", "region": "white_matter", "sweep": "rotation"}``."""
+
+
+@dataclass(frozen=True)
 class Study:
     """One research question.
 
-    ``trials`` names the trainables the answer needs; what they depend on is found in their fields; ``search`` finds
-    more. ``report`` gets the store, the manifest of the submission and an output folder, and returns the paths worth
-    showing, the main one first.
+    ``trials`` names the trainables the answer needs, with their roles where they have some; what they depend on is
+    found in their fields; ``search`` finds more. ``report`` names a function as ``package.module:function``, loaded
+    when there is something to draw: it gets the store, the manifest of the submission and an output folder, and returns
+    the paths worth showing, the main one first.
     """
 
     name: str
     question: str
-    trials: Mapping[str, Trainable] = field(default_factory=dict)
+    trials: Mapping[str, Trainable | Entry] = field(default_factory=dict)
     search: Search | None = None
-    report: Report | None = None
+    report: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)  # said in report and MLflow: scale, kind of start, ...
+    cards: Mapping[str, Card] = field(default_factory=dict)  # its data sets by name
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"study name {self.name!r}: expected letters, digits, '_' and '-' (it names folders)")
         if not self.trials and not self.search:
             raise ValueError(f"study {self.name!r} has no trials: give at least one trainable, or a search")
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The named trials with role and labels."""
+        return {n: given if isinstance(given, Entry) else Entry(given) for n, given in self.trials.items()}
+
+    @property
+    def trainables(self) -> dict[str, Trainable]:
+        """The named trainables."""
+        return {name: entry.trainable for name, entry in self.entries.items()}

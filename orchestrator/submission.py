@@ -2,71 +2,65 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import inspect
-import json
 import math
 import os
 import shlex
 import sys
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from orchestrator import printing
+from orchestrator.context import Progress
+from orchestrator.entry import check_entry
 from orchestrator.feeder import Feeder, published_tokens
+from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
-from orchestrator.plan import Plan, State, make_plan, trials_of
+from orchestrator.places import check_writable, storage_of
+from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
-from orchestrator.snapshot import default_tracking_uri, snapshot
-from orchestrator.store import DamagedResult, Store
-from orchestrator.study import Manifest, Report, Study
+from orchestrator.reporting import report_on
+from orchestrator.snapshot import default_tracking_uri, snapshot, sqlite_path
+from orchestrator.store import Store
+from orchestrator.study import Study
 from orchestrator.suggestions import Suggestions
 from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
+from orchestrator.usage import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, usage_errors
 from orchestrator.view import View
-from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, Keys
 from trainables.api.trainable import Trainable
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+if TYPE_CHECKING:
+    from orchestrator.launch import Outcome
 
 
-class UsageError(Exception):
-    """What the user typed, or the files it names, cannot be used; nothing has run."""
-
-
-@contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """Before anything runs, these mean bad input and say what; later they would be bugs, and are not caught."""
-    try:
-        yield
-    except (ValueError, TypeError, BadData, FileNotFoundError) as error:
-        if os.environ.get("QUARTERTURN_TRACEBACK"):
-            raise
-        raise UsageError(str(error)) from error
-
-
-def submit(options: StudyOptions, make_study: Callable[[], Study], console: Console) -> int:
+def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     """Do what is missing of a study and report on all of it; returns the exit status.
 
     Raises UsageError, having changed nothing, for input that cannot be used.
     """
+    console = printing.make_console()
     with usage_errors():
-        submission = _Submission(make_study(), options, console)
+        store, cache_dir = Store(storage_of(options.storage)), (options.cache_dir or default_cache_dir()).resolve()
+        study = make_study()
+        if study.report is not None:
+            check_entry(study.report)
+        tracking_uri = "" if options.plan else options.tracking_uri or default_tracking_uri(store)
+        if not options.plan:
+            check_writable(store, cache_dir)
+        submission = _Submission(study, options, store, cache_dir, console)
         plan = submission.plan(retry_failed=options.retry_failed)
-        tracking_uri = "" if options.plan else options.tracking_uri or default_tracking_uri(submission.store)
+        check_trials(plan.runnable())
     if options.plan:
         printing.show_plan(plan, console, as_json=options.json)
-        return 0
+        return EXIT_OK
     command = without_password(shlex.join(["python", *sys.argv]))
-    manifest = ManifestWriter(
-        submission.store, manifest_of(plan, command, provenance(), submission.keys), submission.suggestions
-    )
+    document = manifest_of(plan, command, provenance(), submission.keys)
+    manifest = ManifestWriter(store, document, submission.suggestions)
     if plan.runnable() or plan.to_suggest:
         if submission.run(plan, manifest, tracking_uri):
             console.print("Interrupted. The same command goes on where this one stopped.")
@@ -78,21 +72,47 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
     manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
     printing.show_troubles(after, console)
     printing.show_search(submission.suggestions, console)
-    paths = _report(submission.study, submission.store, manifest.document, after, console)
-    printing.show_end(after, paths or [], submission.store, tracking_uri, console)
+    paths = report_on(study, store, manifest.document, after, lambda said: printing.say(said, console))
+    printing.show_end(after, paths or [], store, tracking_uri, console)
     is_complete = after.is_complete and not submission.suggestions.trouble
-    return 0 if is_complete and paths is not None else EXIT_FAILED
+    return EXIT_OK if is_complete and paths is not None else EXIT_FAILED
+
+
+@dataclass(frozen=True)
+class _ViewAndFeeder:
+    """What the trials of a launch say reaches the screen, and their keys the feeder."""
+
+    view: View
+    feeder: Feeder
+
+    def started(self, key: str) -> None:
+        self.view.started(key)
+        self.feeder.tell(key, "started")
+
+    def progressed(self, key: str, progress: Progress) -> None:
+        self.view.progressed(key, progress)
+
+    def noted(self, key: str, message: str) -> None:
+        self.view.noted(key, message)
+
+    def done(self, key: str) -> None:
+        self.feeder.tell(key, "ended")
+        self.view.done(key)
+
+    def failed(self, key: str, reason: str) -> None:
+        self.feeder.tell(key, "ended")
+        self.view.failed(key, reason)
 
 
 class _Submission:
     """A study, its options, and where its results are."""
 
-    def __init__(self, study: Study, options: StudyOptions, console: Console) -> None:
-        self.study, self._options, self._console = study, options, console
-        self.store = Store(_storage(options.storage))
-        self._cache_dir = (options.cache_dir or default_cache_dir()).resolve()
-        self.keys = Keys(FileDigests(self._cache_dir / "digests.json"))
-        self.suggestions = Suggestions(study, self.store, self.keys)
+    def __init__(self, study: Study, options: StudyOptions, store: Store, cache_dir: Path, console: Console) -> None:
+        self.store = store
+        self._options, self._cache_dir, self._console = options, cache_dir, console
+        say = printing.say_digests(console) if not options.json else (lambda done, total: None)
+        self.keys = Keys(FileDigests(cache_dir / "digests.json", say))
+        self.suggestions = Suggestions(study, store, self.keys)
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
         """The plan of all that is known so far; the suggestions of a search are settled by it."""
@@ -112,36 +132,58 @@ class _Submission:
     def run(self, plan: Plan, manifest: ManifestWriter, tracking_uri: str) -> bool:
         """Run what is runnable and bring MLflow up to date; True if the user ended it early."""
         # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
-        from orchestrator.launch import Cluster, launch, resources_for, slots
+        from orchestrator.launch import Cluster
 
-        options, store, console = self._options, self.store, self._console
+        console = self._console
         done = f"{plan.counts()[State.DONE]} of {len(plan.planned)} trials are done"
         said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan)}"
         console.print(said, highlight=False)
         with usage_errors():
-            cluster = Cluster(options.address)
+            cluster = Cluster(self._options.address)
         # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
-        with Feeder(store.uri, tracking_uri, plan.study.name) as feeder, cluster:
-            with usage_errors():
-                resources = resources_for(self._trainables(plan), options)
+        with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder, cluster:
+            settings = self._settings(plan, manifest)
             manifest.write()
-            if options.retry_failed:
+            self._record_digests(plan)
+            if self._options.retry_failed:
                 for trial in plan.runnable():
-                    store.clear_failure(trial.key)
-            facts = manifest.document["provenance"]
-            settings = Settings(store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
-            with View(plan, console, lambda: slots(resources)) as view:
-
-                def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
-                    room = min(slots(resources), options.max_concurrent or math.inf)
-                    suggested = self.suggestions.next(done, lost, room)
-                    return self._suggested(suggested, manifest, view) if suggested else None
-
-                outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell, more)
+                    self.store.clear_failure(trial.key)
+            outcome = self._launch(plan, manifest, settings, feeder)
             feeder.finish()
         if not feeder.is_up_to_date:
-            printing.say_behind(store, tracking_uri, console)
+            printing.say_behind(self.store, tracking_uri, console)
         return outcome.was_interrupted
+
+    def _settings(self, plan: Plan, manifest: ManifestWriter) -> Settings:
+        """How the trials run on the connected cluster. Raises UsageError where it can never hold one."""
+        from orchestrator.launch import resources_for
+
+        options = self._options
+        try:
+            resources = resources_for(
+                self._trainables(plan),
+                cpus=options.cpus_per_trial,
+                gpus=options.gpus_per_trial,
+                workers=options.workers_per_trial,
+            )
+        except ValueError as error:
+            raise UsageError(f"{error}: lower --workers-per-trial or --gpus-per-trial") from error
+        facts = manifest.document["provenance"]
+        return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
+
+    def _launch(self, plan: Plan, manifest: ManifestWriter, settings: Settings, feeder: Feeder) -> Outcome:
+        from orchestrator.launch import launch, slots
+
+        max_concurrent = self._options.max_concurrent
+        with View(plan, self._console, lambda: slots(settings.resources)) as view:
+
+            def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
+                room = min(slots(settings.resources), max_concurrent or math.inf)
+                suggested = self.suggestions.next(done, lost, room)
+                return self._suggested(suggested, manifest, view) if suggested else None
+
+            listener = _ViewAndFeeder(view, feeder)
+            return launch(plan, self.store, settings, listener, max_concurrent=max_concurrent, more=more)
 
     def catch_up(self, plan: Plan, tracking_uri: str) -> None:
         """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
@@ -165,77 +207,20 @@ class _Submission:
         """The plan of one more suggestion of the search, which manifest and view know from here on."""
         plan = make_plan(study, self.store, self.keys)
         manifest.add(entries_of(plan, self.keys))
+        self._record_digests(plan)
         view.add(plan)
         return plan
 
+    def _record_digests(self, plan: Plan) -> None:
+        """What the trials to come will read of their data sets instead of hashing them."""
+        record_digests((part for trial in plan.runnable() for part in trial.parts), self.store, self.keys)
+
 
 def _is_missing_database(tracking_uri: str) -> bool:
-    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
-    return tracking_uri.startswith("sqlite:///") and not Path(path).exists()
+    path = sqlite_path(tracking_uri)
+    return path is not None and not path.exists()
 
 
 def _checkpoint_interval_s() -> float:
     """Seconds between two checkpoints of a trial: ``QUARTERTURN_CHECKPOINT_S``, else 15."""
     return float(os.environ.get("QUARTERTURN_CHECKPOINT_S") or DEFAULT_CHECKPOINT_INTERVAL_S)
-
-
-def _storage(given: str | None) -> str:
-    storage = given or os.environ.get("QUARTERTURN_STORAGE") or "results"
-    is_relative = "://" not in storage and not Path(storage).is_absolute()
-    if is_relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        raise ValueError(
-            f"storage {storage!r} is relative, and the folder of a Ray job is a copy that is new with every change of "
-            "the code: give --storage with an absolute path or URL that all nodes reach, or set QUARTERTURN_STORAGE"
-        )
-    return storage
-
-
-def _report(study: Study, store: Store, manifest: Manifest, plan: Plan, console: Console) -> list[str] | None:
-    """Make the report unless it is there already for exactly these results.
-
-    Returns the paths worth showing; None, having said why, when a result turned out to be damaged.
-    """
-    if study.report is None or plan.counts()[State.DONE] == 0:
-        return []
-    folder = f"reports/{study.name}"
-    made_from = _token(study.report, plan, manifest)
-    before = store.read_document(f"{folder}/made_from.json") or {}
-    if before.get("token") == made_from and all(store.exists(f"{folder}/{name}") for name in before["paths"]):
-        return [f"{store.uri}/{folder}/{name}" for name in before["paths"]]
-    try:
-        names = _write_report(study.report, store, manifest, folder)
-    except DamagedResult as error:
-        console.print(f"no report: {error}", soft_wrap=True, markup=False, highlight=False)
-        return None
-    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names})
-    return [f"{store.uri}/{folder}/{name}" for name in names]
-
-
-def _write_report(report: Report, store: Store, manifest: Manifest, folder: str) -> list[str]:
-    if store.is_local:
-        out_dir = Path(store.uri) / folder
-        out_dir.mkdir(parents=True, exist_ok=True)
-        return _paths_below(report(store, manifest, out_dir), out_dir)
-    with tempfile.TemporaryDirectory() as temporary:
-        names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
-        store.upload(Path(temporary), folder)
-    return names
-
-
-def _paths_below(paths: Any, folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in paths]
-
-
-def _token(report: Report, plan: Plan, manifest: Manifest) -> str:
-    """Identifies what a report is made from: results, failures, and the code that draws it."""
-    states = [(p.trial.key, p.state.value, p.reason, p.result.ended_at if p.result else 0) for p in plan.planned]
-    text = json.dumps([states, _code_digest(report), manifest["facts"], manifest.get("search")])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _code_digest(function: Callable[..., Any]) -> str:
-    """Digest of the Python files of the top-level package that a function lives in, or of its file."""
-    file = Path(inspect.getsourcefile(function) or "")
-    package = sys.modules[function.__module__.partition(".")[0]]
-    files = sorted(Path(package.__path__[0]).rglob("*.py")) if hasattr(package, "__path__") else [file]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.plan import trials_of
+from orchestrator.plan import check_trials, trials_of
 from orchestrator.sampling import Fate, Sampling, any_point, check, fits, grid
 from orchestrator.store import Store
 from orchestrator.study import Params, Search, Study
@@ -95,7 +95,7 @@ class Suggestions:
     @property
     def identity(self) -> str:
         """Digest of the study's own trials and of what the search makes; the same however far the search is."""
-        keys = {self._keys.key(trainable) for trainable in self._study.trials.values()}
+        keys = {self._keys.key(trainable) for trainable in self._study.trainables.values()}
         keys.update(key for example in self._examples for key in example.all_keys)
         return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
 
@@ -305,8 +305,13 @@ class Suggestions:
         except Impossible as error:
             print(f"warning: {error}; it is left out", file=sys.stderr)
             return None
-        study = dataclasses.replace(self._study, trials=suggestion.trials)
-        return None if any(trial.key in lost for trial in trials_of(study, self._keys)) else suggestion
+        trials = trials_of(dataclasses.replace(self._study, trials=suggestion.trials), self._keys)
+        try:
+            check_trials(trials)
+        except ValueError as error:
+            print(f"warning: {dict(params)} is left out: {error}", file=sys.stderr)
+            return None
+        return None if any(trial.key in lost for trial in trials) else suggestion
 
     def _remember(self, suggestion: Suggestion) -> bool:
         """Write a suggestion down; False, having read that one, when another driver was faster."""

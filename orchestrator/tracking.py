@@ -32,7 +32,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from orchestrator.snapshot import Snapshot
+from orchestrator.snapshot import Snapshot, sqlite_path
 from orchestrator.store import Store
 
 __all__ = ["Tracker", "TrackingError", "flatten"]
@@ -223,7 +223,7 @@ def _log_files(artifacts: ArtifactRepository, store: Store, shot: Snapshot) -> N
     if not shown:
         return
     with tempfile.TemporaryDirectory() as folder:
-        local = store.download(f"trials/{shot.key}/files", shown, Path(folder))
+        local = store.download(shot.folder, shown, Path(folder))
         artifacts.log_artifacts(str(local / "artifacts"))
 
 
@@ -244,8 +244,8 @@ def _prepare_database(tracking_uri: str) -> None:
 
     Not where other machines may open it: the log works on one machine only.
     """
-    path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-    if not tracking_uri.startswith("sqlite:///") or path.exists() or not _is_on_local_disk(path):
+    path = sqlite_path(tracking_uri)
+    if path is None or path.exists() or not _is_on_local_disk(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as connection:

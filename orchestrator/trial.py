@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import shutil
 import tempfile
@@ -16,18 +15,21 @@ from typing import Any
 
 import cloudpickle
 
+from orchestrator.checkpoints import Checkpoints, Member
 from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import Finished, Function, Progress, Spread, TrialContext, in_process
 from orchestrator.plan import Trial
+from orchestrator.provenance import machine_provenance
 from orchestrator.store import DamagedResult, Failure, Store
 from orchestrator.study import Resources
 from trainables.api.context import Arrays
 from trainables.api.errors import BadData, NonFiniteMetric
-from trainables.api.identity import FileDigests, describe, key_of
+from trainables.api.identity import describe
 
 DEFAULT_CHECKPOINT_INTERVAL_S = 15.0
 
-# The same input fails the same way again, so none of these is retried.
+# The same input fails the same way again, so none of these is retried. A file that is not found is none of them: a
+# network share may be late on a fresh node.
 _DETERMINISTIC = (
     BadData,
     ValueError,
@@ -36,7 +38,6 @@ _DETERMINISTIC = (
     AttributeError,
     AssertionError,
     ImportError,
-    FileNotFoundError,
 )
 
 
@@ -111,6 +112,7 @@ def run_trial(
 
     while store.result(trial.key) is None:
         with Claim(store, f"trials/{trial.key}", on_wait) as claim:
+            store.settle_damage(trial.key)
             if store.result(trial.key) is not None:
                 return
             try:
@@ -159,37 +161,45 @@ def _run(
     spread: Spread,
 ) -> None:
     trial, settings = payload.trial, payload.settings
-    if (key := key_of(trial.trainable, FileDigests(settings.cache_dir / "digests.json"))) != trial.key:
-        raise ValueError(
-            f"{trial.name}: its data or code changed between plan and run (key {trial.key}, now {key}); submit again"
-        )
-    context = TrialContext(
+    checkpoints = Checkpoints(
         store,
         trial.key,
         claim,
         attempt=attempt,
+        work_dir=work_dir,
+        interval_s=settings.checkpoint_interval_s,
+        say=say,
+        member=Member(trial.family, trial.length) if trial.family is not None else None,
+    )
+    context = TrialContext(
+        store,
+        trial.key,
+        checkpoints,
         num_cpus=max(1, int(settings.resources.cpus)),
         cache_dir=settings.cache_dir,
         work_dir=work_dir,
-        checkpoint_interval_s=settings.checkpoint_interval_s,
         on_progress=on_progress,
-        say=say,
         spread=spread,
+        parts=trial.parts,
     )
-    metrics = trial.trainable.run(context)
-    context.publish(metrics, work_flop=trial.trainable.work_flop(), provenance=settings.provenance)
+    try:
+        metrics = trial.trainable.run(context)
+        provenance = {**settings.provenance, **machine_provenance()}
+        context.publish(metrics, work_flop=trial.trainable.work_flop(), provenance=provenance)
+    finally:
+        checkpoints.close()
 
 
 def _begin_attempt(store: Store, trial: Trial) -> int:
-    path = f"trials/{trial.key}/trial.json"
-    attempts = [int((store.read_document(path) or {}).get("attempt", 0))]
-    attempt = max(attempts + [generation.attempt for generation in store.generations(trial.key)]) + 1
+    known = [store.attempts(trial.key), *(generation.attempt for generation in store.generations(trial.key))]
+    attempt = max(known) + 1
     store.write_document(
-        path,
+        f"trials/{trial.key}/trial.json",
         {
             "key": trial.key,
             "name": trial.name,
             "class": type(trial.trainable).__name__,
+            "module": type(trial.trainable).__module__,
             "upstream": list(trial.upstream),
             "configuration": describe(trial.trainable),
             "attempt": attempt,
@@ -205,9 +215,9 @@ def _note_failure(store: Store, trial: Trial, attempt: int, error: Exception) ->
     failure = Failure(kind, f"{type(error).__name__}: {error}", traceback.format_exc(), attempt, time.time())
     if isinstance(error, DamagedResult):
         # Not this trial's fault: the next submission computes what is missing and comes back here.
-        note_crash(store, trial.key, failure)
+        store.note_crash(trial.key, failure)
     elif kind == "crash":
-        note_crash(store, trial.key, failure)
+        store.note_crash(trial.key, failure)
         raise error
     else:
         store.record_failure(trial.key, failure)
@@ -225,17 +235,10 @@ def failure_kind(error: BaseException) -> str:
     return "bad configuration" if isinstance(error, _DETERMINISTIC) else "crash"
 
 
-def note_crash(store: Store, key: str, failure: Failure) -> None:
-    """Leave word of a crash that may not be the end of the trial, if the storage still takes it."""
-    with contextlib.suppress(OSError):
-        store.write_document(f"trials/{key}/crash.json", vars(failure))
-
-
 def last_crash(store: Store, key: str) -> Failure | None:
     """What the last attempt of a trial left behind; None if its process was killed or it never ran."""
-    document = store.read_document(f"trials/{key}/crash.json")
-    attempt = (store.read_document(f"trials/{key}/trial.json") or {}).get("attempt")
-    return Failure(**document) if document and document["attempt"] == attempt else None
+    crash = store.crash(key)
+    return crash if crash is not None and crash.attempt == store.attempts(key) else None
 
 
 def in_tasks(resources: Resources) -> Spread:

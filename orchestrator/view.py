@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +54,7 @@ class View:
         self._done = counts[State.DONE]
         self._failed = counts[State.FAILED]
         self._blocked = counts[State.BLOCKED]
+        self._has_reader = True
         self._lock = threading.RLock()
         self._said_at = self._moved_at = time.monotonic()
         self._ended = threading.Event()
@@ -110,10 +114,10 @@ class View:
             if running.first_fraction is None:
                 running.first_fraction = progress.fraction
 
-    def note(self, key: str, message: str) -> None:
+    def noted(self, key: str, message: str) -> None:
         """A trial has something to tell."""
         with self._lock:
-            self._console.print(Text(f"{self._names[key]}: {message}"), soft_wrap=True)
+            self._print(f"{self._names[key]}: {message}")
 
     def done(self, key: str) -> None:
         """A trial published its result."""
@@ -127,12 +131,6 @@ class View:
         self._failed += 1
         self._say(f"failed  {self._names[key]}: {reason}")
 
-    def blocked(self, keys: set[str]) -> None:
-        """Trials will not run because one they wait for failed."""
-        with self._lock:
-            self._waiting -= keys
-            self._blocked += len(keys)
-
     def _end(self, key: str) -> float:
         with self._lock:
             running = self._running.pop(key, None)
@@ -143,7 +141,16 @@ class View:
         with self._lock:
             if not self._console.is_terminal:
                 self._said_at = time.monotonic()
-                self._console.print(Text(f"[{time.strftime('%H:%M:%S')}] {line}"), soft_wrap=True)
+                self._print(f"[{time.strftime('%H:%M:%S')}] {line}")
+
+    def _print(self, line: str) -> None:
+        if self._has_reader:
+            try:
+                self._console.print(Text(line), soft_wrap=True)
+            except BrokenPipeError:
+                # As by `| head`. Tune ends in order on one SIGINT, and not on an exception from here.
+                self._has_reader = False
+                os.kill(os.getpid(), signal.SIGINT)
 
     def _summary(self) -> str:
         parts = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
@@ -167,10 +174,16 @@ class View:
         with self._lock:
             for key, running in list(self._running.items())[:12]:
                 progress = running.progress
-                said = f"{progress.done:g}/{progress.total:g} {progress.unit}" if progress.total else "starting"
+                said = progress_text(progress) if progress.total else "starting"
                 bar = ProgressBar(total=1.0, completed=progress.fraction, width=30)
                 table.add_row("", self._names[key], bar, said)
         return Group(Text(f"{self._study}: {self._summary()}", style="bold"), table)
+
+
+def progress_text(progress: Progress) -> str:
+    """How far a trial is: ``3/40 epochs``, ``0.9/1 epochs`` within the first; never more than there is."""
+    done = progress.done if progress.done == int(progress.done) else math.floor(progress.done * 10) / 10
+    return f"{done:.12g}/{progress.total:.12g} {progress.unit}"
 
 
 def duration_text(seconds: float) -> str:

@@ -9,7 +9,7 @@ Every encoder is kept: 44 MB each at scale laptop, 1.9 GB in all.
 
     python studies/pretraining_search.py                            # 5 minutes on 2 cores, real T1 slices of a package
     python studies/pretraining_search.py --num-suggestions 30       # goes on from the first 14
-    python studies/pretraining_search.py --seeds 1                  # quicker; then nothing tells luck from a setting
+    python studies/pretraining_search.py --pretrain-seeds 1         # quicker; then nothing tells luck from a setting
     python studies/pretraining_search.py --scale full --data-root DATA --pretrained moco_v2_800ep_pretrain.pth.tar
 
 Expected at scale laptop: means of 0.3 to 0.5, and seeds that differ by as much as the settings do, so that no winner
@@ -23,40 +23,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-from analysis.search_report import search_report
 from orchestrator.cli import main
-from orchestrator.options import StudyOptions
+from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Search, Study
 from studies.rotation_period import SCALES as ROTATION_SCALES
-from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
-from trainables.models.heads import Head
-from trainables.ssl.moco import MoCo
+from studies.sources import dataset_facts, default_dataset, released_weights
+from trainables.api.names import Head
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from trainables.ssl.moco import MoCo
 
 QUESTION = (
     "Which learning rate, temperature and key momentum make MoCo's encoder find validation images again under the "
     "thesis's transformations?"
 )
 OBJECTIVE = "val/retrieval_accuracy"
-SPACE = {
-    "learning_rate": FloatDistribution(0.003, 0.3, log=True),
-    "temperature": FloatDistribution(0.05, 0.5, log=True),
-    "key_momentum": CategoricalDistribution([0.9, 0.99, 0.999]),
-}
 
 
 @dataclass(frozen=True)
 class PretrainingSearchOptions(StudyOptions):
     """Flags of the search."""
 
-    num_suggestions: int | None = None
+    num_suggestions: DefaultInHelp[int | None] = None
     """How many settings to try (default: the scale's)."""
-    dataset: DatasetName | None = None
+    dataset: DefaultInHelp[str | None] = None
     """Data set to train on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
-    pretrained: Path | None = None
+    pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
@@ -86,10 +82,25 @@ SCALES = {
 }
 
 
+def space() -> dict[str, BaseDistribution]:
+    """What is searched: every parameter with its range or its values."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    return {
+        "learning_rate": FloatDistribution(0.003, 0.3, log=True),
+        "temperature": FloatDistribution(0.05, 0.5, log=True),
+        "key_momentum": CategoricalDistribution([0.9, 0.99, 0.999]),
+    }
+
+
 def make_study(options: PretrainingSearchOptions) -> Study:
     """A search over settings of one pretraining, each trained with every seed."""
+    from trainables.data.datasets import lookup
+    from trainables.ssl.moco import MoCo
+
     scale, rotation = SCALES[options.scale], ROTATION_SCALES[options.scale]
-    data = dataset_of(options.dataset or default_dataset(options.scale), scale.image_size_px, options.data_root)
+    name = options.dataset or default_dataset(options.scale)
+    data = lookup(name, scale.image_size_px, options.data_root).images
     init, start = released_weights(options.pretrained)
 
     def pretraining(params: Mapping[str, Any], seed: int) -> MoCo:
@@ -109,22 +120,28 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         )
 
     def make(params: Mapping[str, Any]) -> dict[str, Sequence[MoCo]]:
-        return {OBJECTIVE: [pretraining(params, seed) for seed in range(options.seeds)]}
+        return {OBJECTIVE: [pretraining(params, seed) for seed in range(options.pretrain_seeds)]}
 
     beginning = {
         "learning_rate": rotation.learning_rate,
-        "temperature": MoCo(data, head=options.head).temperature,
+        "temperature": MoCo(data, head=options.head).contrast_temperature,
         "key_momentum": rotation.key_momentum,
     }
     search = Search(
-        SPACE, make, {OBJECTIVE: "maximize"}, options.num_suggestions or scale.num_suggestions, start=[beginning]
+        space(), make, {OBJECTIVE: "maximize"}, options.num_suggestions or scale.num_suggestions, start=[beginning]
     )
     facts = {
         "scale": options.scale,
         "pretraining_start": start,
         "search_begins": "learning rate, temperature and key momentum of the rotation study",
     }
-    return Study("pretraining_search", QUESTION, search=search, report=search_report, facts=facts | dataset_facts(data))
+    return Study(
+        "pretraining_search",
+        QUESTION,
+        search=search,
+        report="analysis.search.report:search_report",
+        facts=facts | dataset_facts(data),
+    )
 
 
 if __name__ == "__main__":

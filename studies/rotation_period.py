@@ -19,22 +19,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
-from analysis.rotation_report import SEPARATOR, rotation_report
 from orchestrator.cli import main
-from orchestrator.options import StudyOptions
+from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Study
-from studies.sources import DatasetName, dataset_facts, dataset_of, default_dataset, released_weights
-from trainables.api.trainable import Trainable
-from trainables.data.records import Dataset
-from trainables.models.heads import Head
-from trainables.models.released import ReleasedWeights
-from trainables.models.sources import EncoderSource, Untrained
-from trainables.models.trunk import Backbone
-from trainables.rotation_curve import RotationCurve
-from trainables.saliency import FixedMap, ImageIntensity, MaskRoundTrip, SaliencyMethod, SmoothGrad
-from trainables.ssl.moco import MoCo
+from studies.sources import dataset_facts, default_dataset, released_weights
+from trainables.api.names import Backbone, Head
+
+if TYPE_CHECKING:
+    from trainables.api.trainable import Trainable
+    from trainables.data.annotations import Region
+    from trainables.data.records import Dataset
+    from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.models.released import ReleasedWeights
+    from trainables.models.sources import EncoderSource
+    from trainables.saliency.base import SaliencyMethod
 
 QUESTION = "Does the interpretability of a contrastive encoder have a period of 90 degrees, and is it learned?"
 
@@ -43,9 +43,9 @@ QUESTION = "Does the interpretability of a contrastive encoder have a period of 
 class RotationPeriodOptions(StudyOptions):
     """Flags of the rotation study."""
 
-    datasets: tuple[DatasetName, ...] = ()
+    datasets: DefaultInHelp[tuple[str, ...]] = ()
     """Data sets to run on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
-    pretrained: Path | None = None
+    pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
@@ -127,21 +127,34 @@ SCALES = {
 
 def make_study(options: RotationPeriodOptions) -> Study:
     """The trials of the study: one pretraining and seven curves a data set."""
+    from analysis.rotation.panels import SEPARATOR
+    from trainables.data.datasets import lookup
+
     scale = SCALES[options.scale]
     init, start = released_weights(options.pretrained)
     facts = {"scale": options.scale, "pretraining_start": start}
     trials: dict[str, Trainable] = {}
     for name in options.datasets or (default_dataset(options.scale),):
-        data = dataset_of(name, scale.image_size_px, options.data_root)
-        facts |= _facts(data, scale)
-        curves = _curves(data, scale, init, options)
+        source = lookup(name, scale.image_size_px, options.data_root)
+        region = next(iter(source.regions.values()))
+        facts |= _facts(source.images, scale)
+        curves = _curves(region, scale, init, options)
         trials |= {f"{name}{SEPARATOR}{curve}": trainable for curve, trainable in curves.items()}
-    return Study("rotation_period", QUESTION, trials, report=rotation_report, facts=facts)
+    return Study("rotation_period", QUESTION, trials, report="analysis.rotation.report:rotation_report", facts=facts)
 
 
 def _curves(
-    data: Dataset, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
-) -> dict[str, RotationCurve]:
+    region: Region, scale: Scale, init: ReleasedWeights | None, options: RotationPeriodOptions
+) -> dict[str, InterpretabilityCurve]:
+    from analysis.rotation.panels import FIXED_MAP, INTENSITY, MASK_CEILING, TRAINED, UNTRAINED_PREFIX
+    from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.interpretability.selection import ImageChoice
+    from trainables.models.sources import Untrained
+    from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+    from trainables.saliency.gradients import SmoothGrad
+    from trainables.ssl.moco import MoCo
+
+    data = region.images
     encoder = MoCo(
         data,
         backbone=scale.backbone,
@@ -155,14 +168,15 @@ def _curves(
         key_momentum=scale.key_momentum,
     )
     smooth_grad = SmoothGrad(num_samples=scale.num_samples, times_input=scale.times_input)
-    trained = RotationCurve(data, encoder, smooth_grad, angles_deg=scale.angles_deg, num_images=scale.num_images)
+    images = ImageChoice(scale.num_images)
+    trained = InterpretabilityCurve(region, encoder, smooth_grad, values=scale.angles_deg, images=images)
 
-    def control(method: SaliencyMethod, encoder: EncoderSource | None = None) -> RotationCurve:
+    def control(method: SaliencyMethod, encoder: EncoderSource | None = None) -> InterpretabilityCurve:
         return replace(trained, encoder=encoder, method=method)
 
     untrained = {
         f"{UNTRAINED_PREFIX}{seed}": control(smooth_grad, Untrained(data, scale.backbone, options.head, seed))
-        for seed in range(options.seeds)
+        for seed in range(options.pretrain_seeds)
     }
     return {
         TRAINED: trained,

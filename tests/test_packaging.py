@@ -18,6 +18,7 @@ TARGETS = ["help", "setup", "demo", "test", "test-slow", "check", "bench", "clea
 # Stands for python3.11 and for .venv/bin/python: notes what it is asked, and fails to install while ./broken exists.
 STAND_IN = """#!/bin/bash
 echo "$1 $2 $3" >> calls
+if [ "$1" = -c ] && [ -e old ] && [[ "$2" = *version_info* ]]; then exit 1; fi
 if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
 if [ "$2" = pip ] && [ -e broken ]; then exit 1; fi
 """
@@ -110,10 +111,15 @@ def test_an_interrupted_installation_does_not_count_and_a_whole_one_is_kept(tmp_
     (tmp_path / "python").write_text(STAND_IN)
     (tmp_path / "python").chmod(0o755)
 
+    said = []
+
     def setup():
         (tmp_path / "calls").write_text("")
-        code = make("setup", "PYTHON=./python", folder=tmp_path).returncode
-        return code == 0, [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("-m")]
+        answer = make("setup", "PYTHON=./python", folder=tmp_path)
+        said.append([line for line in answer.stderr.splitlines() if not line.startswith("make: ***")])
+        return answer.returncode == 0, [
+            call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("-m")
+        ]
 
     (tmp_path / "broken").touch()
     assert setup() == (False, ["-m venv .venv", "-m pip install"])
@@ -123,6 +129,22 @@ def test_an_interrupted_installation_does_not_count_and_a_whole_one_is_kept(tmp_
     later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
     os.utime(tmp_path / "requirements.lock", (later, later))
     assert setup() == (True, ["-m pip install", "-m pip install"]), "a new lock is installed into the same environment"
+    (failed,), (starts_over,) = said[:2]
+    assert "did not finish (" in failed
+    assert "are free here, it takes about 7 GB). Once the cause above is gone, the same command starts over." in failed
+    assert starts_over == "make: the last installation was interrupted; this one starts over"
+
+
+def test_an_interpreter_that_is_too_old_is_named_before_anything_is_made(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "python").write_text(STAND_IN)
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "old").touch()
+    answer = make("setup", "PYTHON=./python", folder=tmp_path)
+    assert answer.returncode != 0
+    assert "'./python' is older than Python 3.11, or lacks venv" in answer.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_an_absent_interpreter_is_named(tmp_path):

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
 _SEED_BITS = 63
 # SplitMix64 (Steele, Lea & Flood 2014): the increment and the two multipliers of its output function.
 _GAMMA = 0x9E3779B97F4A7C15
@@ -23,6 +25,54 @@ _MIX_2 = 0x94D049BB133111EB
 def device() -> torch.device:
     """CUDA when there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on the device; for the CPU, what the system can give without swapping, and no more
+    than what is left of the limits of this process's containers (cgroups, version 1 or 2)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as file:
+            available = next(line for line in file if line.startswith("MemAvailable:"))
+        machine = int(available.split()[1]) * 1024
+    except (OSError, StopIteration):  # no Linux: count the free pages only
+        machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *_left_in_containers()])
+
+
+def _left_in_containers() -> list[int]:
+    """What each limited cgroup around this process has left; file pages that can be dropped count as free."""
+    try:
+        lines = [line.split(":", 2) for line in _CGROUPS_OF_PROCESS.read_text().splitlines()]
+    except OSError:
+        return []
+    left: list[int] = []
+    for _, controllers, place in (line for line in lines if len(line) == 3):
+        if not controllers:
+            root, names = _CGROUP_ROOT, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, names = (
+                _CGROUP_ROOT / "memory",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            )
+        else:
+            continue
+        # In a container the place may be the host's name for it, of which only the root is mounted.
+        inner = root / place.strip("/")
+        for folder in (inner, *inner.parents[: len(inner.parts) - len(root.parts)]):
+            left += _left_in_container(folder, *names)
+    return left
+
+
+def _left_in_container(folder: Path, limit_name: str, usage_name: str, droppable: str) -> list[int]:
+    """At most one number: nothing where there is no limit, or no such folder."""
+    try:
+        limit, usage = int((folder / limit_name).read_text()), int((folder / usage_name).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # "max" is no limit
+        return []
+    return [max(0, limit - usage + int(stat.get(droppable, 0)))]
 
 
 def use_cores(num_cpus: int) -> None:

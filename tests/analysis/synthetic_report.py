@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from synthetic_curves import study
 
-from analysis.report import DatasetDescription, MissingTrial, ReportInputs, Setup
 from analysis.resampling import Bootstrap
+from analysis.rotation.page import DatasetDescription, MissingTrial, ReportInputs, Setup
 
 
 def sample_maps(num_images=3, size=48, seed=0):

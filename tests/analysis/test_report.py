@@ -10,9 +10,11 @@ import pytest
 from synthetic_curves import GRID_5, study
 from synthetic_report import inputs
 
-from analysis import files, findings, page, report
-from analysis.figures.style import Datasets, Figure
+from analysis.render import files, page
+from analysis.render.style import Datasets, Figure
 from analysis.resampling import Bootstrap
+from analysis.rotation import findings
+from analysis.rotation import page as report
 from analysis.statistics import look_up
 
 SEEDS = [f"untrained seed {k}" for k in range(3)]

@@ -8,9 +8,10 @@ from synthetic_curves import GRID_5, study
 from synthetic_report import history, sample_maps
 
 from analysis import statistics
-from analysis.figures import pretraining, rotation, samples
-from analysis.published import rotation_curve
+from analysis.published.rotation import rotation_curve
 from analysis.resampling import Bootstrap
+from analysis.rotation import figures as rotation
+from analysis.rotation import pretraining, samples
 
 BOOTSTRAP = Bootstrap(100)
 BRATS = rotation_curve("brats")

@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from synthetic_search import ACCURACY, LOSS, FabricatedSearch, large, params
 
-from analysis.figures import search as figures
-from analysis.search_findings import answer, caveats, chance_of_being_apart
-from analysis.search_report import search_report
-from analysis.suggestions import is_apart, load_search
-from analysis.tables.render import to_csv, to_markdown
-from analysis.tables.search import decimals_of, suggestion_table
+from analysis.render.table import to_csv, to_markdown
+from analysis.search import figures
+from analysis.search.findings import answer, caveats, chance_of_being_apart
+from analysis.search.report import search_report
+from analysis.search.suggestions import is_apart, load_search
+from analysis.search.tables import decimals_of, suggestion_table
 
 BOTH = {ACCURACY: "maximize", LOSS: "minimize"}
 
@@ -157,7 +157,7 @@ def test_values_are_those_of_the_store_in_the_order_of_the_seeds(tmp_path):
 
 def test_no_mean_over_fewer_seeds(tmp_path):
     search = accuracies(tmp_path, [0.5, 0.6], [0.9, 0.8])
-    search.store.remove("trials/s2-seed1")
+    search.store.remove("results/s2-seed1.json")
     results = results_of(search)
     assert [s.state for s in results.suggestions] == ["complete", "lost"]
     assert results.suggestions[1].reasons == ("not finished",)

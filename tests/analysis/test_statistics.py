@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 from synthetic_curves import GRID_5, GRID_FINE, frame, noisy, study, wave_curve
 
-from analysis import panels, statistics
+from analysis import statistics
 from analysis.resampling import Bootstrap
+from analysis.rotation import panels
 
 BOOTSTRAP = Bootstrap(300)
 

@@ -5,10 +5,10 @@ import pytest
 from synthetic_curves import study
 
 from analysis import statistics
-from analysis.published import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
+from analysis.published.rotation import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
+from analysis.render.table import Column, Table, number, to_csv, to_html, to_latex, to_markdown
 from analysis.resampling import Bootstrap
-from analysis.tables import rotation
-from analysis.tables.render import Column, Table, number, to_csv, to_html, to_latex, to_markdown
+from analysis.rotation import tables as rotation
 
 FRAME = pl.DataFrame(
     {"name": ["a_b & 5 %", "x|y"], "value": [0.12345, None], "low": [-0.00001, 0.1], "high": [0.2, 0.3], "n": [16, 2]}

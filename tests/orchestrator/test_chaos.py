@@ -45,7 +45,7 @@ def outcome(folder):
     """The results of the store by configuration, without what may differ: times, attempts, provenance."""
     store = Store(str(folder / "results"))
     found = {}
-    for key in store.names("trials"):
+    for key in store.finished():
         result = store.result(key)
         rows = [row[:3] for segment in result.segments for row in store.segment(key, segment)]
         found[key] = (result.metrics, result.files, rows)
@@ -169,7 +169,7 @@ def test_a_lost_node_costs_time_only(two_nodes, undisturbed, tmp_path):
 def start_search(folder):
     search = [
         sys.executable, str(STUDY.with_name("toy_search_study.py")), "--storage", str(folder / "results"),
-        "--log-dir", str(folder), "--cache-dir", str(folder / "cache"), "--seeds", "2", "--wait-s", "1.0",
+        "--log-dir", str(folder), "--cache-dir", str(folder / "cache"), "--pretrain-seeds", "2", "--wait-s", "1.0",
         "--num-suggestions", "16",
     ]  # fmt: skip
     return subprocess.Popen(search, cwd=folder, env={**os.environ, MARK: str(folder)})

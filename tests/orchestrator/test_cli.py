@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 
 STUDY = Path(__file__).with_name("toy_study.py")
 SEARCH = Path(__file__).with_name("toy_search_study.py")
+STUDIES = [(str(path),) for path in sorted((Path(__file__).parents[2] / "studies").glob("[!_]*.py"))]
+STUDIES = [study for study in STUDIES if not study[0].endswith(("sources.py", "recipes.py"))]
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
 
 def test_a_search_from_plan_to_best_and_on_from_there(call, tmp_path):
     def search(*flags):
-        return call("--seeds", "2", "--fails-above", "0.95", *flags, command=(str(SEARCH),))
+        return call("--pretrain-seeds", "2", "--fails-above", "0.95", *flags, command=(str(SEARCH),))
 
     plan = json.loads(search("--plan", "--json")[1])
     assert (plan["new"], plan["to_suggest"]) == (1, 8)  # the shared base, and what the search will suggest
@@ -113,7 +115,7 @@ def test_a_search_from_plan_to_best_and_on_from_there(call, tmp_path):
 
 def test_a_search_for_what_no_trial_reports_stops_and_says_so(call, tmp_path):
     for _ in range(2):
-        code, out, _ = call("--seeds", "1", "--objective", "val/dice", command=(str(SEARCH),))
+        code, out, _ = call("--pretrain-seeds", "1", "--objective", "val/dice", command=(str(SEARCH),))
         assert code == 1
         assert "The search stopped" in out
         assert "no summary metric 'val/dice' (it reports: test/loss, val/loss, val/size)" in out
@@ -138,7 +140,8 @@ def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):
     ("flags", "environment", "said"),
     [
         (["--json"], {}, "--json goes with --plan"),
-        (["--seeds", "0"], {}, "--seeds 0"),
+        (["--pretrain-seeds", "0"], {}, "--pretrain-seeds 0"),
+        (["--workers-per-trial", "1000"], {}, "CPU: lower --workers-per-trial or --gpus-per-trial"),
         (["--address", "http://127.0.0.1:8265"], {}, "ray job submit"),
         (["--storage", "nonsense://x", "--plan"], {}, "nonsense://x"),
         (["--storage", "results"], {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "QUARTERTURN_STORAGE"),
@@ -163,11 +166,56 @@ def test_every_flag_has_a_sentence_of_help(call):
     code, out, _ = call("--help")
     assert code == 0
     flags = (
-        "--scale --data-root --seeds --storage --tracking-uri --cache-dir --address --max-concurrent "
-        "--workers-per-trial --gpus-per-trial --plan --json --retry-failed"
+        "--scale --data-root --pretrain-seeds --skip-bad-files --storage --tracking-uri --cache-dir --address "
+        "--max-concurrent --workers-per-trial --gpus-per-trial --plan --json --retry-failed"
     )
     for flag in flags.split():
         entry = re.search(rf"{flag}[ ,].*?(?=\n│ --|\n╰)", out, re.DOTALL)
         assert entry, f"{flag} is missing"
         words = re.findall(r"[a-z]{2,}", entry.group().partition("\n")[2] + entry.group()[len(flag) :])
         assert len(words) >= 6, f"{flag} has no help: {entry.group()}"
+
+
+def test_help_names_no_none_and_no_default_twice(call):
+    for command in [(str(STUDY),), ("-m", "orchestrator", "sync"), ("-m", "orchestrator", "gc"), *STUDIES]:
+        code, out, _ = call("--help", command=command)
+        assert code == 0
+        assert "None" not in out
+        assert "--no-" not in out
+        for entry in re.split(r"\n│ (?=-)", out)[1:]:
+            assert len(re.findall(r"\(default:", entry)) <= 1, entry
+            assert "(default: False)" not in re.sub(r"[│\s]+", " ", entry)
+
+
+def without_reader(*command, lines=0, folder):
+    """The exit status and standard error of a command whose output nobody reads, or only its first lines."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
+    for _ in range(lines):
+        process.stdout.readline()
+    process.stdout.close()
+    _, error = process.communicate(timeout=180)
+    return process.returncode, error
+
+
+def test_a_reader_that_leaves_gets_no_traceback(call, tmp_path):
+    study = [STUDY, "--storage", tmp_path / "results", "--log-dir", tmp_path, "--cache-dir", tmp_path / "cache"]
+    # In mid run: it ends as after Ctrl-C, and goes on from there.
+    assert without_reader(*study, "--epoch-s", "0.5", lines=2, folder=tmp_path) == (141, "")
+    assert call("--epoch-s", "0.5")[0] == 0
+    lines = [line for name in ("base", "tuned", "other") for line in (tmp_path / name).read_text().splitlines()]
+    assert len(lines) < 2 * (6 + 4 + 8)
+    where = ["--storage", tmp_path / "results"]
+    for command in [
+        [STUDY, "--help"],
+        [*study, "--plan", "--json"],
+        [*study, "--plan"],
+        study,
+        ["-m", "orchestrator", "--help"],
+        ["-m", "orchestrator", "status", *where],
+        ["-m", "orchestrator", "status", "--json", *where],
+        ["-m", "orchestrator", "gc", *where],
+        ["-m", "orchestrator", "sync", *where],
+    ]:
+        assert without_reader(*command, folder=tmp_path) == (141, ""), command

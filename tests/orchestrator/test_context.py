@@ -2,14 +2,21 @@
 
 import dataclasses
 import math
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from toy import Count, Diverge, Misconfigured, ReadsText
 
+from orchestrator.checkpoints import Checkpoints
 from orchestrator.claims import Claim
 from orchestrator.context import TrialContext
 from orchestrator.plan import trials_of
+from orchestrator.provenance import machine_provenance
 from orchestrator.store import DamagedResult, Store
 from orchestrator.study import Study
 from orchestrator.trial import Payload, failure_kind, last_crash, run_trial
@@ -30,9 +37,12 @@ def open_context(store, tmp_path):
     def make(attempt=1, interval_s=0.0):
         work_dir = tmp_path / f"work{len(opened)}"
         work_dir.mkdir()
+        checkpoints = Checkpoints(
+            store, "k", claim, attempt=attempt, work_dir=work_dir, interval_s=interval_s, say=said.append
+        )
         context = TrialContext(
-            store, "k", claim, attempt=attempt, num_cpus=1, cache_dir=tmp_path / "cache", work_dir=work_dir,
-            checkpoint_interval_s=interval_s, on_progress=opened.append, say=said.append,
+            store, "k", checkpoints, num_cpus=1, cache_dir=tmp_path / "cache", work_dir=work_dir,
+            on_progress=opened.append,
         )  # fmt: skip
         opened.append(context)
         return context
@@ -85,6 +95,99 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, open_context):
     assert before.segments == store.result("k").segments
 
 
+# -- checkpoints beside the training ------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_upload(monkeypatch):
+    """Holds every upload until it is set; an exception in ``errors`` is raised by the next one."""
+    gate, real, errors = threading.Event(), Store.upload, []
+
+    def upload(self, local, path):
+        assert gate.wait(20)
+        if errors:
+            raise errors.pop()
+        return real(self, local, path)
+
+    monkeypatch.setattr(Store, "upload", upload)
+    gate.errors = errors
+    yield gate
+    gate.set()
+
+
+def write_state(number):
+    return lambda folder: (folder / "state").write_text(f"state {number}")
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_slow_store_does_not_hold_up_the_training(store, open_context, slow_upload):
+    context = open_context(interval_s=1e-6)
+    context.log({"loss": 3.0}, step=0)
+    begun = time.monotonic()
+    assert context.offer_checkpoint(write_state(1))
+    context.log({"loss": 2.0}, step=1)
+    assert not context.offer_checkpoint(lambda folder: pytest.fail("the one before it is under way"))
+    assert time.monotonic() - begun < 5
+    assert store.generations("k") == []  # nothing is valid yet
+    slow_upload.set()
+    wait_until(lambda: store.generations("k"))
+    assert rows(store, store.generations("k")[0].segments) == [["loss", 0, 3.0]]
+    context.publish({}, work_flop=0.0, provenance={})
+    assert rows(store, store.result("k").segments) == [["loss", 0, 3.0], ["loss", 1, 2.0]]
+
+
+def test_a_kill_during_an_upload_leaves_the_checkpoint_before_it(store, open_context, slow_upload):
+    slow_upload.set()
+    context = open_context(interval_s=1e-6)
+    context.offer_checkpoint(write_state(1))
+    wait_until(lambda: store.generations("k"))
+    slow_upload.clear()
+    wait_until(lambda: context.offer_checkpoint(write_state(2)))  # and here the process ends
+    assert (open_context(attempt=2).load_checkpoint() / "state").read_text() == "state 1"
+
+
+@pytest.mark.parametrize("call", ["offer", "publish"])
+def test_an_error_beside_the_training_surfaces_at_the_next_occasion(open_context, slow_upload, call):
+    slow_upload.errors.append(OSError("disk full"))
+    slow_upload.set()
+    context = open_context(interval_s=1e-6)
+    assert context.offer_checkpoint(write_state(1))
+    wait_until(lambda: not slow_upload.errors)
+    calls = {
+        "publish": lambda: context.publish({}, work_flop=0.0, provenance={}),
+        "offer": lambda: wait_until(lambda: context.offer_checkpoint(write_state(2))),
+    }
+    with pytest.raises(OSError, match="disk full"):
+        calls[call]()
+
+
+def test_checkpoints_take_at_most_three_per_cent_of_the_time(open_context, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("orchestrator.checkpoints.time", SimpleNamespace(
+        monotonic=lambda: now[0], thread_time=time.thread_time, time=time.time,
+    ))  # fmt: skip
+    context = open_context(interval_s=10.0)
+    taken = []
+
+    def heavy(folder):
+        now[0] += 4.0
+        taken.append(now[0])
+
+    while now[0] < 1500:
+        now[0] += 1.0
+        context.offer_checkpoint(heavy)
+    assert taken[0] == pytest.approx(14.0)
+    gaps = np.diff(taken)
+    assert (gaps >= 33 * 4).all()
+    assert (gaps <= 33 * 4 + 15).all()
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_non_finite_metric_fails_with_name_and_step(open_context, value):
     with pytest.raises(NonFiniteMetric, match=r"'train/loss'.*step 7"):
@@ -124,9 +227,11 @@ def test_map_refuses_a_wrong_number_of_results(open_context):
 # -- run_trial ----------------------------------------------------------------------------------------
 
 
-def payload_of(trainable, settings):
-    study = Study("s", "?", {"t": trainable})
-    return Payload(trials_of(study, Keys(FileDigests()))[-1], settings)
+def payload_of(trainable, settings, digests=None):
+    study, keys = Study("s", "?", {"t": trainable}), Keys(FileDigests())
+    if digests:
+        keys.files = lambda part: digests
+    return Payload(trials_of(study, keys)[-1], settings)
 
 
 def test_a_trial_is_computed_once_and_reads_its_upstream(store, quick_settings, tmp_path):
@@ -157,25 +262,16 @@ def test_an_upstream_damaged_meanwhile_is_set_aside_and_blames_nobody(store, qui
     settings = quick_settings(store)
     run_trial(payload_of(base, settings))
     base_key = payload_of(base, settings).trial.key
-    with open(store._at(f"trials/{base_key}/files/sum.txt"), "w") as file:
+    with open(store._at(f"{store.result(base_key).folder}/sum.txt"), "w") as file:
         file.write("7")
     payload = payload_of(Count(3, upstream=base), settings)
     run_trial(payload)
-    assert store.result(base_key) is None
+    assert "sum.txt" in store.look(base_key).damage
     assert store.failure(payload.trial.key) is None
-    assert "set aside" in last_crash(store, payload.trial.key).message
+    assert "submit again" in last_crash(store, payload.trial.key).message
     run_trial(payload_of(base, settings))
     run_trial(payload)
     assert store.result(payload.trial.key).metrics == {"sum": 5.0}
-
-
-def test_data_changed_after_the_plan_is_noticed(store, quick_settings, tmp_path):
-    (tmp_path / "data.txt").write_text("before")
-    payload = payload_of(ReadsText(path=tmp_path / "data.txt"), quick_settings(store))
-    (tmp_path / "data.txt").write_text("after it")
-    run_trial(payload)
-    assert "changed between plan and run" in store.failure(payload.trial.key).message
-    assert store.result(payload.trial.key) is None
 
 
 def test_a_lost_record_of_attempts_does_not_mix_up_the_journal(store, quick_settings, monkeypatch):
@@ -226,7 +322,61 @@ def test_a_garbled_journal_segment_is_found(store, quick_settings):
     with pytest.raises(DamagedResult, match=name):
         store.segment(payload.trial.key, name)
     store.remove(f"trials/{payload.trial.key}/journal/{name}")
-    assert store.result(payload.trial.key) is None
+    assert name in store.look(payload.trial.key).damage
+
+
+def test_a_file_that_is_not_there_yet_is_no_failure_for_good(store, quick_settings, tmp_path):
+    payload = payload_of(ReadsText(path=tmp_path / "late.txt"), quick_settings(store), digests={"text": "0" * 64})
+    with pytest.raises(FileNotFoundError):
+        run_trial(payload)
+    assert store.failure(payload.trial.key) is None
+    assert store.crash(payload.trial.key).kind == "crash"
+    (tmp_path / "late.txt").write_text("here")
+    run_trial(payload)
+    assert store.result(payload.trial.key).metrics == {"length": 4.0}
+
+
+def test_a_result_tells_what_it_was_computed_on(store, quick_settings):
+    payload = payload_of(Count(1), quick_settings(store))
+    run_trial(payload)
+    made_with = store.result(payload.trial.key).provenance
+    assert made_with["code_version"] == "test"
+    assert made_with["device"] == "cpu"
+    assert made_with["cpu"]
+    assert int(made_with["threads"]) >= 1
+    assert made_with["version.numpy"] == np.__version__
+
+
+def test_a_device_is_named_only_where_it_was_used(monkeypatch):
+    torch = SimpleNamespace(
+        get_num_threads=lambda: 3,
+        cuda=SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_device_name=lambda: "H100"),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert {name: machine_provenance()[name] for name in ("device", "threads")} == {"device": "H100", "threads": "3"}
+    torch.cuda.is_initialized = lambda: False
+    assert machine_provenance()["device"] == "cpu"
+
+
+def test_a_process_that_slept_while_publishing_leaves_its_successors_result(store, quick_settings, monkeypatch):
+    """It wakes up between its last look at the claim and the result: both are whole, the first one stays."""
+    payload = payload_of(Count(2), quick_settings(store))
+    key, real, calls = payload.trial.key, Store.create_document, []
+
+    def sleeps(self, path, document, **options):
+        if path == f"results/{key}.json" and not calls:
+            calls.append(path)
+            self.remove(f"trials/{key}/claim.json")
+            run_trial(payload)
+            first.append(self.result(key))
+        return real(self, path, document, **options)
+
+    first, said = [], []
+    monkeypatch.setattr(Store, "create_document", sleeps)
+    run_trial(payload, say=said.append)
+    assert store.result(key) == first[0]
+    assert store.fetch(key, Path(payload.settings.cache_dir)).name == first[0].token
+    assert any("published by another process" in line for line in said)
 
 
 def test_classes_of_failure():

@@ -1,36 +1,41 @@
 """The whole graph through one real Ray Tune run."""
 
 import dataclasses
-import io
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from toy import BadItems, Count, Diverge, Flaky, ReadsText, Squares
 
 from orchestrator.launch import launch, resources_for
-from orchestrator.options import StudyOptions
 from orchestrator.plan import make_plan
 from orchestrator.store import Store
-from orchestrator.study import Study
-from orchestrator.view import View
+from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
+
+
+class Heard:
+    """A listener that writes down (event, key, what comes with it)."""
+
+    def __init__(self):
+        self.events = []
+
+    def __getattr__(self, event):
+        return lambda key, what=None: self.events.append((event, key, what))
 
 
 @pytest.fixture
 def run(cluster, tmp_path, quick_settings):
-    """A function that runs trials on the cluster: (store, outcome, states by name, what was shown, what was told)."""
+    """A function that runs trials on the cluster: (store, outcome, states by name, what its listener heard)."""
 
     def make(trials, **resources):
         store = Store(str(tmp_path / "results"))
         plan = make_plan(Study("s", "?", trials), store, Keys(FileDigests()))
-        shown, told = io.StringIO(), []
-        with View(plan, Console(file=shown, width=200), lambda: 2) as view:
-            settings = quick_settings(store, **resources)
-            outcome = launch(plan, store, settings, view, None, lambda key, event: told.append((key, event)))
+        heard = Heard()
+        outcome = launch(plan, store, quick_settings(store, **resources), heard)
         states = {p.trial.name: p.state.value for p in make_plan(plan.study, store, Keys(FileDigests())).planned}
-        return store, outcome, states, shown.getvalue(), told
+        return store, outcome, states, heard.events
 
     return make
 
@@ -51,7 +56,7 @@ def test_a_study_with_every_fate(run, tmp_path):
         "diverges": Diverge(),
         "blocked": Count(1, upstream=Diverge()),
     }
-    store, outcome, states, shown, told = run(trials)
+    store, outcome, states, heard = run(trials)
     assert states == {
         "killed": "done", "after killed": "done", "flaky": "done", "hopeless": "failed", "diverges": "failed",
         "blocked": "blocked",
@@ -68,17 +73,28 @@ def test_a_study_with_every_fate(run, tmp_path):
     assert not outcome.was_interrupted
     assert {f.kind for f in outcome.failures.values()} == {"crash", "non-finite"}
     assert (tmp_path / "hopeless").read_text().count("try") == 4
-    assert "failed  hopeless: crash: OSError: the network share went away" in shown
-    assert {key for key, event in told if event == "ended"} == {
-        p.trial.key for p in plan.planned if p.state != "blocked"
-    }
+    keys = {p.trial.name: p.trial.key for p in plan.planned}
+    counts = Counter((event, key) for event, key, _ in heard)
+    assert {name: counts["started", key] for name, key in keys.items()} == {
+        "killed": 2, "after killed": 1, "flaky": 2, "hopeless": 4, "diverges": 1, "blocked": 0,
+    }  # fmt: skip
+    ends = {(event, key): what for event, key, what in heard if event in ("done", "failed")}
+    assert set(ends) == {
+        ("done", keys["killed"]), ("done", keys["after killed"]), ("done", keys["flaky"]),
+        ("failed", keys["hopeless"]), ("failed", keys["diverges"]),
+    }  # fmt: skip
+    assert ends["failed", keys["hopeless"]] == "crash: OSError: the network share went away"
+    assert ends["failed", keys["diverges"]].startswith("non-finite: ")
+    told = [what for event, key, what in heard if event == "progressed" and key == keys["killed"]]
+    assert {(p.total, p.unit) for p in told} == {(4, "epochs")}
+    assert set(outcome.blocked) == {keys["blocked"]}
     assert store.names(".tune") == []
 
 
 def test_items_are_shared_among_workers_and_kept_through_a_kill(run, tmp_path):
     log = tmp_path / "log"
     squares = Squares(12, 1, item_s=0.3, die_at_item=9, log_path=log)
-    _, _, states, _, _ = run({"squares": squares}, cpus=1, workers=2)
+    _, _, states, _ = run({"squares": squares}, cpus=1, workers=2)
     assert states == {"squares": "done"}
     lines = [line.split() for line in log.read_text().splitlines() if line.startswith("item")]
     assert len({pid for *_, pid in lines}) >= 2
@@ -89,7 +105,7 @@ def test_items_are_shared_among_workers_and_kept_through_a_kill(run, tmp_path):
 
 def test_an_error_in_a_shared_item_keeps_its_class(run, tmp_path):
     (tmp_path / "log").touch()
-    _, outcome, states, _, _ = run({"bad": BadItems(8, 1, log_path=tmp_path / "log")}, cpus=1, workers=2)
+    _, outcome, states, _ = run({"bad": BadItems(8, 1, log_path=tmp_path / "log")}, cpus=1, workers=2)
     assert states == {"bad": "failed"}
     (failure,) = outcome.failures.values()
     assert failure.kind == "bad configuration"
@@ -106,12 +122,12 @@ def test_relative_paths_mean_the_same_in_trials(run):
 
 
 def test_what_no_machine_of_the_cluster_can_hold_is_refused(cluster, tmp_path):
-    with pytest.raises(ValueError, match=r"asks for 8 CPU.*--workers-per-trial"):
-        resources_for([Count(), Squares()], StudyOptions(workers_per_trial=8))
+    with pytest.raises(ValueError, match=r"asks for 8 CPU, and the cluster has \d+ CPU"):
+        resources_for([Count(), Squares()], cpus=1.0, gpus=None, workers=8)
     with pytest.raises(ValueError, match="asks for 1 GPU"):
-        resources_for([Squares()], StudyOptions(gpus_per_trial=1.0))
-    assert resources_for([Squares()], StudyOptions(workers_per_trial=2)).workers == 2
-    assert resources_for([Count()], StudyOptions(workers_per_trial=8)).workers == 8  # nothing of it is shared
+        resources_for([Squares()], cpus=1.0, gpus=1.0, workers=1)
+    assert resources_for([Squares()], cpus=0.5, gpus=None, workers=2) == Resources(0.5, 0.0, 2)
+    assert resources_for([Count()], cpus=1.0, gpus=None, workers=8).workers == 8  # nothing of it is shared
 
 
 def test_the_result_does_not_depend_on_how_it_was_run(run, tmp_path):

@@ -1,17 +1,22 @@
 """The graph, what of it is done, and what a change makes run again."""
 
+import dataclasses
+import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from toy import Count, Misconfigured, ReadsText
 
 from orchestrator.manifest import manifest_of
-from orchestrator.plan import State, make_plan, trials_of
+from orchestrator.plan import State, check_trials, make_plan, trials_of
 from orchestrator.store import Failure, Store
-from orchestrator.study import Study
+from orchestrator.study import Entry, Study
 from orchestrator.trial import Payload, run_trial
+from trainables.api.card import Card
 from trainables.api.identity import FileDigests, Keys
+from trainables.api.trainable import Trainable, seed
 
 
 @pytest.fixture
@@ -160,3 +165,111 @@ def test_the_manifest_tells_what_is_needed_and_with_which_data(store, tmp_path):
     assert named["upstream"] == [upstream["key"]]
     assert named["configuration"]["upstream"]["repeat"] == 1
     assert upstream["data"] == named["data"] == {"ReadsText": FileDigests().digest_all(base.source_files())}
+
+
+# -- what is needed, and what is not whole ------------------------------------------------------------
+
+
+def remove(store, key):
+    store.remove(f"results/{key}.json")
+    store.remove(f"trials/{key}")
+
+
+def test_what_nobody_unfinished_needs_is_not_run(store, quick_settings):
+    base, middle = Count(2), Count(3, upstream=Count(2))
+    trials = {"a": Count(4, upstream=middle), "b": Count(5, upstream=middle)}
+    run_all(plan_of(store, trials), quick_settings(store))
+    keys = Keys(FileDigests())
+    remove(store, keys.key(base))
+    remove(store, keys.key(middle))
+    plan = plan_of(store, trials)
+    assert sorted(states(plan).values()) == ["done", "done", "unneeded", "unneeded"]
+    assert plan.runnable() == []
+    assert plan.is_complete
+    assert plan.to_json()["unneeded"] == 2
+    assert plan.estimated_s() == 0
+    # One more that needs the middle needs also what the middle needs.
+    more = plan_of(store, {**trials, "c": Count(6, upstream=middle)})
+    assert [t.key for t in more.runnable()] == [keys.key(base), keys.key(middle), keys.key(Count(6, upstream=middle))]
+    # And what the study names is asked for.
+    assert states(plan_of(store, {**trials, "base": base}))["base"] == "new"
+
+
+def test_a_failure_that_is_not_retried_needs_nothing(store, quick_settings):
+    trials = {"bad": Misconfigured(upstream=Count(2))}
+    run_all(plan_of(store, trials), quick_settings(store))
+    remove(store, Keys(FileDigests()).key(Count(2)))
+    assert sorted(states(plan_of(store, trials)).values()) == ["failed", "unneeded"]
+    assert sorted(states(plan_of(store, trials, retry_failed=True)).values()) == ["new", "new"]
+
+
+def test_a_damaged_result_is_a_state_of_its_own_and_runs_again(store, quick_settings):
+    trials = {"t": Count(3), "after": Count(1, upstream=Count(3))}
+    run_all(plan_of(store, {"t": Count(3)}), quick_settings(store))
+    key = plan_of(store, {"t": Count(3)}).planned[0].trial.key
+    store.write_bytes(f"{store.result(key).folder}/sum.txt", b"")
+    before = {path.relative_to(store.uri) for path in Path(store.uri).rglob("*")}
+    plan = plan_of(store, trials)
+    assert states(plan) == {"t": "damaged", "after": "new"}
+    assert plan.to_json()["damaged"] == 1
+    assert "sum.txt is missing or not whole" in plan.planned[0].reason
+    assert {path.relative_to(store.uri) for path in Path(store.uri).rglob("*")} == before
+    run_all(plan, quick_settings(store))
+    assert states(plan_of(store, trials)) == {"t": "done", "after": "done"}
+    assert len(store.names(f"trials/{key}/damaged")) == 1
+
+
+def test_every_trial_that_would_run_is_asked_before_anything_runs():
+    trials = {"good": Sized(3), "small": Sized(0), "tiny": Sized(-1), "after": Count(1, upstream=Sized(-2))}
+    plan = plan_of(Store("memory://checks"), trials)
+    with pytest.raises(ValueError, match="small: size = 0: expected at least 1") as caught:
+        check_trials(plan.runnable())
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["small", "tiny", "after / Sized"]
+    check_trials(plan.runnable()[:1])
+
+
+@dataclass(frozen=True)
+class Sized(Trainable):
+    size: int
+
+    def check(self):
+        if self.size < 1:
+            raise ValueError(f"size = {self.size}: expected at least 1")
+
+    def run(self, context):
+        return {}
+
+
+# -- manifests ----------------------------------------------------------------------------------------
+
+
+def test_a_manifest_tells_roles_cells_seeds_and_cards(store):
+    def pretraining(number):
+        return Seeded(number)
+
+    trials = {
+        "one": Entry(Count(upstream=pretraining(1)), "trained", {"data": "toy"}),
+        "two": Entry(Count(upstream=pretraining(2)), "trained", {"data": "toy"}),
+        "else": Entry(Count(9, upstream=pretraining(1)), "trained", {"data": "toy"}),
+        "bare": Count(2),
+    }
+    card = Card("toy", {"train": 3}, 2, "by group", "CC0")
+    plan = make_plan(Study("s", "?", trials, cards={"toy": card}), store, Keys(FileDigests()))
+    manifest = json.loads(json.dumps(manifest_of(plan, "python x.py", {}, Keys(FileDigests()))))
+    entries = {entry["name"]: entry for entry in manifest["trials"]}
+    one, two, other, bare = (entries[name] for name in trials)
+    assert (one["role"], one["labels"], one["seeds"]) == ("trained", {"data": "toy"}, {"upstream.toy_seed": 1})
+    assert two["seeds"] == {"upstream.toy_seed": 2}
+    assert one["cell"] == two["cell"] != other["cell"]
+    assert (bare["role"], bare["labels"], bare["seeds"]) == ("", {}, {})
+    assert manifest["cards"] == {"toy": dataclasses.asdict(card)}
+    upstream = [entry for entry in manifest["trials"] if not entry["named"]]
+    assert [(entry["role"], entry["seeds"]) for entry in upstream] == [("", {"toy_seed": 1}), ("", {"toy_seed": 2})]
+
+
+@dataclass(frozen=True)
+class Seeded(Trainable):
+    toy_seed: int = seed()
+
+    def run(self, context):
+        return {}

@@ -1,6 +1,6 @@
 """The order in which the graph is handed out."""
 
-from toy import Count
+from toy import Count, Grow
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
 from orchestrator.search import GraphSearcher
@@ -105,3 +105,26 @@ def test_what_is_known_already_does_not_run_again_and_what_waits_for_a_lost_tria
     assert names(searcher, "4") == ["tune"]
     searcher.on_trial_complete("4")
     assert names(searcher, "5") == ["FINISHED"]
+
+
+def test_a_longer_training_waits_for_the_shorter_ones_of_its_family():
+    trials = {"9": Grow(9), "other": Grow(5, factor=2), "4": Grow(4), "2": Grow(2)}
+    searcher = searcher_of(trials, succeeds=lambda trial: trial.name != "4")
+    assert names(searcher, "123") == ["other", "2", None]
+    searcher.on_trial_complete("2")
+    assert names(searcher, "45") == ["4", None]
+    searcher.on_trial_complete("4", error=True)  # a failure keeps nobody from starting
+    assert names(searcher, "67") == ["9", None]
+    searcher.on_trial_complete("1")
+    searcher.on_trial_complete("6")
+    assert names(searcher, "8") == ["FINISHED"]
+    assert searcher.blocked == {}
+
+
+def test_a_shorter_training_that_is_blocked_keeps_nobody_waiting():
+    bad = Count(1)
+    short, long = Grow(2, upstream=bad), Grow(3, upstream=bad)
+    searcher = searcher_of({"bad": bad, "long": long, "short": short, "free": Grow(4)}, succeeds=lambda t: False)
+    assert names(searcher, "123") == ["bad", "free", None]
+    searcher.on_trial_complete("1", error=True)
+    assert set(searcher.blocked) == {t.key for t in searcher.trials.values() if t.name in ("long", "short")}

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.api.trainable import Trainable, recorded
+from trainables.api.trainable import Trainable, grows, recorded
 
 
 @dataclass(frozen=True)
 class Count(Trainable):
     """Adds ``increment`` in every epoch, with a checkpoint after each; writes the sum."""
+
+    exporter = "toy_exporter:export_sum"
 
     num_epochs: int = 3
     increment: int = 1
@@ -57,6 +59,42 @@ class Count(Trainable):
 
 
 @dataclass(frozen=True)
+class Grow(Trainable):
+    """Adds the number of every epoch; a longer one goes on from a shorter one."""
+
+    num_epochs: int = grows(3)
+    factor: int = 1
+    upstream: Trainable | None = None
+    fail_at: int | None = recorded(None)  # a failure for good, in this epoch
+    stop_at: int | None = recorded(None)  # an interruption, before this epoch
+    log_path: Path | None = recorded(None)
+
+    def run(self, context):
+        start, total = 0, 0
+        if (folder := context.load_checkpoint()) is not None:
+            start, total = (int(v) for v in (folder / "state.txt").read_text().split())
+        for epoch in range(start, self.num_epochs):
+            if epoch == self.stop_at:
+                raise KeyboardInterrupt
+            if epoch == self.fail_at:
+                raise ValueError(f"epoch {epoch} cannot be")
+            if self.log_path:
+                with open(self.log_path, "a") as file:
+                    file.write(f"{self.num_epochs}: epoch {epoch}\n")
+            total += self.factor * epoch
+            context.log({"train/sum": total}, step=epoch)
+            context.report_progress(epoch + 1, self.num_epochs, "epochs")
+            context.offer_checkpoint(lambda folder: (folder / "state.txt").write_text(f"{epoch + 1} {total}"))  # noqa: B023
+        context.save_state(lambda folder: (folder / "state.txt").write_text(f"{self.num_epochs} {total}"))
+        context.log({"val/end": total}, step=self.num_epochs)  # after the state: the longer one logs its own
+        (context.output_dir / "sum.txt").write_text(str(total))
+        return {"sum": float(total)}
+
+    def work_flop(self):
+        return 1e6 * self.num_epochs
+
+
+@dataclass(frozen=True)
 class Diverge(Trainable):
     """Logs NaN at step 2."""
 
@@ -73,6 +111,7 @@ class Misconfigured(Trainable):
     """Refuses its configuration when it runs."""
 
     size: int = -1
+    upstream: Trainable | None = None
 
     def run(self, context):
         raise ValueError(f"size = {self.size}: expected at least 1")

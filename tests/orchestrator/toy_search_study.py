@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from toy import Bowl, Count
-
 from orchestrator.cli import main
 from orchestrator.options import StudyOptions
 from orchestrator.study import Search, Study
@@ -26,12 +23,15 @@ class ToySearchOptions(StudyOptions):
 
 
 def make_study(options):
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from toy import Bowl, Count
+
     base = Count(3, log_path=options.log_dir / "base")
 
     def make(params):
         log = {"wait_s": options.wait_s, "log_path": options.log_dir / "bowls"}
         fixed = {"upstream": base, "fails_above": options.fails_above, **log}
-        return {options.objective: [Bowl(**params, seed=seed, **fixed) for seed in range(options.seeds)]}
+        return {options.objective: [Bowl(**params, seed=seed, **fixed) for seed in range(options.pretrain_seeds)]}
 
     space = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
     start = [{"x": 0.9, "y": "flat"}]

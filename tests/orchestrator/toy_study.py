@@ -6,7 +6,7 @@ from pathlib import Path
 from toy import Count, Diverge, Squares
 
 from orchestrator.cli import main
-from orchestrator.options import StudyOptions
+from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Study
 
 
@@ -16,7 +16,7 @@ class ToyOptions(StudyOptions):
     """Where trials note what they compute."""
     epoch_s: float = 0.0
     """How long an epoch or item lasts."""
-    with_failure: bool = False
+    with_failure: DefaultInHelp[bool] = False
     """Add a trial that diverges."""
 
 
@@ -42,7 +42,7 @@ def make_study(options):
     }
     if options.with_failure:
         trials |= {"diverges": Diverge(), "waits": Count(2, upstream=Diverge())}
-    return Study("toy", "Does everything survive?", trials, report=report)
+    return Study("toy", "Does everything survive?", trials, report="toy_study:report")
 
 
 if __name__ == "__main__":

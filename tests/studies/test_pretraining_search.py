@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from orchestrator.store import Store
-from studies.pretraining_search import OBJECTIVE, SPACE, PretrainingSearchOptions, make_study
+from studies.pretraining_search import OBJECTIVE, PretrainingSearchOptions, make_study, space
 from studies.rotation_period import RotationPeriodOptions
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
-from trainables.augment import THESIS_AUGMENTATION
+from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.brats import write_brats
 
 STUDY = Path(__file__).parents[2] / "studies" / "pretraining_search.py"
@@ -26,7 +26,7 @@ def study_of(**options):
 
 
 def test_every_seed_is_trained_with_the_suggested_parameters():
-    encoders = study_of(seeds=4).search.make(PARAMS)[OBJECTIVE]
+    encoders = study_of(pretrain_seeds=4).search.make(PARAMS)[OBJECTIVE]
     assert [encoder.pretrain_seed for encoder in encoders] == [0, 1, 2, 3]
     for encoder in encoders:
         assert {name: getattr(encoder, name) for name in PARAMS} == PARAMS
@@ -41,7 +41,7 @@ def test_three_seeds_are_the_default():
     "changed", [{"learning_rate": 0.06}, {"temperature": 0.2}, {"key_momentum": 0.99}], ids=lambda c: next(iter(c))
 )
 def test_another_parameter_is_another_trial_and_the_same_is_the_same(changed):
-    keys, search = Keys(FileDigests()), study_of(seeds=2).search
+    keys, search = Keys(FileDigests()), study_of(pretrain_seeds=2).search
 
     def keys_of(params):
         return {keys.key(encoder) for encoder in search.make(params)[OBJECTIVE]}
@@ -53,8 +53,8 @@ def test_another_parameter_is_another_trial_and_the_same_is_the_same(changed):
 
 def test_all_suggestions_are_measured_under_the_same_augmentation():
     search = study_of().search
-    low = {name: getattr(d, "low", None) or d.choices[0] for name, d in SPACE.items()}
-    high = {name: getattr(d, "high", None) or d.choices[-1] for name, d in SPACE.items()}
+    low = {name: getattr(d, "low", None) or d.choices[0] for name, d in space().items()}
+    high = {name: getattr(d, "high", None) or d.choices[-1] for name, d in space().items()}
     for params in (low, high):
         assert all(encoder.augmentation == THESIS_AUGMENTATION for encoder in search.make(params)[OBJECTIVE])
 
@@ -72,7 +72,7 @@ def test_the_objective_is_maximized_and_the_budget_is_the_scales_or_the_flags():
 def test_the_search_begins_inside_the_space_with_the_setting_of_the_rotation_study(scale, head):
     search = study_of(scale=scale, head=head).search
     (beginning,) = search.start
-    for name, distribution in SPACE.items():
+    for name, distribution in space().items():
         assert distribution._contains(distribution.to_internal_repr(beginning[name])), name
     trained = make_rotation_study(RotationPeriodOptions(scale=scale, head=head)).trials["mni152: trained"].encoder
     first = search.make(beginning)[OBJECTIVE][0]
@@ -88,7 +88,7 @@ def test_full_scale_begins_with_the_pretraining_of_the_thesis(tmp_path):
     trained = rotation.trials["brats: trained"].encoder
     assert first == trained  # one trial serves both studies
     assert study.search.num_suggestions == 50
-    assert json.loads(study.facts["brats.counts"]) == {"train": 2, "val": 40}
+    assert json.loads(study.facts["brats.counts"]) == {"train": 37, "val": 5}
 
 
 def test_data_that_is_not_packaged_has_to_be_named():
@@ -98,7 +98,7 @@ def test_data_that_is_not_packaged_has_to_be_named():
 
 def run(folder, *flags):
     places = ["--storage", str(folder / "results"), "--cache-dir", str(folder / "cache")]
-    command = [sys.executable, str(STUDY), "--scale", "smoke", "--seeds", "2", *places, *flags]
+    command = [sys.executable, str(STUDY), "--scale", "smoke", "--pretrain-seeds", "2", *places, *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=folder)
 
 

@@ -54,12 +54,12 @@ def test_every_curve_is_there_with_all_its_rows(finished):
     assert set(found) == {f"mni152: {curve}" for curve in CURVES} | {"mni152: trained / MoCo"}
     frames = {curve: pl.read_parquet(found[f"mni152: {curve}"][1] / "curve.parquet") for curve in CURVES}
     for frame in frames.values():
-        assert sorted(frame["angle_deg"].unique()) == [float(angle) for angle in range(0, 361, 15)]
-        assert set(frame["field_of_view"]) == {"full", "circle"}
+        assert sorted(frame["value"].unique()) == [float(angle) for angle in range(0, 361, 15)]
+        assert set(frame["field_of_view"]) == {"full", "kept"}
         assert frame["image_id"].n_unique() == 4
         assert frame["image_id"].unique().sort().equals(frames["trained"]["image_id"].unique().sort())
         assert np.isfinite(frame["dice"].to_numpy()).all()
-    exact = pl.col("angle_deg") % 90 == 0
+    exact = pl.col("value") % 90 == 0
     ceiling = frames["mask ceiling"].filter(pl.col("binarisation") == "otsu")
     assert ceiling.filter(exact)["dice"].min() > 0.999
     assert ceiling.filter(~exact)["dice"].max() < 0.999
@@ -98,8 +98,21 @@ def test_a_second_submission_computes_nothing(finished):
     assert after == before
 
 
+def test_a_second_submission_loads_neither_what_runs_nor_what_draws(finished):
+    watched = {"ray", "mlflow", "altair", "vl_convert", "scipy.signal", "torchvision", "analysis.report"}
+    script = (
+        "import atexit, runpy, sys; sys.argv = sys.argv[1:]; "
+        f"atexit.register(lambda: print(sorted({watched} & sys.modules.keys()), file=sys.stderr)); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    _, *study = command(finished[0])
+    done = subprocess.run([sys.executable, "-c", script, *study], capture_output=True, text=True, cwd=finished[0])
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert "report.html" in done.stdout
+
+
 def test_another_seed_count_shares_what_is_the_same(finished):
-    plan = json.loads(run(finished[0], "--seeds", "5", "--plan", "--json").stdout)
+    plan = json.loads(run(finished[0], "--pretrain-seeds", "5", "--plan", "--json").stdout)
     assert (plan["done"], plan["new"]) == (8, 2)
     assert {t["name"] for t in plan["trials"] if t["state"] == "new"} == {
         "mni152: untrained seed 3", "mni152: untrained seed 4",
@@ -110,8 +123,8 @@ def test_full_scale_is_the_thesis(tmp_path):
     write_brats(tmp_path, 42, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
     study = make_study(RotationPeriodOptions(scale="full", data_root=tmp_path))
     trained = study.trials["brats: trained"]
-    assert trained.angles_deg == tuple(range(361))
-    assert trained.num_images == 75
+    assert trained.values == tuple(range(361))
+    assert trained.images.num == 75
     assert (trained.method.num_samples, trained.method.times_input) == (50, True)
     encoder = trained.encoder
     assert (encoder.backbone, encoder.num_epochs, encoder.batch_size, encoder.learning_rate) == (
@@ -122,7 +135,7 @@ def test_full_scale_is_the_thesis(tmp_path):
     )
     assert encoder.augmentation.choose == "one"
     assert len(trials_of(study, Keys(FileDigests()))) == 8
-    assert json.loads(study.facts["brats.counts"]) == {"train": 2, "val": 40}
+    assert json.loads(study.facts["brats.counts"]) == {"train": 37, "val": 5}
     assert study.facts["brats.block_length"] == "2"  # 75 images of 42 patients
 
 

@@ -1,22 +1,31 @@
 """Batches: the same pixels whether they live on the device or come from the memmap."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
-from tiny_dataset import TinyDataset
+from fake_context import FakeContext
+from tiny_dataset import TinyDataset, TinyRegion
 
-from trainables.data.batches import DeviceImages, free_memory
-from trainables.data.cache import open_table
+from trainables.data.batches import DeviceImages
+from trainables.data.cache import open_annotation, open_images
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROWS = np.array([8, 1, 5, 0, 3])
 
 
 @pytest.fixture
-def table(tmp_path):
-    return open_table(TinyDataset.example(tmp_path / "data"), tmp_path / "cache")
+def dataset(tmp_path):
+    return TinyDataset.example(tmp_path / "data")
+
+
+@pytest.fixture
+def table(dataset, tmp_path):
+    return open_images(dataset, FakeContext(tmp_path))
+
+
+@pytest.fixture
+def region(dataset, tmp_path):
+    return open_annotation(TinyRegion(dataset), FakeContext(tmp_path))
 
 
 @pytest.fixture(params=DEVICES)
@@ -27,8 +36,8 @@ def device(request):
 @pytest.mark.parametrize("memory_share", [0.5, 0.0])
 @pytest.mark.parametrize("positions", [[0, 1, 2], [4, 0, 4, 2], [3]])
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
-def test_positions_are_those_of_the_rows_given(table, device, memory_share, positions, kind):
-    batches = DeviceImages(table, ROWS, device, memory_share)
+def test_positions_are_those_of_the_rows_given(table, region, device, memory_share, positions, kind):
+    batches = DeviceImages(table, ROWS, device, memory_share, region=region)
     assert batches.on_device == (memory_share > 0)
     assert len(batches) == 5
     rows = ROWS[positions]
@@ -36,7 +45,7 @@ def test_positions_are_those_of_the_rows_given(table, device, memory_share, posi
     assert images_BCHW.dtype == masks_BHW.dtype == torch.float32
     assert images_BCHW.device.type == masks_BHW.device.type == device.type
     np.testing.assert_array_equal(images_BCHW.cpu(), np.float32(table.images_NCHW[rows]) / np.float32(255))
-    np.testing.assert_array_equal(masks_BHW.cpu(), np.float32(table.masks_NHW[rows]))
+    np.testing.assert_array_equal(masks_BHW.cpu(), np.float32(region.masks_NHW[rows]))
 
 
 def test_batches_do_not_change_the_table(table, device):
@@ -47,19 +56,19 @@ def test_batches_do_not_change_the_table(table, device):
         assert torch.equal(batches.images(torch.arange(5)), before)
 
 
-def test_what_takes_too_much_memory_stays_on_disk(table, device, monkeypatch):
-    needed = len(ROWS) * (3 + 1) * 8 * 8
-    monkeypatch.setattr("trainables.data.batches.free_memory", lambda _: 2 * needed)
-    assert DeviceImages(table, ROWS, device, memory_share=0.5).on_device
-    monkeypatch.setattr("trainables.data.batches.free_memory", lambda _: 2 * needed - 1)
-    assert not DeviceImages(table, ROWS, device, memory_share=0.5).on_device
+def test_images_without_a_region_have_no_masks(table, device):
+    with pytest.raises(ValueError, match="no region"):
+        DeviceImages(table, ROWS, device).masks([0])
 
 
-def test_free_memory_is_part_of_the_machine(device):
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-    assert 2**20 < free_memory(device) <= total
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_what_takes_too_much_memory_stays_on_disk(table, region, device, monkeypatch, with_masks):
+    region = region if with_masks else None
+    needed = len(ROWS) * (3 + with_masks) * 8 * 8
+    monkeypatch.setattr("trainables.runtime.free_memory", lambda _: 2 * needed)
+    assert DeviceImages(table, ROWS, device, memory_share=0.5, region=region).on_device
+    monkeypatch.setattr("trainables.runtime.free_memory", lambda _: 2 * needed - 1)
+    assert not DeviceImages(table, ROWS, device, memory_share=0.5, region=region).on_device
 
 
 def test_impossible_rows_and_shares_are_refused(table):

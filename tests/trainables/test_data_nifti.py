@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from trainables.api.errors import BadData
-from trainables.data.nifti import read_axial_slice, read_volume, upright
+from trainables.data.nifti import (
+    MOST_VOXELS,
+    Scan,
+    contradiction,
+    read_scan,
+    read_shape,
+    upright,
+)
+from trainables.data.nifti import (
+    canonical as scan_canonical,
+)
 
 SHAPE = (5, 6, 7)
 ORIENTATIONS = [
@@ -39,15 +49,19 @@ def test_slices_are_shown_front_up_and_right_side_left(tmp_path, codes, suffix):
     canonical = nibabel.as_closest_canonical(volume).get_fdata()
     height = slice_index if codes[2] == "S" else SHAPE[2] - 1 - slice_index
     expected = np.fliplr(np.rot90(canonical[:, :, height]))
-    np.testing.assert_array_equal(upright(*read_axial_slice(path, SHAPE, slice_index)), expected)
-    np.testing.assert_array_equal(read_volume(path, SHAPE), _volume())
+    scan = read_scan(path, SHAPE, slice_index)
+    assert scan.shape == SHAPE
+    assert scan.is_placed
+    np.testing.assert_array_equal(upright(scan.voxels, scan.affine), expected)
+    np.testing.assert_array_equal(read_scan(path).voxels, _volume())
+    np.testing.assert_array_equal(scan_canonical(read_scan(path)), canonical)
 
 
 def test_a_volume_cut_in_another_direction_is_refused(tmp_path):
     path = tmp_path / "sagittal.nii"
     nibabel.save(nibabel.Nifti1Image(_volume(), _affine("PSR")), path)
     with pytest.raises(BadData, match=r"sagittal\.nii: axes point to PSR: the third has to be the body axis"):
-        read_axial_slice(path, SHAPE, 2)
+        read_scan(path, SHAPE, 2)
 
 
 def test_scaling_of_the_header_is_applied(tmp_path):
@@ -55,24 +69,69 @@ def test_scaling_of_the_header_is_applied(tmp_path):
     volume = nibabel.Nifti1Image(_volume(), np.eye(4))
     volume.header.set_slope_inter(2.0, 10.0)
     nibabel.save(volume, path)
-    np.testing.assert_allclose(read_volume(path, SHAPE), nibabel.load(path).get_fdata())
+    np.testing.assert_allclose(read_scan(path, SHAPE).voxels, nibabel.load(path).get_fdata())
 
 
-def test_a_header_that_claims_terabytes_is_refused_before_reading(tmp_path):
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("shape", "expected", "message"),
+    [
+        ((10000, 10000, 10000), SHAPE, r"shape \(10000, 10000, 10000\), expected \(5, 6, 7\)"),
+        ((10000, 10000, 10000), None, r"claims 1e\+12 voxels, expected at most 1.07e\+09"),
+        ((300, 300, 100), None, "claims more voxels than a file of .* bytes can hold"),
+        ((5, 6, 7, 3), None, r"shape \(5, 6, 7, 3\), expected three axes"),
+    ],
+)
+def test_a_header_that_claims_too_much_is_refused_before_reading(tmp_path, suffix, shape, expected, message):
     header = nibabel.Nifti1Header()
-    header.set_data_shape((30000, 30000, 1000))
+    header.set_data_shape(shape)
     header.set_data_dtype(np.float64)
-    path = tmp_path / "bomb.nii.gz"
-    path.write_bytes(gzip.compress(header.binaryblock + bytes(100)))
-    with pytest.raises(BadData, match=r"bomb.nii.gz: shape \(30000, 30000, 1000\), expected \(5, 6, 7\)"):
-        read_axial_slice(path, SHAPE, 0)
+    path = tmp_path / f"bomb{suffix}"
+    content = header.binaryblock + bytes(100)
+    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    for slice_index in (0, None):
+        with pytest.raises(BadData, match=f"bomb{suffix}: .*{message}"):
+            read_scan(path, expected, slice_index)
+    if expected is None:
+        with pytest.raises(BadData, match=message):
+            read_shape(path, path.name)
+    assert MOST_VOXELS < 10**12
+
+
+def test_a_volume_that_compresses_well_is_not_taken_for_a_lie(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((200, 200, 100), np.int16), np.eye(4)), tmp_path / "empty.nii.gz")
+    assert read_scan(tmp_path / "empty.nii.gz").voxels.shape == (200, 200, 100)
+    assert read_shape(tmp_path / "empty.nii.gz", "empty") == (200, 200, 100)
+
+
+def _scan(affine, shape=SHAPE, is_placed=True):
+    return Scan(np.zeros(shape), np.asarray(affine, float), shape, is_placed)
+
+
+def test_a_mask_has_to_lie_where_its_image_does():
+    image = _scan(np.diag([-1, -1, 2, 1]))
+    near = np.diag([-1.0, -1, 2, 1])
+    near[0, 3] = 0.4
+    assert contradiction(_scan(near), image) is None
+    near[0, 3] = 0.6
+    assert "corners up to 0.6 mm apart" in contradiction(_scan(near), image)
+    assert "axes RAS and LPS" in contradiction(_scan(np.diag([1, 1, 2, 1])), image)
+    assert contradiction(_scan(np.diag([1, 1, 2, 1]), is_placed=False), image) is None
+    assert "has shape (5, 6, 8), and its image (5, 6, 7)" in contradiction(_scan(image.affine, (5, 6, 8)), image)
+    # The same axes with another distance between slices.
+    assert "apart" in contradiction(_scan(np.diag([-1, -1, 2.2, 1])), image)
+
+
+def test_a_volume_without_affine_says_so(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(_volume(), None), tmp_path / "lost.nii")
+    assert not read_scan(tmp_path / "lost.nii").is_placed
 
 
 def test_colour_volumes_are_refused(tmp_path):
     colours = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "colour.nii")
     with pytest.raises(BadData, match="expected numbers"):
-        read_volume(tmp_path / "colour.nii", SHAPE)
+        read_scan(tmp_path / "colour.nii", SHAPE)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"text")])
@@ -80,6 +139,6 @@ def test_what_is_no_volume_is_named(tmp_path, content):
     path = tmp_path / "broken.nii.gz"
     path.write_bytes(content)
     with pytest.raises(BadData) as caught:
-        read_volume(path, SHAPE)
+        read_scan(path, SHAPE)
     assert list(caught.value.problems) == ["broken.nii.gz"]
     assert caught.value.problems["broken.nii.gz"]

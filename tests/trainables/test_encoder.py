@@ -186,7 +186,7 @@ def test_random_encoder_is_calibrated_standardised_and_repeatable(tmp_path):
     source = Untrained(data, "resnet18", "v2", init_seed=4)
     encoder, again = source.load(FakeContext(tmp_path / "a")), source.load(FakeContext(tmp_path / "b"))
     assert all(torch.equal(one, two) for one, two in zip(encoder.buffers(), again.buffers(), strict=True))
-    train = np.stack([data.decode(record)[0] for record in data.records() if record.split == "train"]) / 255
+    train = np.stack([data.decode(record) for record in data.records() if record.split == "train"]) / 255
     assert float(encoder.mean) == pytest.approx(train.mean(), abs=1e-6)
     assert float(encoder.std) == pytest.approx(train.std(), abs=1e-6)
     assert not encoder.training

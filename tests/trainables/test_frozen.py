@@ -41,9 +41,9 @@ def images_of(num: int, channels: int, size: int = 32) -> Tensor:
     return torch.rand(num, channels, size, size, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
-def input_gradient(frozen: FrozenEncoder, images: Tensor, weights: Tensor) -> Tensor:
+def input_gradient(frozen: FrozenEncoder, images: Tensor, weights: Tensor, *, guided: bool = False) -> Tensor:
     """Gradient of sum(weights * embeddings) along the fast path."""
-    tape = frozen.forward(images)
+    tape = frozen.forward(images, guided=guided)
     (gradient,) = torch.autograd.grad((tape.embeddings_BD * weights).sum(), tape.features_BF)
     return frozen.image_gradient(frozen.stem_gradient(tape, gradient), images.shape[2:])
 
@@ -171,3 +171,35 @@ def test_what_cannot_be_frozen_is_refused_by_name() -> None:
     encoder.trunk.layer2[0].bn1 = nn.GroupNorm(4, 128)
     with pytest.raises(TypeError, match=r"GroupNorm.*folded"):
         FrozenEncoder(encoder, CPU)
+
+
+def guided_by_hooks(encoder: Encoder) -> Encoder:
+    """The published way: a backward hook on every nn.ReLU. torchvision's, which share a module, work in place."""
+    encoder = copy.deepcopy(encoder)
+    for module in encoder.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+            module.register_full_backward_hook(lambda module, gradient, _: (gradient[0].clamp(min=0),))
+    return encoder
+
+
+@pytest.mark.parametrize(("backbone", "head", "channels", "size"), ENCODERS)
+def test_guided_backpropagation_agrees_with_hooks_on_every_rectification(
+    backbone: str, head: str, channels: int, size: int
+) -> None:
+    encoder = lively_encoder(backbone, head, channels).double()
+    images = images_of(2, channels, size)
+    weights = torch.randn(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    frozen = FrozenEncoder(encoder, CPU, torch.float64)
+    plain, found = (input_gradient(frozen, images, weights, guided=guided) for guided in (False, True))
+    wanted = autograd_gradient(guided_by_hooks(encoder), images, weights)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+    assert (found - plain).abs().max() > 0.1 * plain.abs().max()
+
+
+def test_a_guided_pass_leaves_the_embeddings_and_the_plain_gradient_as_they_are() -> None:
+    frozen = FrozenEncoder(lively_encoder(), CPU)
+    images, weights = images_of(3, 1).float(), torch.ones(1, 16)
+    before = input_gradient(frozen, images, weights)
+    assert torch.equal(frozen.forward(images, guided=True).embeddings_BD, frozen.forward(images).embeddings_BD)
+    assert torch.equal(input_gradient(frozen, images, weights), before)

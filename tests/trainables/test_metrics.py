@@ -4,7 +4,8 @@ import torch
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score, f1_score
 
-from trainables import metrics
+from trainables.metrics import overlap, ranking
+from trainables.metrics.binarise import BINARISATIONS, Binarisation, binarise, min_max, otsu_threshold
 
 
 def random_maps(num_images: int = 6, num_pixels: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,28 +19,28 @@ def test_dice_of_sets_is_the_f1_score() -> None:
     maps_BN, masks_BN = random_maps()
     predictions_BN = (maps_BN > 0.3).double()
     wanted = [f1_score(mask, prediction) for mask, prediction in zip(masks_BN, predictions_BN, strict=True)]
-    np.testing.assert_allclose(metrics.dice(predictions_BN, masks_BN), wanted, atol=1e-8)
+    np.testing.assert_allclose(overlap.dice(predictions_BN, masks_BN), wanted, atol=1e-8)
 
 
 def test_dice_is_equation_5_1_with_the_union_of_sets() -> None:
     prediction, mask = torch.tensor([[1, 1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 1, 1]])
     intersection, union = 2, 5
-    assert metrics.dice(prediction, mask).item() == pytest.approx(2 * intersection / (intersection + union))
-    assert metrics.dice(mask, mask).item() == pytest.approx(1.0)
+    assert overlap.dice(prediction, mask).item() == pytest.approx(2 * intersection / (intersection + union))
+    assert overlap.dice(mask, mask).item() == pytest.approx(1.0)
 
 
 def test_dice_of_two_empty_sets_is_zero() -> None:
-    assert metrics.dice(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
+    assert overlap.dice(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
 
 
 def test_soft_dice_weighs_pixels_by_the_map() -> None:
     prediction, mask = torch.tensor([[0.5, 0.25, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]])
-    assert metrics.dice(prediction, mask).item() == pytest.approx(2 * 1.5 / (1.75 + 2.0))
+    assert overlap.dice(prediction, mask).item() == pytest.approx(2 * 1.5 / (1.75 + 2.0))
 
 
 def test_dice_refuses_images_that_are_not_flat() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 3\).*flatten"):
-        metrics.dice(torch.zeros(2, 3, 3), torch.zeros(2, 3, 3))
+        overlap.dice(torch.zeros(2, 3, 3), torch.zeros(2, 3, 3))
 
 
 def test_chance_dice_is_that_of_all_placements() -> None:
@@ -47,37 +48,37 @@ def test_chance_dice_is_that_of_all_placements() -> None:
     mask = torch.tensor([1.0, 1, 1, 0, 0, 0, 0, 0, 0, 0])
     prediction = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0, 0, 0])
     shifted = torch.stack([prediction.roll(shift) for shift in range(10)])
-    mean = metrics.dice(shifted, mask.expand(10, -1)).mean()
-    chance = metrics.chance_dice(torch.tensor(0.3), torch.tensor(0.4))
+    mean = overlap.dice(shifted, mask.expand(10, -1)).mean()
+    chance = overlap.chance_dice(torch.tensor(0.3), torch.tensor(0.4))
     assert chance.item() == pytest.approx(mean.item(), abs=1e-6)
-    assert metrics.chance_dice(torch.tensor(0.0), torch.tensor(0.0)).item() == 0
+    assert overlap.chance_dice(torch.tensor(0.0), torch.tensor(0.0)).item() == 0
 
 
 def test_all_ones_dice_is_the_dice_of_an_all_ones_map() -> None:
     _, masks_BN = random_maps()
-    wanted = metrics.dice(torch.ones_like(masks_BN), masks_BN)
-    np.testing.assert_allclose(metrics.all_ones_dice(masks_BN.mean(dim=1)), wanted, atol=1e-8)
+    wanted = overlap.dice(torch.ones_like(masks_BN), masks_BN)
+    np.testing.assert_allclose(overlap.all_ones_dice(masks_BN.mean(dim=1)), wanted, atol=1e-8)
 
 
 @pytest.mark.parametrize("levels", [None, 7, 2])
 def test_average_precision_agrees_with_scikit_learn_with_and_without_ties(levels: int | None) -> None:
     maps_BN, masks_BN = random_maps(seed=1)
     if levels is not None:
-        maps_BN = (metrics.min_max(maps_BN) * levels).round()
+        maps_BN = (min_max(maps_BN) * levels).round()
     wanted = [average_precision_score(mask, values) for mask, values in zip(masks_BN, maps_BN, strict=True)]
-    np.testing.assert_allclose(metrics.average_precision(maps_BN, masks_BN), wanted, atol=1e-12)
+    np.testing.assert_allclose(ranking.average_precision(maps_BN, masks_BN), wanted, atol=1e-12)
 
 
 def test_average_precision_of_a_constant_map_is_the_mask_fraction() -> None:
     _, masks_BN = random_maps()
-    np.testing.assert_allclose(metrics.average_precision(torch.ones_like(masks_BN), masks_BN), masks_BN.mean(dim=1))
+    np.testing.assert_allclose(ranking.average_precision(torch.ones_like(masks_BN), masks_BN), masks_BN.mean(dim=1))
 
 
 def test_average_precision_names_the_rows_with_an_empty_mask() -> None:
     maps_BN, masks_BN = random_maps()
     masks_BN[[1, 4]] = 0
     with pytest.raises(ValueError, match=r"\[1, 4\]"):
-        metrics.average_precision(maps_BN, masks_BN)
+        ranking.average_precision(maps_BN, masks_BN)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -86,7 +87,7 @@ def test_otsu_agrees_with_scikit_image(seed: int) -> None:
     maps_BN[0] = maps_BN[0].round()
     maps_BN[1] = (maps_BN[1] > 1).double()
     wanted = [threshold_otsu(values.numpy()) for values in maps_BN]
-    np.testing.assert_allclose(metrics.otsu_threshold(maps_BN), wanted, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(otsu_threshold(maps_BN), wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_threshold_rules_agree_with_numpy() -> None:
@@ -98,18 +99,18 @@ def test_threshold_rules_agree_with_numpy() -> None:
         "percentile": values > np.percentile(values, 90, axis=1, keepdims=True),
     }
     for rule, prediction in wanted.items():
-        np.testing.assert_array_equal(metrics.binarise(maps_BN, masks_BN, rule, 90), prediction)
+        np.testing.assert_array_equal(binarise(maps_BN, masks_BN, rule, 90), prediction)
 
 
 def test_soft_is_the_min_max_map() -> None:
     maps = torch.tensor([[2.0, 4.0, 3.0], [-1.0, -1.0, -1.0]])
-    soft = metrics.binarise(maps, torch.ones(2, 3), "soft")
+    soft = binarise(maps, torch.ones(2, 3), "soft")
     np.testing.assert_allclose(soft, [[0, 1, 0.5], [0, 0, 0]])
 
 
 def test_top_area_takes_as_many_of_the_highest_pixels_as_the_mask_has() -> None:
     maps_BN, masks_BN = random_maps(seed=4)
-    prediction_BN = metrics.binarise(maps_BN, masks_BN, "top_area")
+    prediction_BN = binarise(maps_BN, masks_BN, "top_area")
     for values, mask, prediction in zip(maps_BN, masks_BN, prediction_BN, strict=True):
         wanted = values.topk(int(mask.sum())).indices.sort().values
         np.testing.assert_array_equal(prediction.nonzero().flatten(), wanted)
@@ -118,30 +119,30 @@ def test_top_area_takes_as_many_of_the_highest_pixels_as_the_mask_has() -> None:
 def test_top_area_shares_what_is_left_among_tied_pixels() -> None:
     maps = torch.tensor([[5.0, 1, 1, 1, 1, 0]])
     masks = torch.tensor([[1.0, 1, 1, 0, 0, 0]])
-    np.testing.assert_allclose(metrics.binarise(maps, masks, "top_area"), [[1, 0.5, 0.5, 0.5, 0.5, 0]])
+    np.testing.assert_allclose(binarise(maps, masks, "top_area"), [[1, 0.5, 0.5, 0.5, 0.5, 0]])
 
 
 def test_top_area_of_an_empty_mask_is_empty() -> None:
-    assert metrics.binarise(torch.rand(1, 5), torch.zeros(1, 5), "top_area").sum() == 0
+    assert binarise(torch.rand(1, 5), torch.zeros(1, 5), "top_area").sum() == 0
 
 
-@pytest.mark.parametrize("rule", metrics.BINARISATIONS)
-def test_binarisation_depends_on_a_row_and_on_the_order_of_its_values_only(rule: metrics.Binarisation) -> None:
+@pytest.mark.parametrize("rule", BINARISATIONS)
+def test_binarisation_depends_on_a_row_and_on_the_order_of_its_values_only(rule: Binarisation) -> None:
     maps_BN, masks_BN = random_maps(seed=5)
-    together = metrics.binarise(maps_BN, masks_BN, rule)
-    scaled = metrics.binarise(maps_BN * 8 - 16, masks_BN, rule)  # exact in floating point but for the shift
+    together = binarise(maps_BN, masks_BN, rule)
+    scaled = binarise(maps_BN * 8 - 16, masks_BN, rule)  # exact in floating point but for the shift
     np.testing.assert_allclose(scaled, together, atol=1e-9)
-    alone = metrics.binarise(maps_BN[2:3], masks_BN[2:3], rule)
+    alone = binarise(maps_BN[2:3], masks_BN[2:3], rule)
     np.testing.assert_array_equal(alone[0], together[2])
 
 
 @pytest.mark.parametrize("rule", ["otsu", "mean", "percentile", "soft"])
-def test_a_constant_map_covers_nothing(rule: metrics.Binarisation) -> None:
-    assert metrics.binarise(torch.full((1, 9), 0.7), torch.ones(1, 9), rule).sum() == 0
+def test_a_constant_map_covers_nothing(rule: Binarisation) -> None:
+    assert binarise(torch.full((1, 9), 0.7), torch.ones(1, 9), rule).sum() == 0
 
 
 def test_binarise_refuses_an_unknown_rule_and_an_impossible_percentile() -> None:
     with pytest.raises(ValueError, match=r"'median'.*otsu"):
-        metrics.binarise(torch.rand(1, 4), torch.ones(1, 4), "median")
+        binarise(torch.rand(1, 4), torch.ones(1, 4), "median")
     with pytest.raises(ValueError, match=r"percentile = 101.*0 to 100"):
-        metrics.binarise(torch.rand(1, 4), torch.ones(1, 4), "percentile", 101)
+        binarise(torch.rand(1, 4), torch.ones(1, 4), "percentile", 101)

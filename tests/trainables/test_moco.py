@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainables import runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, describe, key_of
-from trainables.augment import Combine, HorizontalFlip, Rotation
+from trainables.augment.combine import Combine
+from trainables.augment.geometric import HorizontalFlip, Rotation
 from trainables.models.encoder import build_encoder, calibrate_batch_norm
 from trainables.models.released import ReleasedWeights
 from trainables.models.sources import Untrained, prepared

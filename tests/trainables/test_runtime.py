@@ -1,4 +1,6 @@
-"""Random numbers, threads and state files."""
+"""Random numbers, threads, memory and state files."""
+
+import os
 
 import numpy as np
 import pytest
@@ -94,3 +96,57 @@ def test_state_comes_back_and_code_does_not(tmp_path):
     torch.save([1], path)
     with pytest.raises(ValueError, match="list"):
         runtime.load_state(path)
+
+
+@pytest.mark.parametrize("name", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_free_memory_is_part_of_the_machine(name):
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if name == "cuda":
+        total = torch.cuda.get_device_properties(torch.device(name)).total_memory
+    assert 2**20 < runtime.free_memory(torch.device(name)) <= total
+
+
+MIB = 2**20
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch):
+    """A function that writes the files of a cgroup, and one that says where this process is."""
+    monkeypatch.setattr(runtime, "_CGROUP_ROOT", tmp_path / "fs")
+    monkeypatch.setattr(runtime, "_CGROUPS_OF_PROCESS", tmp_path / "of_process")
+
+    def write(place, **files):
+        folder = tmp_path / "fs" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+    return write, (tmp_path / "of_process").write_text
+
+
+def test_memory_is_what_the_container_leaves(cgroups):
+    write, process = cgroups
+    process("0::/pod/box\n")
+    write("pod", memory__max=50 * MIB, memory__current=40 * MIB, memory__stat=f"anon 5\ninactive_file {3 * MIB}")
+    write("pod/box", memory__max="max", memory__current=40 * MIB, memory__stat="inactive_file 0")
+    assert runtime.free_memory(torch.device("cpu")) == 13 * MIB
+    write("pod/box", memory__max=42 * MIB)
+    assert runtime.free_memory(torch.device("cpu")) == 2 * MIB
+    write("pod/box", memory__max=30 * MIB)
+    assert runtime.free_memory(torch.device("cpu")) == 0
+
+
+def test_memory_of_a_container_is_found_at_the_root_and_in_version_1(cgroups):
+    write, process = cgroups
+    process("5:cpuset:/x\n7:memory,hugetlb:/docker/of-the-host\n")
+    stat = f"inactive_file 1\ntotal_inactive_file {2 * MIB}"
+    write("memory", memory__limit_in_bytes=20 * MIB, memory__usage_in_bytes=15 * MIB, memory__stat=stat)
+    assert runtime.free_memory(torch.device("cpu")) == 7 * MIB
+
+
+def test_without_a_limit_memory_is_the_machines(cgroups):
+    write, process = cgroups
+    process("0::/\n")
+    unlimited = runtime.free_memory(torch.device("cpu"))
+    write("", memory__max="max", memory__current=1, memory__stat="inactive_file 0")
+    assert runtime.free_memory(torch.device("cpu")) == pytest.approx(unlimited, rel=0.2)

@@ -1,72 +1,81 @@
 """SmoothGrad is held against slow loops given the same noise, never against another draw of it."""
 
 import dataclasses
-import inspect
 
 import pytest
 import torch
 from captum.attr import Saliency
-from test_frozen import CPU, SameOperations, images_of, lively_encoder
+from members import members
+from test_frozen import CPU, SameOperations, guided_by_hooks, images_of, lively_encoder
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 import trainables.saliency
-from trainables import augment
+import trainables.sweeps
 from trainables.api.identity import FileDigests, key_of
+from trainables.augment import resample
 from trainables.models.frozen import FrozenEncoder
-from trainables.saliency import (
-    Anchors,
-    FixedMap,
-    ImageIntensity,
-    MaskRoundTrip,
-    SaliencyMethod,
-    SmoothGrad,
-    Views,
-)
+from trainables.saliency.base import Anchors, SaliencyMethod, Views
+from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+from trainables.saliency.gradients import SmoothGrad
+from trainables.sweeps import Brightness, CentreCrop, GaussianBlur, Rotation, Sweep
 
 ANGLES_DEG = (0.0, 30.0, 90.0)
-METHODS = [
-    method
-    for _, method in inspect.getmembers(trainables.saliency, inspect.isclass)
-    if issubclass(method, SaliencyMethod) and method is not SaliencyMethod
-]
+TURN = Rotation()
+METHODS = members(trainables.saliency, SaliencyMethod)
+SWEEPS = [sweep() for sweep in members(trainables.sweeps, Sweep)]
 
 
-def anchors_of(num: int = 2, channels: int = 1, dtype: torch.dtype = torch.float64) -> Anchors:
+def changed(sweep: Sweep) -> tuple[float, ...]:
+    """Two values at which the view is not the anchor."""
+    return tuple(value for value in sweep.default_values() if not sweep.is_neutral(value))[1:3]
+
+
+def test_the_methods_and_sweeps_are_found() -> None:
+    assert {SmoothGrad, FixedMap, ImageIntensity, MaskRoundTrip} <= set(METHODS)
+    assert {Rotation, GaussianBlur, CentreCrop, Brightness} <= {type(sweep) for sweep in SWEEPS}
+
+
+def anchors_of(num: int = 2, channels: int = 1, dtype: torch.dtype = torch.float64, sweep: Sweep = TURN) -> Anchors:
     images = images_of(num, channels).to(dtype)
     images = images * torch.linspace(0.5, 1.0, num, dtype=dtype)[:, None, None, None]  # ranges of their own
     masks = (images[:, 0] > 0.3).to(dtype)
-    return Anchors(tuple(f"image {place}" for place in range(num)), images, masks)
+    return Anchors(tuple(f"image {place}" for place in range(num)), images, masks, sweep)
 
 
-def all_views(anchors: Anchors, angles_deg: tuple[float, ...] = ANGLES_DEG) -> Views:
+def all_views(anchors: Anchors, values: tuple[float, ...] = ANGLES_DEG) -> Views:
     num = len(anchors.ids)
-    rows = torch.arange(num).repeat(len(angles_deg))
-    return anchors.views(rows, torch.tensor(angles_deg, dtype=torch.float64).repeat_interleave(num))
+    rows = torch.arange(num).repeat(len(values))
+    return anchors.views(rows, torch.tensor(values, dtype=torch.float64).repeat_interleave(num))
 
 
 def computed(method: SaliencyMethod, encoder: FrozenEncoder | None, anchors: Anchors, views: Views) -> Tensor:
     return method.maps(encoder, anchors, method.prepare(encoder, anchors), views)
 
 
-def slow_smoothgrad(method: SmoothGrad, encoder: nn.Module, anchors: Anchors, views: Views) -> Tensor:
+def slow_smoothgrad(method: SmoothGrad, encoder: nn.Module, anchors: Anchors, views: Views, of: str = "view") -> Tensor:
     """One sample of one pair at a time, autograd through the encoder as it is."""
+    if method.guided:
+        encoder = guided_by_hooks(encoder)
     maps = []
     for row, view in zip(views.rows_P.tolist(), views.images_PCHW, strict=True):
         anchor = anchors.images_NCHW[row]
+        explained, other = (view, anchor) if of == "view" else (anchor, view)
         noise = anchors.noise(row, method.num_samples, method.noise_seed)
         gradient = torch.zeros_like(view)
         for sample in noise * method.sigma * (anchor.max() - anchor.min()):
-            noisy = (view + sample)[None].requires_grad_(True)
-            noisy_anchor = anchor + sample if method.noise_on == "both" else anchor
-            score = torch.cosine_similarity(encoder(noisy_anchor[None]), encoder(noisy))
+            noisy = (explained + sample)[None].requires_grad_(True)
+            noisy_other = other + sample if method.noise_on == "both" else other
+            score = torch.cosine_similarity(encoder(noisy_other[None]).detach(), encoder(noisy))
             gradient += torch.autograd.grad(score, noisy)[0][0] / method.num_samples
-        maps.append((gradient * view if method.times_input else gradient).abs().max(dim=0).values)
-    return torch.stack(maps)
+        maps.append((gradient * explained if method.times_input else gradient).abs().max(dim=0).values)
+    maps_PHW = torch.stack(maps)
+    return gaussian_blur(maps_PHW, [11, 11], [5.0, 5.0]) if method.blur_map else maps_PHW
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("times_input", [False, True])
-@pytest.mark.parametrize("noise_on", ["view", "both"])
+@pytest.mark.parametrize("noise_on", ["explained", "both"])
 def test_smoothgrad_agrees_with_one_sample_at_a_time(channels: int, times_input: bool, noise_on: str) -> None:
     encoder = lively_encoder(channels=channels).double()
     anchors = anchors_of(channels=channels)
@@ -77,7 +86,42 @@ def test_smoothgrad_agrees_with_one_sample_at_a_time(channels: int, times_input:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
 
 
-@pytest.mark.parametrize("noise_on", ["view", "both"])
+@pytest.mark.parametrize("times_input", [False, True])
+@pytest.mark.parametrize("noise_on", ["explained", "both"])
+@pytest.mark.parametrize("sweep", [Rotation(), GaussianBlur()])
+def test_the_anchors_map_agrees_with_one_sample_at_a_time(sweep: Sweep, noise_on: str, times_input: bool) -> None:
+    encoder = lively_encoder().double()
+    anchors = anchors_of(sweep=sweep)
+    frozen = FrozenEncoder(encoder, CPU, torch.float64)
+    method = SmoothGrad(num_samples=3, noise_on=noise_on, times_input=times_input, noise_seed=5)
+    views = all_views(anchors, (0.3, 0.1))
+    wanted = slow_smoothgrad(method, encoder, anchors, views, of="anchor")
+    for images_at_once in (2, 3, 7, 1000):
+        budget = images_at_once * frozen.bytes_per_image((1, 32, 32))
+        limited = dataclasses.replace(method, memory_budget_bytes=budget)
+        found = limited.anchor_maps(frozen, anchors, limited.prepare(frozen, anchors), views)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9 * float(wanted.max()))
+    of_views = slow_smoothgrad(method, encoder, anchors, views)
+    assert (of_views - wanted).abs().max() > 0.01 * wanted.max()
+
+
+@pytest.mark.parametrize("of", ["view", "anchor"])
+@pytest.mark.parametrize(("guided", "blur_map"), [(True, False), (False, True), (True, True)])
+def test_the_form_of_the_thesiss_tool_agrees_with_hooks_and_a_plain_blur(guided: bool, blur_map: bool, of: str) -> None:
+    encoder = lively_encoder(channels=3).double()
+    anchors = anchors_of(channels=3)
+    method = SmoothGrad(num_samples=2, noise_on="both", times_input=True, guided=guided, blur_map=blur_map)
+    views = all_views(anchors, (30.0,))
+    wanted = slow_smoothgrad(method, encoder, anchors, views, of)
+    frozen = FrozenEncoder(encoder, CPU, torch.float64)
+    compute = method.maps if of == "view" else method.anchor_maps
+    found = compute(frozen, anchors, method.prepare(frozen, anchors), views)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.max()))
+    plain = slow_smoothgrad(SmoothGrad(2, noise_on="both", times_input=True), encoder, anchors, views, of)
+    assert (plain - wanted).abs().max() > 0.1 * plain.max()
+
+
+@pytest.mark.parametrize("noise_on", ["explained", "both"])
 def test_the_memory_budget_changes_nothing(noise_on: str) -> None:
     encoder = lively_encoder().double()
     frozen = FrozenEncoder(encoder, CPU, torch.float64)
@@ -97,7 +141,7 @@ def test_the_batch_stays_within_the_memory_budget(batch: int, monkeypatch: pytes
     anchors = anchors_of(dtype=torch.float32)
     sizes = []
     forward = frozen.forward
-    monkeypatch.setattr(frozen, "forward", lambda images: sizes.append(len(images)) or forward(images))
+    monkeypatch.setattr(frozen, "forward", lambda images, **how: sizes.append(len(images)) or forward(images, **how))
     method = SmoothGrad(num_samples=4, memory_budget_bytes=batch * frozen.bytes_per_image((1, 32, 32)))
     computed(method, frozen, anchors, all_views(anchors))
     assert max(sizes) <= batch
@@ -116,7 +160,7 @@ class RepeatedToBatch(nn.Module):
         return self.encoder(torch.cat([images, padding]))[:1]
 
 
-@pytest.mark.parametrize("noise_on", ["view", "both"])
+@pytest.mark.parametrize("noise_on", ["explained", "both"])
 def test_smoothgrad_in_float32_agrees_where_the_order_of_operations_is_kept(noise_on: str) -> None:
     frozen = FrozenEncoder(lively_encoder(channels=3), CPU)
     anchors = anchors_of(channels=3, dtype=torch.float32)
@@ -144,7 +188,7 @@ def test_the_gradient_of_the_pair_agrees_with_captum(backbone: str) -> None:
 
 def test_noise_belongs_to_the_image_and_not_to_its_company() -> None:
     anchors = anchors_of()
-    others = Anchors(("new", "image 1"), anchors.images_NCHW, anchors.masks_NHW)
+    others = Anchors(("new", "image 1"), anchors.images_NCHW, anchors.masks_NHW, anchors.sweep)
     assert torch.equal(anchors.noise(1, 4, 0), others.noise(1, 4, 0))
     assert not torch.equal(anchors.noise(0, 4, 0), anchors.noise(1, 4, 0))
     assert not torch.equal(anchors.noise(0, 4, 0), anchors.noise(0, 4, 1))
@@ -159,10 +203,9 @@ def test_noise_is_the_same_when_it_is_not_kept() -> None:
     assert not drawn_anew._noise
 
 
-def test_shared_noise_leaves_out_whole_turns_only() -> None:
-    shared = SmoothGrad(noise_on="both")
-    assert [angle for angle in (-360.0, 0.0, 1.0, 90.0, 180.0, 359.5, 360.0) if shared.skips(angle)] == [-360, 0, 360]
-    assert not SmoothGrad().skips(0.0)
+def test_shared_noise_is_not_defined_where_the_view_is_the_anchor() -> None:
+    assert not SmoothGrad(noise_on="both").is_defined_at_neutral
+    assert SmoothGrad().is_defined_at_neutral
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -180,22 +223,38 @@ class TestContract:
         assert key_of(example, FileDigests()) == key_of(self.example(method), FileDigests())
         assert hash(example) == hash(self.example(method))
 
-    def test_maps_do_not_depend_on_the_batch_and_change_nothing(self, method: type[SaliencyMethod]) -> None:
+    @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: type(sweep).__name__)
+    @pytest.mark.parametrize("of", ["maps", "anchor_maps"])
+    def test_maps_do_not_depend_on_the_batch_and_change_nothing(
+        self, method: type[SaliencyMethod], of: str, sweep: Sweep
+    ) -> None:
         example = self.example(method)
         encoder = FrozenEncoder(lively_encoder(), CPU) if example.needs_encoder else None
-        anchors = anchors_of(dtype=torch.float32)
-        views = all_views(anchors)
+        anchors = anchors_of(dtype=torch.float32, sweep=sweep)
+        views = all_views(anchors, (sweep.neutral, *changed(sweep)))
         images, seen = anchors.images_NCHW.clone(), views.images_PCHW.clone()
         prepared = example.prepare(encoder, anchors)
-        together = example.maps(encoder, anchors, prepared, views)
+        compute = getattr(example, of)
+        together = compute(encoder, anchors, prepared, views)
         assert together.shape == (len(views.rows_P), 32, 32)
         assert together.isfinite().all()
         assert (together >= 0).all()
         for place in (0, 3, 5):
             part = views[place : place + 1]
-            assert torch.equal(example.maps(encoder, anchors, prepared, part)[0], together[place])
+            assert torch.equal(compute(encoder, anchors, prepared, part)[0], together[place])
         assert torch.equal(anchors.images_NCHW, images)
         assert torch.equal(views.images_PCHW, seen)
+
+    @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: type(sweep).__name__)
+    def test_where_the_view_is_the_anchor_both_have_one_map(self, method: type[SaliencyMethod], sweep: Sweep) -> None:
+        example = self.example(method)
+        assert example.is_defined_at_neutral
+        encoder = FrozenEncoder(lively_encoder(), CPU) if example.needs_encoder else None
+        anchors = anchors_of(dtype=torch.float32, sweep=sweep)
+        views = all_views(anchors, (sweep.neutral,))
+        prepared = example.prepare(encoder, anchors)
+        maps = [compute(encoder, anchors, prepared, views) for compute in (example.maps, example.anchor_maps)]
+        torch.testing.assert_close(*maps, rtol=0, atol=1e-5 * float(maps[0].max()))
 
     def test_prepared_tensors_serve_in_another_process(self, method: type[SaliencyMethod]) -> None:
         example = self.example(method)
@@ -215,12 +274,11 @@ def test_a_method_that_explains_refuses_to_do_without_an_encoder() -> None:
 
 def test_the_fixed_map_is_the_unrotated_map_rotated() -> None:
     encoder = FrozenEncoder(lively_encoder(), CPU)
-    anchors = anchors_of(dtype=torch.float32)
-    anchors.interpolation = "nearest"
+    anchors = anchors_of(dtype=torch.float32, sweep=Rotation("nearest"))
     smoothgrad = SmoothGrad(num_samples=2)
     unrotated = computed(smoothgrad, encoder, anchors, all_views(anchors, (0.0,)))
     found = computed(FixedMap(smoothgrad), encoder, anchors, all_views(anchors, (0.0, 37.0)))
-    rotated = augment.rotate(unrotated[:, None], 37.0, "nearest")[:, 0]
+    rotated = resample.rotate(unrotated[:, None], 37.0, "nearest")[:, 0]
     torch.testing.assert_close(found, torch.cat([unrotated, rotated]))
 
 
@@ -229,8 +287,8 @@ def test_the_fixed_map_of_a_control_needs_no_encoder() -> None:
     assert FixedMap(SmoothGrad(bf16=True)).encoder_dtype == torch.bfloat16
 
 
-def test_a_map_that_is_not_defined_at_0_degrees_cannot_be_fixed() -> None:
-    with pytest.raises(ValueError, match="no map of the unrotated image"):
+def test_a_map_that_is_not_defined_at_the_neutral_value_cannot_be_fixed() -> None:
+    with pytest.raises(ValueError, match="no map of the unchanged image"):
         FixedMap(SmoothGrad(noise_on="both"))
 
 
@@ -241,12 +299,29 @@ def test_intensity_is_the_brightest_channel_of_the_view() -> None:
 
 
 def test_the_mask_makes_the_trip_the_views_make() -> None:
-    anchors = anchors_of()
-    anchors.fill = "reflect"
+    anchors = anchors_of(sweep=Rotation(fill="reflect"))
     views = all_views(anchors, (0.0, 25.0))
-    wanted = augment.rotate(anchors.masks_NHW[:, None], 25.0, "bilinear", "reflect")[:, 0]
+    wanted = resample.rotate(anchors.masks_NHW[:, None], 25.0, "bilinear", "reflect")[:, 0]
     found = computed(MaskRoundTrip(), None, anchors, views)
     torch.testing.assert_close(found, torch.cat([anchors.masks_NHW, wanted]))
+
+
+@pytest.mark.parametrize("sweep", [GaussianBlur(), Brightness()])
+def test_what_moves_no_pixel_leaves_the_fixed_map_and_the_mask_as_they_are(sweep: Sweep) -> None:
+    anchors = anchors_of(sweep=sweep)
+    views = all_views(anchors, (0.05, 0.2))
+    assert torch.equal(computed(MaskRoundTrip(), None, anchors, views), anchors.masks_NHW.repeat(2, 1, 1))
+    intensity = anchors.images_NCHW[:, 0].repeat(2, 1, 1)
+    assert torch.equal(computed(FixedMap(ImageIntensity()), None, anchors, views), intensity)
+    assert (computed(ImageIntensity(), None, anchors, views) - intensity).abs().max() > 0.1
+
+
+def test_a_crop_enlarges_the_mask_with_the_view() -> None:
+    anchors = anchors_of(sweep=CentreCrop())
+    views = all_views(anchors, (0.5,))
+    wanted = anchors.sweep.view(anchors.masks_NHW[:, None], views.values_P)[:, 0]
+    assert torch.equal(computed(MaskRoundTrip(), None, anchors, views), wanted)
+    assert not torch.equal(wanted, anchors.masks_NHW)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +329,7 @@ def test_the_mask_makes_the_trip_the_views_make() -> None:
     [
         ({"num_samples": 0}, "num_samples = 0"),
         ({"sigma": -0.1}, "sigma = -0.1"),
-        ({"noise_on": "anchor"}, "noise_on = 'anchor'.*'both'"),
+        ({"noise_on": "view"}, "noise_on = 'view'.*'both'"),
         ({"memory_budget_bytes": 0}, "memory_budget_bytes = 0"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import numpy as np
 
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
+from trainables.data import reading
+from trainables.data.annotations import Region
 from trainables.data.records import Dataset, ImageArray, Record
 
 SIDE = 8
@@ -24,6 +27,7 @@ class TinyDataset(Dataset):
     folder: Path = recorded()
     pause_s: float = recorded(0.0)
     image_size_px: int = SIDE
+    excluded: tuple[str, ...] = recorded(())
 
     @property
     def num_channels(self) -> int:
@@ -35,19 +39,18 @@ class TinyDataset(Dataset):
     def records(self) -> list[Record]:
         names = sorted(self.source_files())
         splits = ["val" if number % 3 == 2 else "train" for number in range(len(names))]
-        return [
-            Record(name, f"group {name}", split, {"image": name}) for name, split in zip(names, splits, strict=True)
-        ]
+        records = [Record(name, f"group {name}", split, name) for name, split in zip(names, splits, strict=True)]
+        return self._kept(records)
 
-    def decode(self, record: Record) -> tuple[ImageArray, ImageArray]:
+    def decode(self, record: Record) -> ImageArray:
         time.sleep(self.pause_s)
         with (self.folder / "decoded.log").open("a") as log:
             log.write(f"{record.id}\n")
         try:
-            image_CHW = np.load(self.folder / record.files["image"])
+            image_CHW: ImageArray = np.load(io.BytesIO(reading.read(self.folder / record.file, record.file)))
         except ValueError as error:
-            raise BadData("tiny", {record.files["image"]: "damaged"}) from error
-        return image_CHW, (image_CHW[0] > 127).astype(np.uint8)
+            raise BadData("tiny", {record.file: "damaged"}) from error
+        return image_CHW
 
     @classmethod
     def example(cls, folder: Path) -> Self:
@@ -60,3 +63,29 @@ class TinyDataset(Dataset):
     def decoded(self) -> list[str]:
         log = self.folder / "decoded.log"
         return log.read_text().split() if log.exists() else []
+
+
+@dataclass(frozen=True)
+class TinyRegion(Region):
+    """Where the first channel is bright, read from the images' own files."""
+
+    images: TinyDataset
+    threshold: int = 127
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        return "bright"
+
+    def source_files(self) -> Mapping[str, Path]:
+        return self.images.source_files()
+
+    def file(self, record: Record) -> str:
+        return record.file
+
+    def decode(self, record: Record) -> ImageArray:
+        try:
+            image_CHW = np.load(io.BytesIO(reading.read(self.images.folder / record.file, record.file)))
+        except ValueError as error:
+            raise BadData("tiny", {record.file: "damaged"}) from error
+        return (image_CHW[0] > self.threshold).astype(np.uint8)

@@ -30,20 +30,18 @@ class TinyShapes(Dataset):
 
     def records(self) -> list[Record]:
         splits = ["train"] * self.num_train + ["val"] * self.num_val
-        return [Record(id=f"{i:03d}", group=f"{i:03d}", split=split, files={}) for i, split in enumerate(splits)]
+        return [Record(id=f"{i:03d}", group=f"{i:03d}", split=split) for i, split in enumerate(splits)]
 
-    def decode(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, record: Record) -> np.ndarray:
         rng = np.random.default_rng([self.seed, int(record.id)])
         axis = np.linspace(-1, 1, self.image_size_px)
-        image, mask = np.zeros((self.image_size_px,) * 2), np.zeros((self.image_size_px,) * 2, bool)
+        image = np.zeros((self.image_size_px,) * 2)
         for _ in range(2):
             x, y = rng.uniform(-0.5, 0.5, 2)
             width, height = rng.uniform(0.1, 0.5, 2)
             inside = ((axis - x) / width) ** 2 + ((axis[:, None] - y) / height) ** 2 < 1
             image[inside] = rng.uniform(0.4, 1)
-            mask = inside
-        image_CHW = np.repeat((image * 255).astype(np.uint8)[None], self.channels, axis=0)
-        return image_CHW, mask.astype(np.uint8)
+        return np.repeat((image * 255).astype(np.uint8)[None], self.channels, axis=0)
 
     @classmethod
     def example(cls, folder: Path) -> "TinyShapes":

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+# What an encoder is built of.
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Head = Literal["v1", "v2"]
+"""MoCo's: ``v1`` Linear(F, D) (He et al. 2020), ``v2`` Linear(F, F)-ReLU-Linear(F, D) without batch normalisation
+(Chen et al. 2020, arXiv:2003.04297)."""
+
 # Scores of a map against a region.
 DICE = "dice"
 MASK_FRACTION = "mask_fraction"
@@ -31,6 +37,8 @@ FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
 CURVE_FILE = "curve.parquet"
 SAMPLES_FILE = "samples.npz"
 SELECTION_FILE = "artifacts/selection.json"
+SWEEP_FILE = "artifacts/sweep.json"
+"""Of a curve's sweep: name, title and unit of its axis, period (or null), neutral value."""
 ENCODER_FILE = "encoder.pt"
 START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, on how many images and threads."""

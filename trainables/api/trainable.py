@@ -25,6 +25,8 @@ class Part:
     """
 
     version: ClassVar[int] = 1
+    family: ClassVar[str] = ""
+    """Set by a base whose members share names with others: ``"sweep"`` tells its Rotation from the augmentation."""
 
 
 class Trainable(Part, ABC):
@@ -39,6 +41,9 @@ class Trainable(Part, ABC):
 
     maps_items: ClassVar[bool] = False
     """Whether ``run`` does its work in ``context.map``, so that several workers can share it."""
+    exporter: ClassVar[str] = ""
+    """A function ``package.module:function`` that gets the folder of a result and the file to write. It writes the
+    model for other programs, and may return what a person has to know to load it. Empty: there is nothing to export."""
 
     @abstractmethod
     def run(self, context: Context) -> Mapping[str, float]:

@@ -5,28 +5,34 @@ Shapes: B batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.cache import ImageTable
+from trainables import runtime
+from trainables.data.cache import ImageTable, RegionTable
 from trainables.data.records import ImageArray
 
 Positions = Tensor | np.ndarray[Any, Any]
 
 
 class DeviceImages:
-    """Some rows of a table, in the given order; images and masks are asked for by position in that order.
+    """Some rows of a table, in the given order; images, and masks where given, are asked for by position in that order.
 
     All of them are held on the device when they take no more than ``memory_share`` of its free memory. Otherwise each
     batch is read from the memmap, and on its way to a GPU it is pinned. The values are the same bit by bit.
     """
 
     def __init__(
-        self, table: ImageTable, rows: np.ndarray[Any, Any], device: torch.device, memory_share: float = 0.5
+        self,
+        table: ImageTable,
+        rows: np.ndarray[Any, Any],
+        device: torch.device,
+        memory_share: float = 0.5,
+        *,
+        region: RegionTable | None = None,
     ) -> None:
         if not 0 <= memory_share <= 1:
             raise ValueError(f"memory_share = {memory_share}: use a share of free memory from 0 to 1")
@@ -35,11 +41,11 @@ class DeviceImages:
             raise IndexError(f"rows from {rows.min()} to {rows.max()}: the table has rows 0 to {len(table) - 1}")
         self.device = device
         self._num = len(rows)
-        num_bytes = rows.size * (table.images_NCHW[:1].nbytes + table.masks_NHW[:1].nbytes)
-        self.on_device = num_bytes <= memory_share * free_memory(device)
+        num_bytes = rows.size * (table.images_NCHW[:1].nbytes + (region.masks_NHW[:1].nbytes if region else 0))
+        self.on_device = num_bytes <= memory_share * runtime.free_memory(device)
         source = _Resident if self.on_device else _Streamed
         self._images = source(table.images_NCHW, rows, device)
-        self._masks = source(table.masks_NHW, rows, device)
+        self._masks = source(region.masks_NHW, rows, device) if region else None
 
     def __len__(self) -> int:
         return self._num
@@ -49,20 +55,10 @@ class DeviceImages:
         return self._images.take(positions).float().div_(255)
 
     def masks(self, positions: Positions) -> Tensor:
-        """float32 masks_BHW, 0 or 1, on the device."""
+        """float32 masks_BHW, 0 or 1, on the device. Raises ValueError where no region was given."""
+        if self._masks is None:
+            raise ValueError("these images were given no region: pass region=open_annotation(...)")
         return self._masks.take(positions).float()
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on the device; for the CPU, what the system can give without swapping."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as file:
-            available = next(line for line in file if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):  # no Linux: count the free pages only
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Resident:

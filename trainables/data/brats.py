@@ -8,14 +8,15 @@ Expected on disk (``.nii`` or ``.nii.gz``; CSV tables beside the case folders ar
 
 The mask of case 355 carries the name ``W39_1998.09.19_Segm.nii`` in the distribution; that form is accepted.
 
-As in the thesis, the median slice of each volume is taken (index 77 of 155), and 40 of 369 patients are validation.
+As in the thesis, the median slice of each volume is taken (index 77 of 155), and 40 of 369 patients are validation; of
+another number of patients the same share.
 The thesis does not say which 40, how it normalised, nor at which size; see ``BraTS``. Its slices lie as stored, nearly
 symmetric about the x-axis (thesis, chapter 6); here they are transposed to stand upright, anterior up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -25,9 +26,12 @@ import numpy as np
 
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
-from trainables.data.nifti import Voxels, read_axial_slice, upright
+from trainables.data import reading
+from trainables.data.annotations import ClassMasks, Region
+from trainables.data.nifti import SUFFIXES, Scan, Voxels, contradiction, read_scan, upright
 from trainables.data.records import Dataset, ImageArray, Record, check_image_size
-from trainables.data.square import pad_to_square, resize, to_grey_levels, to_mask
+from trainables.data.square import grey_levels, largest_class, mask
+from trainables.data.synthetic import write_brats
 
 Modality = Literal["flair", "t1", "t1ce", "t2"]
 
@@ -37,7 +41,7 @@ VOLUME_SHAPE = (240, 240, 155)
 TUMOUR_LABELS = (1, 2, 4)
 ODD_MASK_NAME = "W39_1998.09.19_Segm.nii"
 _ODD_MASK_PATTERNS = ("*_Segm.nii", "*_Segm.nii.gz")
-_SUFFIXES = (".nii", ".nii.gz")  # uncompressed first: a slice of it is read without unpacking the rest
+_NUM_VAL, _NUM_CASES = 40, 369  # thesis 4.1.1
 _WHITE_PERCENTILE = 99.5
 
 
@@ -47,16 +51,14 @@ class BraTS(Dataset):
 
     Grey levels: each image is divided by the 99.5th percentile of its own non-zero pixels; what is brighter becomes
     255, and zero (outside the brain) stays zero. MRI has no absolute scale, and a maximum would hang on single voxels.
-    Images without the region are kept, with a ``mask_fraction`` of 0.
 
     Args:
         root: the folder ``MICCAI_BraTS2020_TrainingData``, or one that holds it (up to two folders down).
         modality: flair by default, which shows the whole tumour. The thesis does not name its modality.
-        roi_classes: labels that count as the region: 1 necrotic and non-enhancing core, 2 oedema, 4 enhancing tumour.
-            All three, the default, are the "whole tumour"; (1, 4) is the tumour core.
         image_size_px: 240 is the native grid, so nothing is resampled; the thesis names no other size.
-        num_val: patients in the validation split (thesis 4.1.1: 40).
-        split_seed: which patients; the same for every modality and region.
+        num_val: patients in the validation split; by default the thesis's share, 40 of 369: at least 1 where there are
+            two patients or more.
+        split_seed: which patients; the same for every modality.
         volume_shape: voxels of every volume, as distributed; anything else is reported as a bad file.
     """
 
@@ -66,21 +68,17 @@ class BraTS(Dataset):
 
     root: Path = recorded()
     modality: Modality = "flair"
-    roi_classes: tuple[int, ...] = TUMOUR_LABELS
     image_size_px: int = 240
-    num_val: int = 40
-    split_seed: int = 0
+    num_val: int | None = recorded(None)
+    split_seed: int = recorded(0)
     volume_shape: tuple[int, int, int] = VOLUME_SHAPE
+    excluded: tuple[str, ...] = recorded(())
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size_px)
         if self.modality not in get_args(Modality):
             raise ValueError(f"modality = {self.modality!r}: use one of {', '.join(get_args(Modality))}")
-        if not self.roi_classes or self.roi_classes != tuple(sorted(set(self.roi_classes) & set(TUMOUR_LABELS))):
-            raise ValueError(
-                f"roi_classes = {self.roi_classes}: use some of {TUMOUR_LABELS}, each once, in rising order"
-            )
-        if self.num_val < 0:
+        if self.num_val is not None and self.num_val < 0:
             raise ValueError(f"num_val = {self.num_val}: use a number of patients, 0 or more")
 
     @property
@@ -89,39 +87,39 @@ class BraTS(Dataset):
         return self.volume_shape[2] // 2
 
     def source_files(self) -> Mapping[str, Path]:
-        """Images of the modality and masks that are there, named relative to the folder of the cases."""
-        folder = self._folder()
-        names = [name for record in self.records() for name in record.files.values()]
-        return {name: folder / name for name in names if (folder / name).is_file()}
+        """Images of the modality that are there, named relative to the folder of the cases."""
+        folder = self.folder()
+        return reading.usable({record.file: folder / record.file for record in self.records()})
 
     def records(self) -> list[Record]:
-        """One record a case folder, by case number; cases that lack a file are included."""
-        cases = _cases(self._folder())
-        if self.num_val >= len(cases):
-            raise ValueError(
-                f"num_val = {self.num_val}, but {self.root} holds {len(cases)} cases: leave some for training"
-            )
+        """One record a case, by case number; cases that lack a file are included.
+
+        Raises:
+            ValueError: ``num_val`` leaves no patient for training.
+        """
+        folder = self.folder()
+        cases = sorted(folder.glob(CASE_PATTERN))
+        num_val = _default_num_val(len(cases)) if self.num_val is None else self.num_val
+        if num_val >= len(cases):
+            raise ValueError(f"num_val = {num_val}, but {self.root} holds {len(cases)} cases: leave some for training")
         order = np.random.default_rng(self.split_seed).permutation(len(cases))
-        validation = set(order[: self.num_val].tolist())
-        return [
+        validation = set(order[:num_val].tolist())
+        records = [
             Record(
                 id=case.name,
                 group=case.name,
                 split="val" if index in validation else "train",
-                files={"image": _image_name(case, self.modality), "mask": _mask_name(case)},
+                file=f"{case.name}/{_first_file(case, self._image_names(case.name))}",
                 position=self.slice_index,
             )
             for index, case in enumerate(cases)
         ]
+        return self._kept(records)
 
-    def decode(self, record: Record) -> tuple[ImageArray, ImageArray]:
-        """The normalised slice and the mask of ``roi_classes``, upright."""
-        image_XY, labels_XY, affine = self._read(record)
-        # Image and mask agree voxel by voxel. Turned by one affine they do so even if a mask lost its own.
-        image_HW, region_HW = upright(image_XY, affine), upright(np.isin(labels_XY, self.roi_classes), affine)
-        image_SS = resize(pad_to_square(_normalised(image_HW)), self.image_size_px)
-        region_SS = resize(pad_to_square(region_HW), self.image_size_px)
-        return to_grey_levels(image_SS)[None], to_mask(region_SS)
+    def decode(self, record: Record) -> ImageArray:
+        """The normalised slice, upright."""
+        scan = self.read_image(record)
+        return grey_levels(_normalised(upright(scan.voxels, scan.affine))[None], self.image_size_px)
 
     @classmethod
     def example(cls, folder: Path) -> Self:
@@ -130,11 +128,12 @@ class BraTS(Dataset):
         write_brats(folder, num_cases=6, volume_shape=shape, odd_mask_case=2)
         return cls(root=folder, image_size_px=32, num_val=2, volume_shape=shape)
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """The folder of the cases. Raises FileNotFoundError that says what was expected where."""
         root = Path(self.root)
         for candidates in ([root], root.glob("*/"), root.glob("*/*/")):
             for folder in sorted(candidates):
-                if any(folder.glob(f"{CASE_PATTERN}/")):
+                if folder.is_dir() and any(path.is_dir() for path in folder.glob(CASE_PATTERN)):
                     return folder
         state = f"holds no folder {CASE_PATTERN}" if root.is_dir() else "does not exist"
         raise FileNotFoundError(
@@ -143,69 +142,148 @@ class BraTS(Dataset):
             "or name its place with --data-root DIR"
         )
 
-    def _read(self, record: Record) -> tuple[Voxels, Voxels, Voxels]:
-        """The slices of image and labels as stored, and the image's affine."""
-        folder, problems, slices, affines = self._folder(), {}, {}, {}
-        for role, check in (("image", _image_problem), ("mask", _mask_problem)):
-            name = record.files[role]
-            if not (folder / name).is_file():
-                problems[name] = "missing"
-                continue
-            try:
-                slices[role], affines[role] = read_axial_slice(folder / name, self.volume_shape, self.slice_index)
-            except BadData as error:
-                problems[name] = "; ".join(error.problems.values())
-                continue
-            if problem := check(slices[role]):
-                problems[name] = problem
-        if problems:
-            raise BadData("BraTS 2020", problems)
-        return slices["image"], slices["mask"], affines["image"]
+    def read_image(self, record: Record) -> Scan:
+        """The slice as stored. Raises BadData naming the file."""
+        expected = self._image_names(record.id)
+        scan = _read_slice(self.folder(), record.file, expected, self.volume_shape, self.slice_index)
+        if problem := _image_problem(scan.voxels):
+            raise BadData("BraTS 2020", {record.file: problem})
+        return scan
+
+    def _image_names(self, case: str) -> list[str]:
+        return [f"{case}_{self.modality}{suffix}" for suffix in SUFFIXES]
 
 
-def write_brats(
-    root: Path,
-    num_cases: int,
-    *,
-    modalities: Sequence[Modality] = get_args(Modality),
-    volume_shape: tuple[int, int, int] = VOLUME_SHAPE,
-    suffix: str = ".nii.gz",
-    odd_mask_case: int | None = None,
-    seed: int = 0,
-) -> Path:
-    """Write synthetic cases in the layout of BraTS 2020, for tests and trials without the real data.
+@dataclass(frozen=True)
+class _BraTSLabels:
+    """The label volumes of the cases, which every annotation of the tumour reads."""
 
-    Each case is an ellipsoid "brain" with a tumour of three nested classes, brighter than the brain around it; one case
-    in five has no tumour in its median slice. Case ``odd_mask_case`` (1 is the first) gets the mask name of case 355.
-    Returns the folder that holds the case folders. A case of full size takes about half a second for each modality.
+    images: BraTS
+
+    def source_files(self) -> Mapping[str, Path]:
+        """Label volumes that are there, named relative to the folder of the cases."""
+        folder = self.images.folder()
+        names = [_mask_file(folder / record.id) for record in self.images.records()]
+        return reading.usable({name: folder / name for name in names})
+
+    def file(self, record: Record) -> str:
+        """``<case>_seg.nii[.gz]``, or the odd name."""
+        return _mask_file(self.images.folder() / record.id)
+
+    def read(self, record: Record) -> Voxels:
+        """The labels of the slice, upright.
+
+        A label volume without an affine of its own lies as the image of its case does.
+
+        Raises:
+            BadData: naming the file of the labels; also where it lies otherwise than the image of its case.
+        """
+        images, name = self.images, self.file(record)
+        scan = _read_slice(images.folder(), name, _mask_names(record.id), images.volume_shape, images.slice_index)
+        affine = _affine_of(images.folder() / record.file)
+        image = Scan(scan.voxels, scan.affine if affine is None else affine, scan.shape, is_placed=True)
+        if problem := _mask_problem(scan.voxels) or contradiction(scan, image):
+            raise BadData("BraTS 2020", {name: problem})
+        # Turned by the image's affine they agree voxel by voxel.
+        return upright(scan.voxels, image.affine)
+
+
+@dataclass(frozen=True)
+class BraTSTumour(Region):
+    """The tumour, or classes of it. Images without it in their slice have an empty mask.
+
+    Args:
+        classes: labels that count: 1 necrotic and non-enhancing core, 2 oedema, 4 enhancing tumour. All three, the
+            default, are the "whole tumour"; (1, 4) is the tumour core.
     """
-    if suffix not in _SUFFIXES:
-        raise ValueError(f"suffix = {suffix!r}: use one of {', '.join(_SUFFIXES)}")
-    folder = Path(root) / FOLDER_NAME
-    for number in range(1, num_cases + 1):
-        case = folder / f"BraTS20_Training_{number:03d}"
-        case.mkdir(parents=True, exist_ok=True)
-        random = np.random.default_rng([seed, number])
-        brain, labels = _synthetic_case(volume_shape, random, tumour_in_median=number % 5 != 0)
-        for modality in modalities:
-            _write_volume(case / f"{case.name}_{modality}{suffix}", _synthetic_image(brain, labels, random))
-        mask_name = ODD_MASK_NAME if number == odd_mask_case else f"{case.name}_seg{suffix}"
-        _write_volume(case / mask_name, labels)
-    return folder
+
+    images: BraTS
+    classes: tuple[int, ...] = TUMOUR_LABELS
+    excluded: tuple[str, ...] = recorded(())
+
+    def __post_init__(self) -> None:
+        if not self.classes or self.classes != tuple(sorted(set(self.classes) & set(TUMOUR_LABELS))):
+            raise ValueError(f"classes = {self.classes}: use some of {TUMOUR_LABELS}, each once, in rising order")
+
+    @property
+    def name(self) -> str:
+        """The tumour, with its classes where they are not all."""
+        return "tumour" if self.classes == TUMOUR_LABELS else f"tumour_{'+'.join(map(str, self.classes))}"
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The label volumes that are there."""
+        return _BraTSLabels(self.images).source_files()
+
+    def file(self, record: Record) -> str:
+        """The label volume of the case."""
+        return _BraTSLabels(self.images).file(record)
+
+    def decode(self, record: Record) -> ImageArray:
+        """The mask of ``classes``, upright."""
+        labels_HW = _BraTSLabels(self.images).read(record)
+        return mask(np.isin(labels_HW, self.classes), self.images.image_size_px)
 
 
-def _cases(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(CASE_PATTERN) if path.is_dir())
+@dataclass(frozen=True)
+class BraTSClasses(ClassMasks):
+    """Background and the three classes of the tumour; label 4 of the files is index 3."""
+
+    class_names: ClassVar[tuple[str, ...]] = ("background", "core", "oedema", "enhancing")
+
+    images: BraTS
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        """All of them."""
+        return "tumour_classes"
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The label volumes that are there."""
+        return _BraTSLabels(self.images).source_files()
+
+    def file(self, record: Record) -> str:
+        """The label volume of the case."""
+        return _BraTSLabels(self.images).file(record)
+
+    def decode(self, record: Record) -> ImageArray:
+        """The index of the class, upright."""
+        labels_HW = _BraTSLabels(self.images).read(record)
+        classes_HW = np.searchsorted(TUMOUR_LABELS, labels_HW) + (labels_HW > 0)
+        return largest_class(classes_HW, len(self.class_names), self.images.image_size_px)
 
 
-def _image_name(case: Path, modality: str) -> str:
-    return f"{case.name}/{_first_file(case, [f'{case.name}_{modality}{suffix}' for suffix in _SUFFIXES])}"
+def _default_num_val(num_cases: int) -> int:
+    share = round(num_cases * _NUM_VAL / _NUM_CASES)
+    return max(1, share) if num_cases > 1 else 0
 
 
-def _mask_name(case: Path) -> str:
-    regular = [f"{case.name}_seg{suffix}" for suffix in _SUFFIXES]
+def _read_slice(
+    folder: Path, name: str, expected: list[str], volume_shape: tuple[int, int, int], slice_index: int
+) -> Scan:
+    path = folder / name
+    if not reading.is_usable(path):
+        raise BadData("BraTS 2020", {name: reading.why_unusable(path, expected=expected)})
+    return read_scan(path, volume_shape, slice_index, name=name)
+
+
+def _affine_of(image: Path) -> Voxels | None:
+    """Where an image lies by its header; None for one that cannot be read, which its own decoding reports."""
+    try:
+        affine: Voxels = nibabel.load(image).affine
+    except Exception:
+        return None
+    return affine
+
+
+def _mask_file(case: Path) -> str:
     odd = sorted(path.name for pattern in _ODD_MASK_PATTERNS for path in case.glob(pattern))
+    regular = _mask_names(case.name)
     return f"{case.name}/{_first_file(case, [*regular, *odd], otherwise=regular[-1])}"
+
+
+def _mask_names(case: str) -> list[str]:
+    return [f"{case}_seg{suffix}" for suffix in SUFFIXES]
 
 
 def _first_file(folder: Path, names: list[str], otherwise: str | None = None) -> str:
@@ -233,34 +311,3 @@ def _normalised(image_HW: Voxels) -> np.ndarray[Any, np.dtype[np.float64]]:
     white = np.percentile(image_HW[image_HW > 0], _WHITE_PERCENTILE)
     scaled: np.ndarray[Any, np.dtype[np.float64]] = np.clip(image_HW / white, 0, 1) * 255
     return scaled
-
-
-def _synthetic_case(
-    shape: tuple[int, int, int], random: np.random.Generator, *, tumour_in_median: bool
-) -> tuple[Voxels, Voxels]:
-    """A brain mask (bool) and a label volume (int16), shape X Y Z."""
-    x, y, z = np.ogrid[tuple(slice(-1, 1, 1j * length) for length in shape)]
-    brain = x**2 / 0.55 + y**2 / 0.7 + z**2 / 0.9 < 1
-    centre_x, centre_y = random.uniform(-0.3, 0.3, size=2)
-    centre_z = 0.0 if tumour_in_median else 0.6
-    radius = random.uniform(0.2, 0.35)
-    distance_squared = (x - centre_x) ** 2 + (y - centre_y) ** 2 + (z - centre_z) ** 2
-    labels = np.zeros(shape, dtype=np.int16)
-    for label, reach in ((2, 1.0), (4, 0.65), (1, 0.35)):
-        labels[(distance_squared < (reach * radius) ** 2) & brain] = label
-    return brain, labels
-
-
-def _synthetic_image(brain: Voxels, labels: Voxels, random: np.random.Generator) -> Voxels:
-    """Voxels as a scanner gives them: an arbitrary scale, noise, zero outside the brain."""
-    scale = random.uniform(200, 2000)
-    noise = random.standard_normal(brain.shape, dtype=np.float32)
-    image = scale * (0.5 + 0.1 * labels) * (1 + 0.08 * noise)
-    return np.where(brain, np.clip(image, 1, None), 0).astype(np.int16)
-
-
-def _write_volume(path: Path, volume: Voxels) -> None:
-    # The orientation of the distributed files: first axis to the left, second to the back, third up.
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-    affine[1, 3] = volume.shape[1] - 1
-    nibabel.save(nibabel.Nifti1Image(volume, affine), path)

@@ -1,57 +1,82 @@
-"""Every image decoded once: uint8 memmaps and a small index, in a folder named by the key of the data set.
+"""Images and annotations, each decoded once on a machine: uint8 memmaps and small indices, named by their keys.
 
-    <cache_dir>/<name>-<key>/images.npy    uint8 [N, C, H, W]
-                             masks.npy     uint8 [N, H, W], 0 or 1
-                             index.parquet one row an image
-                             contents.json a checksum of each of the three, written last
+    <cache_dir>/<data set>-<key>/images.npy               uint8 [N, C, H, W]
+                                 index.parquet            one row an image
+    <cache_dir>/<data set>-<annotation>-<key>/values.npy  uint8 [N, H, W], rows as in the images
+                                              index.parquet
 
-The folder appears by one rename, so a half-written one is never read; a lock lets one process on a machine decode
-while the others wait. The checksums find a damaged one, which is then made again.
+``tables`` says how they are kept whole. Labels are small and read anew each time.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import os
-import shutil
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 import numpy as np
 import polars as pl
 
 from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, key_of
+from trainables.api.trainable import Part, ReadsFiles
+from trainables.data import reading, tables
+from trainables.data.annotations import Annotation, ClassMasks, Labels, MultiLabels, PixelAnnotation, Region
+from trainables.data.decoding import Problems, decode_rows
 from trainables.data.records import Dataset, ImageArray, Record
 
-log = logging.getLogger(__name__)
-
-ReportProgress = Callable[[float, float, str], None]
-
-_TABLE_FILES = ("images.npy", "masks.npy", "index.parquet")
-_CONTENTS = "contents.json"
-_READ_BYTES = 1 << 24
 _STATISTICS_ROWS = 512
+_NO_LABEL = -1
+
+
+class DataContext(Protocol):
+    """What preparing data needs to know; the context of every trial does."""
+
+    @property
+    def cache_dir(self) -> Path:
+        """A folder on this machine that processes share."""
+
+    def report_progress(self, done: float, total: float, unit: str) -> None:
+        """Called with (done, total, "images") while decoding."""
+
+    def key(self, part: Part) -> str:
+        """Identity of a data set or an annotation."""
+
+    def digests(self, part: ReadsFiles) -> Mapping[str, str]:
+        """SHA-256 of its files, by name, as planned."""
+
+
+@dataclass
+class OwnContext:
+    """The context of data that are prepared outside a trial, such as by a survey."""
+
+    cache_dir: Path
+
+    def __post_init__(self) -> None:
+        self._digests = FileDigests(self.cache_dir / "digests.json")
+
+    def report_progress(self, done: float, total: float, unit: str) -> None:
+        """Nobody looks."""
+
+    def key(self, part: Part) -> str:
+        """See ``DataContext``."""
+        return key_of(part, self._digests)
+
+    def digests(self, part: ReadsFiles) -> Mapping[str, str]:
+        """As the files are now."""
+        return {name: self._digests.digest(path) for name, path in part.source_files().items()}
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A prepared data set. The arrays are read-only memmaps: processes on a machine share them in memory."""
+    """The images of a data set. The array is a read-only memmap: processes on a machine share it in memory."""
 
     images_NCHW: ImageArray
     """uint8, black is 0."""
-    masks_NHW: ImageArray
-    """uint8, 0 or 1."""
     index: pl.DataFrame
-    """Columns row (i64), id, group, split (str), position (i64, the slice in its volume), mask_fraction (f64, share of
-    the image that the mask covers; 0 for an image without region), source_sha256 (str)."""
+    """Columns row (i64), id, group, split (str), position (i64, the slice in its volume), source_sha256 (str)."""
 
     def __len__(self) -> int:
         return self.index.height
@@ -79,78 +104,191 @@ class ImageTable:
         return mean_C.tolist(), np.sqrt(variance_C).tolist()
 
 
-def open_table(
-    dataset: Dataset,
-    cache_dir: Path,
-    report_progress: ReportProgress | None = None,
-    num_workers: int | None = None,
-) -> ImageTable:
-    """The prepared data set; decodes it first when this machine has not done so yet.
+@dataclass(frozen=True)
+class AnnotationTable:
+    """What is said of each image; its rows are those of the image table."""
 
-    Args:
-        cache_dir: a folder on this machine that processes share.
-        report_progress: called with (done, total, "images") while decoding.
-        num_workers: threads that decode; by default as many as there are cores.
+    index: pl.DataFrame
+    """Columns row (i64), id, group (str), position (i64), annotated (bool: False where the image has no annotation)."""
+
+    @property
+    def annotated(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which images are annotated."""
+        return self.index["annotated"].to_numpy()
+
+
+@dataclass(frozen=True)
+class RegionTable(AnnotationTable):
+    """A mask an image. The index has besides mask_fraction (f64, the share of the image that the mask covers, 0 for an
+    empty mask, null where there is no annotation) and source_sha256 (str, of the mask's file)."""
+
+    masks_NHW: ImageArray
+    """uint8, 0 or 1; 0 where there is no annotation."""
+
+
+@dataclass(frozen=True)
+class ClassTable(AnnotationTable):
+    """A class a pixel. The index has besides source_sha256 (str)."""
+
+    classes_NHW: ImageArray
+    """uint8, index into ``class_names``; 0 where there is no annotation."""
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelTable(AnnotationTable):
+    """A class an image."""
+
+    labels_N: np.ndarray[Any, np.dtype[np.int64]]
+    """Index into ``class_names``; -1 where there is no label."""
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MultiLabelTable(AnnotationTable):
+    """Findings of each image."""
+
+    labels_NK: ImageArray
+    """uint8, 0 or 1 for each of ``class_names``; 0 where there is no annotation."""
+    class_names: tuple[str, ...]
+
+
+def open_images(dataset: Dataset, context: DataContext) -> ImageTable:
+    """The images of a data set; decodes them first, with all cores, when this machine has not done so yet.
 
     Raises:
         FileNotFoundError: the data set's folder is missing.
-        BadData: lists every unusable file; nothing is left behind then.
+        BadData: lists every unusable file, those that changed since the plan included; nothing is left behind then.
         OSError: the disk of ``cache_dir`` is full.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    digests = FileDigests(cache_dir / "digests.json")
-    folder = cache_dir / f"{dataset.name}-{key_of(dataset, digests)}"
-    with _locked(folder.with_suffix(".lock")):
-        if folder.exists() and _is_intact(folder):
-            return _load(folder)
-        if folder.exists():
-            log.warning("%s is damaged: it is removed and %s is decoded again", folder, dataset.name)
-            shutil.rmtree(folder)
-        _build(dataset, folder, digests, report_progress, num_workers or os.cpu_count() or 1)
-        return _load(folder)
+    folder = context.cache_dir / f"{dataset.name}-{context.key(dataset)}"
+
+    def make(aside: Path) -> None:
+        records, digests = _checked_records(dataset), context.digests(dataset)
+        side = dataset.image_size_px
+        images_NCHW = tables.allocate(aside / "images.npy", (len(records), dataset.num_channels, side, side))
+
+        def decode(row: int) -> None:
+            images_NCHW[row] = dataset.decode(records[row])
+
+        files = {row: record.file for row, record in enumerate(records)}
+        problems = decode_rows(files, decode, digests, context.report_progress)
+        _raise_all(f"data set {dataset.name}", problems)
+        images_NCHW.flush()
+        sources = [digests.get(record.file, "") for record in records]
+        splits = pl.Series("split", [record.split for record in records])
+        index = _index(records).insert_column(3, splits).with_columns(source_sha256=pl.Series(sources, dtype=pl.String))
+        index.write_parquet(aside / "index.parquet")
+
+    def load(whole: Path) -> ImageTable:
+        return ImageTable(tables.load_array(whole / "images.npy"), tables.load_index(whole / "index.parquet"))
+
+    return tables.open_or_make(folder, make, load)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock of a killed process is free."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process prepares %s: waiting for it", path.stem)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+@overload
+def open_annotation(annotation: Region, context: DataContext) -> RegionTable: ...
+@overload
+def open_annotation(annotation: ClassMasks, context: DataContext) -> ClassTable: ...
+@overload
+def open_annotation(annotation: Labels, context: DataContext) -> LabelTable: ...
+@overload
+def open_annotation(annotation: MultiLabels, context: DataContext) -> MultiLabelTable: ...
+def open_annotation(annotation: Annotation, context: DataContext) -> AnnotationTable:
+    """What an annotation says, in the rows of ``open_images(annotation.images, context)``; does not need that table.
+
+    Raises:
+        BadData: lists every unusable file; also where all masks of a region are empty.
+        FileNotFoundError, OSError: as ``open_images``.
+    """
+    if isinstance(annotation, Labels | MultiLabels):
+        return _labels(annotation, context)
+    if not isinstance(annotation, PixelAnnotation):
+        raise TypeError(f"{type(annotation).__name__} is none of Region, ClassMasks, Labels, MultiLabels")
+    return _open_pixels(annotation, context)
 
 
-def _is_intact(folder: Path) -> bool:
+def survey(part: Dataset | Annotation, context: DataContext) -> dict[str, str]:
+    """What is wrong with a data set or an annotation, by id of record: what ``replace(part, excluded=...)`` can leave
+    out. Nothing where its table lies in the cache.
+
+    Raises:
+        FileNotFoundError, BadData: what no record stands for is wrong.
+    """
+    if isinstance(part, Labels | MultiLabels):
+        part.labels()
+        return {}
+    assert isinstance(part, Dataset | PixelAnnotation)
     try:
-        contents = json.loads((folder / _CONTENTS).read_text())
-        return bool(contents == {name: _checksum(folder / name) for name in _TABLE_FILES})
-    except (OSError, ValueError):
-        return False
+        open_images(part, context) if isinstance(part, Dataset) else _open_pixels(part, context)
+    except BadData:
+        records = part.records()
+        files = {row: _file(part, record) for row, record in enumerate(records)}
+        problems = decode_rows(files, lambda row: part.decode(records[row]), context.digests(part))
+        if not problems:
+            raise
+        return {records[row].id: _sentence(found) for row, found in problems.items()}
+    return {}
 
 
-def _load(folder: Path) -> ImageTable:
-    images_NCHW = np.load(folder / "images.npy", mmap_mode="r")
-    masks_NHW = np.load(folder / "masks.npy", mmap_mode="r")
-    return ImageTable(images_NCHW, masks_NHW, pl.read_parquet(folder / "index.parquet"))
+def _open_pixels(annotation: PixelAnnotation, context: DataContext) -> AnnotationTable:
+    name = re.sub(r"[^\w.+-]+", "_", f"{annotation.images.name}-{annotation.name}")
+    folder = context.cache_dir / f"{name}-{context.key(annotation)}"
+
+    def load(whole: Path) -> AnnotationTable:
+        values_NHW, index = tables.load_array(whole / "values.npy"), tables.load_index(whole / "index.parquet")
+        if isinstance(annotation, ClassMasks):
+            return ClassTable(index, values_NHW, annotation.class_names)
+        return RegionTable(index, values_NHW)
+
+    return tables.open_or_make(folder, lambda aside: _make_pixels(annotation, context, aside), load)
 
 
-def _build(
-    dataset: Dataset, folder: Path, digests: FileDigests, report_progress: ReportProgress | None, num_workers: int
-) -> None:
-    records = _checked_records(dataset)
-    aside = folder.with_suffix(".partial")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-    aside.mkdir()
-    try:
-        mask_fractions = _decode_all(dataset, records, aside, report_progress, num_workers)
-        _index(dataset, records, mask_fractions, digests).write_parquet(aside / "index.parquet")
-        contents = {name: _checksum(aside / name) for name in _TABLE_FILES}
-        (aside / _CONTENTS).write_text(json.dumps(contents))
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _make_pixels(annotation: PixelAnnotation, context: DataContext, aside: Path) -> None:
+    records, digests = _checked_records(annotation.images), context.digests(annotation)
+    annotated = {record.id for record in annotation.records()}
+    files = {row: annotation.file(record) for row, record in enumerate(records) if record.id in annotated}
+    side = annotation.images.image_size_px
+    values_NHW = tables.allocate(aside / "values.npy", (len(records), side, side))
+
+    def decode(row: int) -> None:
+        values_NHW[row] = annotation.decode(records[row])
+
+    problems = decode_rows(files, decode, digests, context.report_progress)
+    _raise_all(f"{annotation.name} of data set {annotation.images.name}", problems)
+    values_NHW.flush()
+    index = _annotation_index(records, annotated).with_columns(
+        source_sha256=pl.Series([digests.get(files[row], "") if row in files else None for row in range(len(records))])
+    )
+    if isinstance(annotation, Region):
+        fractions = [float(values_NHW[row].mean()) if row in files else None for row in range(len(records))]
+        _check_some_region(annotation, fractions)
+        index = index.with_columns(mask_fraction=pl.Series(fractions, dtype=pl.Float64))
+    index.write_parquet(aside / "index.parquet")
+
+
+def _check_some_region(region: Region, fractions: list[float | None]) -> None:
+    known = [fraction for fraction in fractions if fraction is not None]
+    if not any(known):
+        reason = (
+            f"all {len(known)} masks are empty: expected pixels of the region in some; look at the values in the "
+            "masks, and at what the region asks for"
+        )
+        raise BadData(f"region {region.name} of data set {region.images.name}", {region.name: reason})
+
+
+def _labels(annotation: Labels | MultiLabels, context: DataContext) -> LabelTable | MultiLabelTable:
+    records = _checked_records(annotation.images)
+    with reading.planned(context.digests(annotation)):
+        labels = annotation.labels()
+    annotated = {record.id for record in annotation.records()}
+    values = {id_: value for id_, value in labels.items() if id_ in annotated}
+    index, names = _annotation_index(records, annotated), annotation.class_names
+    if isinstance(annotation, Labels):
+        labels_N = np.array([values.get(record.id, _NO_LABEL) for record in records], dtype=np.int64)
+        return LabelTable(index, labels_N, names)
+    none_K = np.zeros(len(names), dtype=np.uint8)
+    return MultiLabelTable(index, np.stack([values.get(record.id, none_K) for record in records]), names)
 
 
 def _checked_records(dataset: Dataset) -> list[Record]:
@@ -162,72 +300,30 @@ def _checked_records(dataset: Dataset) -> list[Record]:
     return records
 
 
-def _decode_all(
-    dataset: Dataset, records: list[Record], folder: Path, report_progress: ReportProgress | None, num_workers: int
-) -> list[float]:
-    """Fill the two memmaps; returns the mask fraction of each record. Decoding is zlib and NumPy, so threads do."""
-    count, channels, side = len(records), dataset.num_channels, dataset.image_size_px
-    images_NCHW = _allocate(folder / "images.npy", (count, channels, side, side))
-    masks_NHW = _allocate(folder / "masks.npy", (count, side, side))
-    problems: dict[str, str] = {}
-
-    def decode(row: int) -> dict[str, str]:
-        try:
-            images_NCHW[row], masks_NHW[row] = dataset.decode(records[row])
-        except BadData as error:
-            return error.problems
-        return {}
-
-    with ThreadPoolExecutor(num_workers) as pool:
-        futures = [pool.submit(decode, row) for row in range(count)]
-        try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                problems.update(future.result())
-                if report_progress is not None:
-                    report_progress(done, count, "images")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    if problems:
-        raise BadData(f"data set {dataset.name}", dict(sorted(problems.items())))
-    images_NCHW.flush()
-    masks_NHW.flush()
-    return [float(mask_HW.mean()) for mask_HW in masks_NHW]
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    # Writing into a memmap on a full disk kills the process; taking the blocks first raises an error instead.
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            advice = f"{size / 1e6:.0f} MB are needed in {path.parent}: free them, or use another --cache-dir"
-            raise OSError(error.errno, f"{error.strerror}: {advice}") from error
-    return array
-
-
-def _index(dataset: Dataset, records: list[Record], mask_fractions: list[float], digests: FileDigests) -> pl.DataFrame:
-    files = dataset.source_files()
-    sources = [digests.digest_all({name: files[name] for name in record.files.values()}) for record in records]
+def _index(records: list[Record]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "row": np.arange(len(records), dtype=np.int64),
             "id": [record.id for record in records],
             "group": [record.group for record in records],
-            "split": [record.split for record in records],
             "position": np.array([record.position for record in records], dtype=np.int64),
-            "mask_fraction": np.array(mask_fractions, dtype=np.float64),
-            "source_sha256": sources,
         }
     )
 
 
-def _checksum(path: Path) -> int:
-    """CRC-32: meant for truncation and bad blocks, and as fast as the disk."""
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
+def _annotation_index(records: list[Record], annotated: set[str]) -> pl.DataFrame:
+    return _index(records).with_columns(annotated=pl.Series([record.id in annotated for record in records]))
+
+
+def _file(part: Dataset | PixelAnnotation, record: Record) -> str:
+    return record.file if isinstance(part, Dataset) else part.file(record)
+
+
+def _raise_all(what: str, problems: Problems) -> None:
+    if problems:
+        found = {name: reason for of_row in problems.values() for name, reason in of_row.items()}
+        raise BadData(what, dict(sorted(found.items())))
+
+
+def _sentence(problems: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in problems.items())

@@ -25,14 +25,17 @@ import numpy as np
 
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
-from trainables.data.nifti import Voxels, read_volume
+from trainables.data import reading
+from trainables.data.annotations import ClassMasks, Region
+from trainables.data.nifti import Voxels, read_scan
 from trainables.data.records import Dataset, ImageArray, Record, check_image_size
-from trainables.data.square import resize, to_grey_levels, to_mask
+from trainables.data.square import largest_class, resize, to_grey_levels, to_mask
 
 Tissue = Literal["white_matter", "grey_matter"]
+Volume = Literal["image", "white_matter", "grey_matter"]
 
 VOLUME_SHAPE = (197, 233, 189)
-FILES = {
+FILES: Mapping[Volume, str] = {
     "image": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
     "white_matter": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
     "grey_matter": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
@@ -49,7 +52,6 @@ class MNI152(Dataset):
 
     Args:
         image_size_px: side of the square; 193 is the native 1 mm grid; 128 is 1.5 mm, less than half the pixels.
-        roi: the tissue whose probability exceeds one half is the mask.
         slab_length: axial slices (mm) a slab.
         gap: slices left out between slabs. At 4 mm and more, masks of white matter overlap with a Dice of .57 or less,
             against .83 for neighbours.
@@ -68,16 +70,14 @@ class MNI152(Dataset):
     )
 
     image_size_px: int = 128
-    roi: Tissue = "white_matter"
-    slab_length: int = 12
-    gap: int = 4
-    val_every: int = 3
+    slab_length: int = recorded(12)
+    gap: int = recorded(4)
+    val_every: int = recorded(3)
     folder: Path | None = recorded(None)
+    excluded: tuple[str, ...] = recorded(())
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size_px)
-        if self.roi not in get_args(Tissue):
-            raise ValueError(f"roi = {self.roi!r}: use one of {', '.join(get_args(Tissue))}")
         if self.slab_length < 1 or self.gap < 0 or self.val_every < 2:
             raise ValueError(
                 f"slab_length = {self.slab_length}, gap = {self.gap}, val_every = {self.val_every}: "
@@ -85,19 +85,12 @@ class MNI152(Dataset):
             )
 
     def source_files(self) -> Mapping[str, Path]:
-        """All three volumes: each takes part in choosing the slices."""
-        folder = self.folder or packaged_folder()
-        missing = [name for name in FILES.values() if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"MNI152: {folder} lacks {', '.join(missing)}; "
-                "install nilearn again (pip install --force-reinstall nilearn), or give the folder that holds them"
-            )
-        return {name: folder / name for name in FILES.values()}
+        """The T1 volume. The tissues take part in choosing the slices, which ``content`` has."""
+        return self.files_of("image")
 
     def records(self) -> list[Record]:
         """One record a slice, from the bottom up; slices in the gaps are left out."""
-        volumes = self._volumes()
+        volumes = self.volumes()
         slices = slices_with_all_tissues(volumes["image"], volumes["white_matter"], volumes["grey_matter"])
         period = self.slab_length + self.gap
         records = []
@@ -105,14 +98,11 @@ class MNI152(Dataset):
             slab, offset = divmod(slice_index - slices[0], period)
             if offset < self.slab_length:
                 records.append(self._record(slice_index, slab))
-        return records
+        return self._kept(records)
 
-    def decode(self, record: Record) -> tuple[ImageArray, ImageArray]:
-        """The T1 slice on the template's own 0-255 scale, and the mask of the tissue; both upright."""
-        volumes = self._volumes()
-        image_SS = resize(_square_slice(volumes["image"], record.position), self.image_size_px)
-        probability_SS = resize(_square_slice(volumes[self.roi], record.position) / 255.0, self.image_size_px)
-        return to_grey_levels(image_SS)[None], to_mask(probability_SS)
+    def decode(self, record: Record) -> ImageArray:
+        """The T1 slice on the template's own 0-255 scale, upright."""
+        return to_grey_levels(resize(_square_slice(self.volume("image"), record.position), self.image_size_px))[None]
 
     @classmethod
     def example(cls, folder: Path) -> Self:
@@ -122,23 +112,108 @@ class MNI152(Dataset):
             shutil.copyfile(packaged_folder() / name, folder / name)
         return cls(image_size_px=32, folder=folder)
 
-    def _record(self, slice_index: int, slab: int) -> Record:
-        # The last of each run of slabs: the lowest ones hold hardly any tissue, too little for a small split.
-        split = "val" if slab % self.val_every == self.val_every - 1 else "train"
-        files = {"image": FILES["image"], "mask": FILES[self.roi]}
-        return Record(f"axial_{slice_index:03d}", f"slab_{slab:02d}", split, files, position=slice_index)
+    def files_of(self, *wanted: Volume) -> Mapping[str, Path]:
+        """The files of some volumes, by name.
 
-    def _volumes(self) -> dict[str, Voxels]:
-        files = self.source_files()
-        volumes, problems = {}, {}
-        for role, name in FILES.items():
+        Raises:
+            FileNotFoundError: names all that are missing, of the three.
+        """
+        folder = self.folder or packaged_folder()
+        missing = [name for name in FILES.values() if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"MNI152: {folder} lacks {', '.join(missing)}; "
+                "install nilearn again (pip install --force-reinstall nilearn), or give the folder that holds them"
+            )
+        return {FILES[role]: folder / FILES[role] for role in wanted}
+
+    def volume(self, role: Volume) -> Voxels:
+        """A whole volume as stored. Raises BadData naming the file."""
+        ((name, path),) = self.files_of(role).items()
+        return _volume(path, name)
+
+    def volumes(self) -> dict[Volume, Voxels]:
+        """All three. Raises BadData naming every bad file."""
+        volumes: dict[Volume, Voxels] = {}
+        problems: dict[str, str] = {}
+        for role in FILES:
             try:
-                volumes[role] = _volume(files[name])
+                volumes[role] = self.volume(role)
             except BadData as error:
                 problems.update(error.problems)
         if problems:
             raise BadData("MNI152", problems)
         return volumes
+
+    def _record(self, slice_index: int, slab: int) -> Record:
+        # The last of each run of slabs: the lowest ones hold hardly any tissue, too little for a small split.
+        split = "val" if slab % self.val_every == self.val_every - 1 else "train"
+        return Record(f"axial_{slice_index:03d}", f"slab_{slab:02d}", split, FILES["image"], position=slice_index)
+
+
+@dataclass(frozen=True)
+class MNI152Tissue(Region):
+    """Where the probability of a tissue exceeds one half."""
+
+    images: MNI152
+    tissue: Tissue = "white_matter"
+    excluded: tuple[str, ...] = recorded(())
+
+    def __post_init__(self) -> None:
+        if self.tissue not in get_args(Tissue):
+            raise ValueError(f"tissue = {self.tissue!r}: use one of {', '.join(get_args(Tissue))}")
+
+    @property
+    def name(self) -> str:
+        """The tissue."""
+        return self.tissue
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The map of the tissue."""
+        return self.images.files_of(self.tissue)
+
+    def file(self, record: Record) -> str:
+        """One volume for all slices."""
+        return FILES[self.tissue]
+
+    def decode(self, record: Record) -> ImageArray:
+        """The mask of the tissue."""
+        probability_SS = _square_slice(self.images.volume(self.tissue), record.position) / 255.0
+        return to_mask(resize(probability_SS, self.images.image_size_px))
+
+
+@dataclass(frozen=True)
+class MNI152Tissues(ClassMasks):
+    """The four tissues that choose the slices (``tissues_of``): at each pixel, the one that covers most of it."""
+
+    class_names: ClassVar[tuple[str, ...]] = ("background", "fluid", "grey_matter", "white_matter")
+
+    images: MNI152
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        """All of them."""
+        return "tissues"
+
+    def source_files(self) -> Mapping[str, Path]:
+        """All three volumes: the background is where T1 is 0."""
+        return self.images.files_of(*FILES)
+
+    def file(self, record: Record) -> str:
+        """The map of white matter; ``content`` has all three."""
+        return FILES["white_matter"]
+
+    def content(self, digests: Mapping[str, str]) -> list[list[object]]:
+        """The rows [id, group, position, SHA-256 of the three volumes]."""
+        sources = [digests.get(name, "") for name in FILES.values()]
+        return sorted([r.id, r.group, r.position, *sources] for r in self.records())
+
+    def decode(self, record: Record) -> ImageArray:
+        """The index of the tissue."""
+        slices = {role: _square_slice(voxels, record.position) for role, voxels in self.images.volumes().items()}
+        tissues_KSS = tissues_of(slices["image"], slices["white_matter"], slices["grey_matter"])
+        return largest_class(np.argmax(tissues_KSS, axis=0), len(self.class_names), self.images.image_size_px)
 
 
 def packaged_folder() -> Path:
@@ -149,12 +224,17 @@ def packaged_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
 
 
+def tissues_of(image: Voxels, white: Voxels, grey: Voxels) -> Voxels:
+    """Background, fluid, grey and white matter as booleans, stacked: T1 is 0, the rest, and where a tissue is more
+    probable than not (white before grey). Each voxel of the template is exactly one of them."""
+    is_white, is_grey, background = white > 127, grey > 127, image == 0
+    fluid = ~background & ~is_white & ~is_grey
+    return np.stack([background, fluid, is_grey & ~is_white, is_white])
+
+
 def slices_with_all_tissues(image_XYZ: Voxels, white_XYZ: Voxels, grey_XYZ: Voxels) -> list[int]:
     """Indices of the axial slices that hold background, fluid, grey and white matter (tissue: probability > 0.5)."""
-    white, grey = white_XYZ > 127, grey_XYZ > 127
-    background = image_XYZ == 0
-    fluid = ~background & ~white & ~grey
-    present = np.stack([tissue.any(axis=(0, 1)) for tissue in (background, fluid, grey & ~white, white)])
+    present = tissues_of(image_XYZ, white_XYZ, grey_XYZ).any(axis=(1, 2))
     return [int(index) for index in np.flatnonzero(present.all(axis=0))]
 
 
@@ -167,8 +247,9 @@ def _square_slice(volume_XYZ: Voxels, slice_index: int) -> Voxels:
 _reading = threading.Lock()
 
 
-def _volume(path: Path) -> Voxels:
+def _volume(path: Path, name: str) -> Voxels:
     """Each volume is read once, though 149 records ask for it from several threads."""
+    reading.check(path, name)
     stat = path.stat()
     with _reading:
         return _volume_of_state(path, stat.st_size, stat.st_mtime_ns)
@@ -176,4 +257,4 @@ def _volume(path: Path) -> Voxels:
 
 @lru_cache(maxsize=len(FILES))
 def _volume_of_state(path: Path, _size: int, _mtime_ns: int) -> Voxels:
-    return read_volume(path, VOLUME_SHAPE)
+    return read_scan(path, VOLUME_SHAPE).voxels

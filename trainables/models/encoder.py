@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from trainables import runtime
 from trainables.api.checks import check_choice
-from trainables.models.heads import Head, build_head
-from trainables.models.trunk import NUM_FEATURES, Backbone, Trunk, build_resnet, build_stem
+from trainables.api.names import Backbone, Head
+from trainables.models.heads import build_head
+from trainables.models.trunk import NUM_FEATURES, Trunk, build_resnet, build_stem
 
 _RELEASED_HEAD = "fc."
 

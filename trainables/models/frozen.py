@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from trainables.models.encoder import Encoder
 from trainables.models.trunk import Trunk
@@ -68,6 +67,8 @@ class Tape:
     pool_indices: Tensor
     block_inputs: list[list[Tensor]]
     """For each block, the inputs of its convolutions in order; each is the output of a rectification."""
+    guided: bool = False
+    """Whether rectifications let positive gradients through only, on the way back."""
 
     def num_bytes(self) -> int:
         kept = [self.maps_BFhw, self.stem_BShw, self.pool_indices]
@@ -101,6 +102,7 @@ class FrozenEncoder:
         stages = (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
         self._blocks = [_Block.folded(block, device, dtype) for stage in stages for block in stage]
         self._head = copy.deepcopy(encoder.head).eval().requires_grad_(False).to(device, self.head_dtype)
+        self._guided_head = _with_guided_rectifications(self._head)
         self._bytes_by_shape: dict[tuple[int, ...], int] = {}
 
     @torch.no_grad()
@@ -109,11 +111,17 @@ class FrozenEncoder:
         maps_BFhw = self._pooled(self._stem_output(images_BCHW))[0]
         for block in self._blocks:
             maps_BFhw = block.forward(maps_BFhw)[0]
-        return self._embedded(self._features(maps_BFhw))
+        return self._embedded(self._features(maps_BFhw), self._head)
 
     @torch.no_grad()
-    def forward(self, images_BCHW: Tensor) -> Tape:
-        """Images in [0, 1], any dtype, on the device. Needs ``bytes_per_image`` for each."""
+    def forward(self, images_BCHW: Tensor, *, guided: bool = False) -> Tape:
+        """Images in [0, 1], any dtype, on the device. Needs ``bytes_per_image`` for each.
+
+        Args:
+            guided: for guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806) instead of the gradient:
+                what a rectification hands back is rectified too, at each of them, the head's included. The
+                embeddings are the same.
+        """
         stem_BShw = self._stem_output(images_BCHW)
         maps_BFhw, pool_indices = self._pooled(stem_BShw)
         block_inputs = []
@@ -122,8 +130,8 @@ class FrozenEncoder:
             block_inputs.append(inputs)
         features_BF = self._features(maps_BFhw).requires_grad_(True)
         with torch.enable_grad():
-            embeddings_BD = self._embedded(features_BF)
-        return Tape(features_BF, embeddings_BD, maps_BFhw, stem_BShw, pool_indices, block_inputs)
+            embeddings_BD = self._embedded(features_BF, self._guided_head if guided else self._head)
+        return Tape(features_BF, embeddings_BD, maps_BFhw, stem_BShw, pool_indices, block_inputs, guided)
 
     @torch.no_grad()
     def stem_gradient(self, tape: Tape, features_gradient_BF: Tensor) -> Tensor:
@@ -133,15 +141,18 @@ class FrozenEncoder:
         """
         output = tape.maps_BFhw
         share_BF11 = (features_gradient_BF / output[0, 0].numel()).to(self.dtype)[:, :, None, None]
+        if tape.guided:
+            share_BF11.clamp_(min=0)
         gradient = torch.where(output > 0, share_BF11, 0)
         for place in range(len(self._blocks) - 1, -1, -1):
             inputs = tape.block_inputs.pop()
-            gradient = self._blocks[place].backward(gradient, inputs)
-            _mask_by_output(gradient, inputs[0])
+            gradient = self._blocks[place].backward(gradient, inputs, guided=tape.guided)
+            # Before the first block lies the pooling, whose overlapping windows are to be summed before a clamp.
+            _mask_by_output(gradient, inputs[0], guided=tape.guided and place > 0)
         stem_gradient_BShw: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             gradient, tape.stem_BShw, *_POOL.values(), tape.pool_indices
         )
-        return stem_gradient_BShw
+        return stem_gradient_BShw.clamp_(min=0) if tape.guided else stem_gradient_BShw
 
     @torch.no_grad()
     def image_gradient(self, stem_gradient_BShw: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -191,10 +202,10 @@ class FrozenEncoder:
     def _features(self, maps_BFhw: Tensor) -> Tensor:
         return maps_BFhw.to(self.head_dtype).mean(dim=(2, 3))
 
-    def _embedded(self, features_BF: Tensor) -> Tensor:
+    def _embedded(self, features_BF: Tensor, head: nn.Module) -> Tensor:
         # Matrix products of few rows round differently row by row; padded, a row's result does not depend on its place.
         padding = -len(features_BF) % _HEAD_ROWS
-        embeddings: Tensor = self._head(nn.functional.pad(features_BF, (0, 0, 0, padding)))
+        embeddings: Tensor = head(nn.functional.pad(features_BF, (0, 0, 0, padding)))
         return embeddings[: len(features_BF)]
 
 
@@ -306,6 +317,8 @@ class _Block:
 
     @classmethod
     def folded(cls, block: nn.Module, device: torch.device, dtype: torch.dtype) -> _Block:
+        from torchvision.models.resnet import BasicBlock, Bottleneck  # not for a plan, which freezes no encoder
+
         if not isinstance(block, BasicBlock | Bottleneck):
             raise TypeError(f"a {type(block).__name__} is no residual block of torchvision")
         pairs: list[tuple[Any, Any]] = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
@@ -325,12 +338,12 @@ class _Block:
         shortcut = images if self.projection is None else self.projection.forward(images)
         return self.convolutions[-1].forward(inputs[-1], shortcut, rectify=True), inputs
 
-    def backward(self, gradient: Tensor, inputs: list[Tensor]) -> Tensor:
+    def backward(self, gradient: Tensor, inputs: list[Tensor], *, guided: bool) -> Tensor:
         """From the gradient before the last rectification to that of the block's input."""
         inner = gradient
         for place in range(len(self.convolutions) - 1, 0, -1):
             inner = self.convolutions[place].backward(inner, inputs[place])
-            _mask_by_output(inner, inputs[place])
+            _mask_by_output(inner, inputs[place], guided=guided)
         if self.projection is None:
             return self.convolutions[0].backward(inner, inputs[0], add=gradient)
         return self.projection.backward(gradient, inputs[0], add=self.convolutions[0].backward(inner, inputs[0]))
@@ -351,9 +364,41 @@ def _check_foldable(convolution: nn.Conv2d, norm: nn.Module) -> None:
         raise TypeError(f"{convolution} has groups, dilation, a bias or named padding, which no ResNet-18 to -152 has")
 
 
-def _mask_by_output(gradient: Tensor, output: Tensor) -> None:
-    """In place, the backward pass of the rectification that gave ``output``."""
+def _mask_by_output(gradient: Tensor, output: Tensor, *, guided: bool) -> None:
+    """In place, the backward pass of the rectification that gave ``output``; the guided one also drops negatives."""
     torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+    if guided:
+        gradient.clamp_(min=0)
+
+
+class _GuidedRectification(torch.autograd.Function):
+    """max(x, 0), whose gradient is rectified as well."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        output = values.clamp(min=0)
+        context.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (output,) = context.saved_tensors
+        return torch.where(output > 0, gradient.clamp(min=0), 0)
+
+
+class _GuidedReLU(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        rectified: Tensor = _GuidedRectification.apply(values)
+        return rectified
+
+
+def _with_guided_rectifications(head: nn.Module) -> nn.Module:
+    """A head with the same weights, whose ``nn.ReLU`` are guided."""
+    if isinstance(head, nn.ReLU):
+        return _GuidedReLU()
+    guided = copy.copy(head)
+    guided._modules = {name: None if m is None else _with_guided_rectifications(m) for name, m in head._modules.items()}
+    return guided
 
 
 def _channels_last(images: Tensor) -> Tensor:

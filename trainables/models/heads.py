@@ -5,13 +5,9 @@ Shapes: F features, D embedding dimensions.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-Head = Literal["v1", "v2"]
-"""MoCo's: ``v1`` Linear(F, D) (He et al. 2020), ``v2`` Linear(F, F)-ReLU-Linear(F, D) without batch normalisation
-(Chen et al. 2020, arXiv:2003.04297)."""
+from trainables.api.names import Head
 
 
 def build_head(head: Head | None, num_features: int, embedding_dim: int) -> nn.Module:

@@ -17,10 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
+from trainables.api.names import Backbone, Head
 from trainables.api.trainable import Part, recorded
 from trainables.models.encoder import Encoder, build_encoder, frozen
-from trainables.models.heads import Head
-from trainables.models.trunk import NUM_FEATURES, Backbone
+from trainables.models.trunk import NUM_FEATURES
 from trainables.models.weight_files import WeightFile, read_weight_file, refuse_non_finite
 
 _MOCO_PREFIXES = ("module.encoder_q.", "encoder_q.")

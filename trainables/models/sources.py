@@ -13,14 +13,13 @@ import numpy as np
 from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.context import Context
+from trainables.api.names import Backbone, Head
 from trainables.api.trainable import Part, recorded, seed
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable, open_table
+from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, calibrate_batch_norm, frozen
-from trainables.models.heads import Head
 from trainables.models.released import LoadReport, released_encoder
-from trainables.models.trunk import Backbone
 
 log = logging.getLogger(__name__)
 
@@ -139,4 +138,4 @@ class Released(Part):
 
 def prepared(data: Dataset, context: Context) -> ImageTable:
     """The data set as this machine's cache has it. Raises BadData when it cannot be read."""
-    return open_table(data, context.cache_dir, context.report_progress, context.num_cpus)
+    return open_images(data, context)

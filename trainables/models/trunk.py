@@ -5,16 +5,17 @@ Shapes: B images, C channels, H x W pixels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
 
+from trainables.api.names import Backbone
 from trainables.models.batch_norm import batch_norm_layer
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
+
 NUM_FEATURES: dict[Backbone, int] = {
     "resnet18": 512,
     "resnet34": 512,
@@ -23,13 +24,6 @@ NUM_FEATURES: dict[Backbone, int] = {
     "resnet152": 2048,
 }
 
-_CONSTRUCTORS: dict[Backbone, Callable[..., ResNet]] = {
-    "resnet18": torchvision.models.resnet18,
-    "resnet34": torchvision.models.resnet34,
-    "resnet50": torchvision.models.resnet50,
-    "resnet101": torchvision.models.resnet101,
-    "resnet152": torchvision.models.resnet152,
-}
 # Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1; the bottlenecks as torchvision strides them),
 # two operations each.
 _FORWARD_FLOP_224: dict[Backbone, float] = {
@@ -82,7 +76,11 @@ class Trunk(nn.Module):
 
 def build_resnet(backbone: Backbone, batch_norm_groups: int = 1) -> ResNet:
     """torchvision's freshly initialised network, for three channels, with its classifier."""
-    return _CONSTRUCTORS[backbone](weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
+    import torchvision.models  # seconds to load, and a plan builds no network
+
+    # torchvision names its constructors as we name the backbones.
+    resnet: ResNet = getattr(torchvision.models, backbone)(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
+    return resnet
 
 
 def build_stem(in_channels: int) -> nn.Conv2d:

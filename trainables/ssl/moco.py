@@ -21,19 +21,19 @@ from torch.nn import functional
 from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.context import Context
-from trainables.api.names import ENCODER_FILE, START_FILE
+from trainables.api.names import ENCODER_FILE, START_FILE, Backbone, Head
 from trainables.api.trainable import Trainable, grows, seed
-from trainables.augment import THESIS_AUGMENTATION, Augmentation
+from trainables.augment.augmentation import Augmentation
+from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import ImageTable
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
-from trainables.models.heads import Head
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
 from trainables.models.released import ReleasedWeights, load_released
 from trainables.models.sources import prepared
-from trainables.models.trunk import Backbone, forward_flop
+from trainables.models.trunk import forward_flop
 from trainables.schedules import Constant, Schedule, horizon
 from trainables.ssl import losses
 from trainables.ssl.views import augmented, retrieval_accuracy

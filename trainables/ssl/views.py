@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables import runtime
-from trainables.augment import Augmentation
+from trainables.augment.augmentation import Augmentation
 from trainables.data.batches import DeviceImages
 
 _EVALUATION_BATCH = 64

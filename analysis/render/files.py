@@ -1,0 +1,56 @@
+"""How the files of a report are written: each whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.render.style import Figure
+from analysis.render.table import FORMATS, Table
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the parts of a report lie."""
+
+    report_html: Path
+    figures: Path
+    tables: Path
+
+    @classmethod
+    def below(cls, out_dir: Path) -> ReportPaths:
+        return cls(out_dir / "report.html", out_dir / "figures", out_dir / "tables")
+
+
+def write_figures(figures: Iterable[Figure], folder: Path) -> dict[str, str]:
+    """``NAME.svg`` and ``NAME.png`` of every figure; returns the SVGs by name, which the page shows without scripts."""
+    drawings = {}
+    for figure in figures:
+        drawings[figure.name] = figure.svg()
+        write_file(folder / f"{figure.name}.svg", drawings[figure.name].encode())
+        write_file(folder / f"{figure.name}.png", figure.png())
+    return drawings
+
+
+def write_tables(tables: Iterable[Table], folder: Path) -> None:
+    """``NAME.md``, ``NAME.tex`` and ``NAME.csv`` of every table."""
+    for table in tables:
+        for suffix, render in FORMATS.items():
+            write_file(folder / f"{table.name}.{suffix}", render(table).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """All of the file or nothing: write aside in the same folder, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,62 @@
+"""The report of a study: made anew when its results or the code that draws it are others, and found otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.entry import code_digest, load_entry
+from orchestrator.plan import Plan, State
+from orchestrator.store import DamagedResult, Store
+from orchestrator.study import Manifest, Report, Study
+
+
+def report_on(
+    study: Study, store: Store, manifest: Manifest, plan: Plan, say: Callable[[str], None]
+) -> list[str] | None:
+    """Make the report unless it is there already for exactly these results.
+
+    Returns the paths worth showing; None, having said why, when a result turned out to be damaged.
+    """
+    if study.report is None or plan.counts()[State.DONE] == 0:
+        return []
+    folder = f"reports/{study.name}"
+    made_from = _token(study.report, plan, manifest)
+    before = store.read_document(f"{folder}/made_from.json")
+    paths = before.get("paths") if isinstance(before, dict) and before.get("token") == made_from else None
+    if isinstance(paths, list) and all(store.exists(f"{folder}/{name}") for name in paths):
+        return [f"{store.uri}/{folder}/{name}" for name in paths]
+    try:
+        names = _write_report(study.report, store, manifest, folder)
+    except DamagedResult as error:
+        say(f"no report: {error}")
+        return None
+    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names})
+    return [f"{store.uri}/{folder}/{name}" for name in names]
+
+
+def _write_report(entry: str, store: Store, manifest: Manifest, folder: str) -> list[str]:
+    report: Report = load_entry(entry)
+    if store.is_local:
+        out_dir = Path(store.uri) / folder
+        out_dir.mkdir(parents=True, exist_ok=True)
+        return _paths_below(report(store, manifest, out_dir), out_dir)
+    with tempfile.TemporaryDirectory() as temporary:
+        names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
+        store.upload(Path(temporary), folder)
+    return names
+
+
+def _paths_below(paths: Any, folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def _token(report: str, plan: Plan, manifest: Manifest) -> str:
+    """Identifies what a report is made from: results, failures, and the code that draws it."""
+    states = [(p.trial.key, p.state.value, p.reason, p.result.ended_at if p.result else 0) for p in plan.planned]
+    text = json.dumps([states, code_digest(report), manifest["facts"], manifest.get("search")])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""Combinations of augmentations: order, choice, one resampling for neighbours; the thesis's own by golden values."""
+
+import dataclasses
+import hashlib
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+from trainables import runtime
+from trainables.augment.colour import adjust_brightness, adjust_contrast
+from trainables.augment.combine import THESIS_AUGMENTATION, Combine
+from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
+from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur
+from trainables.augment.resample import resample, rotate
+
+
+def noise(batch=3, channels=2, height=21, width=21, dtype=torch.float64):
+    return torch.rand(batch, channels, height, width, generator=runtime.generator("images"), dtype=dtype)
+
+
+def draws_for(augmentation, num_samples):
+    return runtime.uniforms(torch.arange(num_samples), augmentation.num_draws, "combine")
+
+
+def test_all_applies_in_order_with_one_resampling():
+    images, angle_deg = noise(batch=1), 30.0
+    both = Combine((Rotation(max_deg=angle_deg, min_deg=angle_deg), HorizontalFlip(p=1.0)), choose="all")
+    draws = torch.full((1, both.num_draws), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(both.apply(images, draws), rotate(images, angle_deg).flip(3))
+    turned_twice = Combine((Rotation(30.0, 30.0), Rotation(60.0, 60.0)), choose="all")
+    draws = torch.full((1, turned_twice.num_draws), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(turned_twice.apply(images, draws), torch.rot90(images, 1, dims=(2, 3)))
+
+
+def test_one_chooses_each_equally_often_and_alone():
+    images = noise(batch=1, channels=1, height=9, width=9).expand(3000, -1, -1, -1)
+    changed = THESIS_AUGMENTATION.apply(images, draws_for(THESIS_AUGMENTATION, 3000))
+    horizontal = (changed == images.flip(3)).flatten(1).all(dim=1)
+    vertical = (changed == images.flip(2)).flatten(1).all(dim=1)
+    rotated = ~horizontal & ~vertical
+    for share in (horizontal, vertical, rotated):
+        assert abs(share.double().mean() - 1 / 3) < 0.03
+
+
+def test_interpolation_and_fill_of_the_combination_are_used():
+    images = noise(batch=1)
+    combined = Combine((Rotation(20.0, 20.0),), interpolation="nearest", fill="mean")
+    draws = torch.zeros(1, combined.num_draws, dtype=torch.float64)
+    assert torch.equal(combined.apply(images, draws), rotate(images, 20.0, "nearest", "mean"))
+
+
+def test_the_thesis_augmentation_is_what_it_was():
+    """Draws to the bit, images in float64 as projections: made by the first version of this project."""
+    images = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    draws = runtime.uniforms(torch.arange(8), THESIS_AUGMENTATION.num_draws, "golden")
+    assert hashlib.sha256(draws.numpy().tobytes()).hexdigest()[:16] == "8cb50806422c49ee"
+    projections = THESIS_AUGMENTATION.apply(images, draws).flatten(1) @ torch.cos(
+        torch.arange(256, dtype=torch.float64)
+    )
+    expected = [
+        1.5641485202982799,
+        -0.5340784149268354,
+        -2.812952616452896,
+        1.8303108655170295,
+        2.0004704969612583,
+        2.1834136387500096,
+        -2.8344387945674945,
+        -1.5338362945719406,
+    ]
+    torch.testing.assert_close(projections, torch.tensor(expected, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_photometric_ones_come_in_their_order_between_geometric_ones():
+    images = noise(channels=3)
+    both = Combine((HorizontalFlip(1.0), Brightness(0.9), Contrast(0.9), Rotation(40.0, 40.0), VerticalFlip(1.0)))
+    draws = draws_for(both, 3)
+    brightness, contrast = 0.1 + 1.8 * draws[:, 2], 0.1 + 1.8 * draws[:, 3]
+    expected = adjust_contrast(adjust_brightness(images.flip(3), brightness), contrast)
+    torch.testing.assert_close(both.apply(images, draws), rotate(expected, 40.0).flip(2), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("order", ["crop first", "rotation first", "crop between"])
+def test_crop_flip_and_rotation_are_one_resampling(order, monkeypatch):
+    """As the one after the other where nothing was lost between them, up to what two interpolations blur."""
+    axis = torch.linspace(-3, 3, 60, dtype=torch.float64)
+    image = (torch.sin(axis)[:, None] * torch.cos(axis * 0.7 + 0.4) + 0.1 * axis)[None, None]
+    crop, turn, flip = RandomResizedCrop(0.5, 0.5), Rotation(25.0, 25.0), HorizontalFlip(1.0)
+    parts = {
+        "crop first": (crop, flip, turn), "rotation first": (turn, flip, crop), "crop between": (flip, turn, crop, turn)
+    }[order]  # fmt: skip
+    calls = []
+    sampled = torch.nn.functional.grid_sample
+    combined = Combine(parts)
+    draws = draws_for(combined, 1)
+    expected, place = image, 1
+    for part in parts:
+        expected = part.apply(expected, draws[:, place : place + part.num_draws])
+        place += part.num_draws
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", lambda *a, **k: calls.append(1) or sampled(*a, **k))
+    together = combined.apply(image, draws)
+    assert len(calls) == 1
+    disc = (axis[:, None] ** 2 + axis**2) < 1.3**2
+    assert (together - expected).abs()[0, 0][disc].max() < 0.01
+    assert (together - image).abs()[0, 0][disc].max() > 0.3
+
+
+def test_a_crop_after_a_quarter_turn_is_a_crop_of_the_turned_image():
+    """The crop's edge is that of the turned image, also where matrices and crops form a chain."""
+    images = noise(batch=1, height=16, width=16)
+    box = [torch.tensor([value], dtype=torch.float64) for value in (2, 0, 9, 7)]
+    turned = torch.rot90(images, 1, dims=(2, 3))
+    expected = functional.resized_crop(turned, 2, 0, 9, 7, [16, 16])
+    chain = Rotation(90.0, 90.0).warp(torch.zeros(1, 1, dtype=torch.float64), 16, 16).then(crop_warp(*box, 16, 16))
+    torch.testing.assert_close(resample(images, chain), expected, atol=1e-12, rtol=0)
+    flipped = chain.then(HorizontalFlip(1.0).warp(torch.zeros(1, 1, dtype=torch.float64), 16, 16))
+    torch.testing.assert_close(resample(images, flipped), expected.flip(3), atol=1e-12, rtol=0)
+    assert len(flipped.steps) == 2
+
+
+def test_beyond_a_crop_a_later_rotation_brings_in_the_rest_of_the_image():
+    """A slope to the right: turned by 45 degrees, a corner of the view lies farther right than the crop's own edge."""
+    slope = torch.linspace(0, 1, 32, dtype=torch.float64).expand(1, 1, 32, 32)
+    combined = Combine((RandomResizedCrop(0.25, 0.25, 1.0, 1.0), Rotation(45.0, 45.0)))
+    draws = torch.full((1, combined.num_draws), 0.5, dtype=torch.float64)
+    turned = combined.apply(slope, draws)[0, 0]
+    # A corner of the view is 15.5 pixels each way; turned, on the axis, and at half the scale.
+    assert float(turned[0, -1]) == pytest.approx(0.5 + 0.5 * 15.5 * 2**0.5 / 31, abs=0.01)
+    assert float(turned[0, 0]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_crop_of_the_whole_image_changes_no_rotation():
+    images = noise(dtype=torch.float32)
+    combined = Combine((RandomResizedCrop(1.0, 1.0, 1.0, 1.0), Rotation(30.0, 30.0)))
+    assert torch.equal(combined.apply(images, draws_for(combined, 3)), rotate(images, 30.0))
+
+
+def test_one_of_mixed_augmentations_for_each_sample():
+    images = noise(batch=40, channels=3)
+    inner = Combine((HorizontalFlip(1.0), VerticalFlip(1.0)), choose="all")
+    mixed = Combine((Rotation(30.0, 30.0), ColourJitter(), inner), choose="one", interpolation="nearest")
+    draws = draws_for(mixed, 40)
+    chosen = (draws[:, 0] * 3).long()
+    changed = mixed.apply(images, draws)
+    assert set(chosen.tolist()) == {0, 1, 2}
+    assert torch.equal(changed[chosen == 0], rotate(images[chosen == 0], 30.0, "nearest"))
+    jittered = ColourJitter().apply(images[chosen == 1], draws[chosen == 1, 2:7])
+    assert torch.equal(changed[chosen == 1], jittered)
+    assert torch.equal(changed[chosen == 2], images[chosen == 2].flip(2, 3))
+
+
+def test_one_of_several_geometric_ones_with_a_crop_is_each_alone():
+    images = noise(batch=30)
+    parts = (Rotation(50.0), RandomResizedCrop(), Combine((Rotation(), RandomResizedCrop())))
+    combined = Combine(parts, choose="one")
+    draws = draws_for(combined, 30)
+    chosen, changed, place = (draws[:, 0] * 3).long(), combined.apply(images, draws), 1
+    for number, part in enumerate(parts):
+        expected = part.apply(images, draws[:, place : place + part.num_draws])
+        assert torch.equal(changed[chosen == number], expected[chosen == number])
+        place += part.num_draws
+
+
+def test_blur_between_two_rotations_parts_them():
+    images = noise()
+    combined = Combine((Rotation(30.0, 30.0), GaussianBlur(1.0, 1.0), Rotation(60.0, 60.0)))
+    draws = draws_for(combined, 3)
+    blurred = GaussianBlur(1.0, 1.0).apply(rotate(images, 30.0), draws[:, 2:3])
+    torch.testing.assert_close(combined.apply(images, draws), rotate(blurred, 60.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Combine(()), "empty"),
+        (lambda: Combine((Rotation(),), choose="some"), "some"),
+        (lambda: Combine((Rotation(),), interpolation="cubic"), "cubic"),
+        (lambda: dataclasses.replace(THESIS_AUGMENTATION, fill="black"), "black"),
+    ],
+)
+def test_errors_name_the_value(make, named):
+    with pytest.raises(ValueError, match=named):
+        make()

@@ -1,0 +1,238 @@
+"""Kvasir-SEG and the Lung Mask Image Dataset in their layouts, with their defects, and every kind of bad picture."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_context import FakeContext
+from layouts import defects
+from PIL import Image
+
+from trainables.api.errors import BadData
+from trainables.data import pictures
+from trainables.data.cache import open_annotation, open_images, survey
+from trainables.data.kvasir import Kvasir, KvasirPolyp, write_kvasir
+from trainables.data.lung_mask import LungMask, Lungs, write_lung_mask
+from trainables.data.square import pad_to_square, resize
+from trainables.data.synthetic import picture
+
+
+@pytest.fixture
+def context(tmp_path):
+    return FakeContext(tmp_path / "trial")
+
+
+@pytest.fixture
+def kvasir(tmp_path):
+    return Kvasir(write_kvasir(tmp_path / "data", num_images=14), image_size_px=64)
+
+
+@pytest.fixture
+def lung(tmp_path):
+    return LungMask(write_lung_mask(tmp_path / "data", {"train": 7, "val": 3, "test": 2}), image_size_px=48)
+
+
+def _problems(open_part) -> dict[str, str]:
+    with pytest.raises(BadData) as caught:
+        open_part()
+    return caught.value.problems
+
+
+def test_kvasir_is_the_padded_colours_and_the_thresholded_mask(kvasir):
+    record = kvasir.records()[3]
+    assert (record.id, record.group, record.file) == ("cju003polyp", "cju003polyp", "images/cju003polyp.jpg")
+    stored = np.asarray(Image.open(kvasir.folder() / record.file)).astype(float)
+    assert stored.shape == (49, 58, 3)
+    for channel, image_HW in enumerate(kvasir.decode(record)):
+        expected = np.rint(resize(pad_to_square(stored[..., channel]), 64))
+        np.testing.assert_array_equal(image_HW, expected.clip(0, 255))
+    grey = np.asarray(Image.open(kvasir.folder() / "masks" / "cju003polyp.jpg").convert("L"))
+    assert {0, 255} < set(np.unique(grey)), "the masks have the grey levels of JPEG"
+    np.testing.assert_array_equal(KvasirPolyp(kvasir).decode(record), resize(pad_to_square(grey >= 128), 64) > 0.5)
+
+
+def test_kvasirs_split_follows_its_seed_and_share(kvasir):
+    def validation(**fields):
+        return {record.id for record in replace(kvasir, **fields).records() if record.split == "val"}
+
+    assert len(validation()) == 3
+    assert len(validation(val_share=0.5)) == 7
+    assert validation() < validation(val_share=0.5)
+    assert validation() != validation(split_seed=1)
+    assert validation() == validation(image_size_px=32)
+
+
+def test_the_root_may_hold_the_folder_or_be_it(kvasir, lung):
+    for dataset in (kvasir, lung):
+        assert replace(dataset, root=dataset.root.parent).records() == dataset.records()
+
+
+@pytest.mark.parametrize(("cls", "wanted"), [(Kvasir, "Kvasir-SEG/images"), (LungMask, "ChestXray/train/image")])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_missing_root_says_what_was_expected_and_what_to_do(tmp_path, cls, wanted, exists):
+    root = tmp_path / "root"
+    if exists:
+        root.mkdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        cls(root).records()
+    message = str(caught.value)
+    for said in (str(root), wanted, "--data-root DIR", "holds no" if exists else "does not exist"):
+        assert said in message
+
+
+def test_lungs_come_in_the_published_split_in_grey(lung):
+    records = lung.records()
+    assert [record.split for record in records] == ["train"] * 7 + ["val"] * 3 + ["test"] * 2
+    assert [record.id for record in records][:2] == ["train_cxrimage_0", "train_cxrimage_1"]
+    assert records[10].id == "test_cxrimage_10"
+    suffixes = {record.file.rsplit(".")[-1] for record in records}
+    mask_suffixes = {Lungs(lung).file(record).rsplit(".")[-1] for record in records}
+    assert (suffixes, mask_suffixes) == ({"png", "jpeg"}, {"jpeg", "jpg", "png"})
+    for number in (0, 1, 2):
+        pixels_HW3, mask_HW = picture(number, 48, 40)
+        stored = Image.open(lung.folder() / records[number].file)
+        assert stored.mode == ("L", "RGBA", "L")[number]
+        grey = np.asarray(Image.fromarray(pixels_HW3).convert("L")).astype(float)
+        tolerance = 40 if number == 2 else 0  # that one is a JPEG, of much noise
+        np.testing.assert_allclose(lung.decode(records[number])[0][:, 4:44], grey, atol=tolerance)
+        np.testing.assert_array_equal(Lungs(lung).decode(records[number])[:, 4:44], mask_HW > 0)
+
+
+def test_many_lungs_are_ordered_by_number(tmp_path):
+    lung = LungMask(write_lung_mask(tmp_path, {"train": 12}))
+    assert [record.id for record in lung.records()] == [f"train_cxrimage_{number}" for number in range(12)]
+
+
+def test_every_bad_picture_is_listed_by_name_at_once(kvasir, context, monkeypatch):
+    images, masks = kvasir.folder() / "images", kvasir.folder() / "masks"
+
+    def name(number):
+        return f"cju{number:03d}polyp.jpg"
+
+    defects.empty(images / name(0))
+    defects.truncate(images / name(1))
+    defects.no_image(images / name(2))
+    defects.link_to_itself(images / name(3))
+    defects.dangling_link(images / name(4))
+    defects.forbid(images / name(5), monkeypatch)
+    defects.bomb(images / name(6))
+    defects.rename(images / name(7), "cju007polyp.xcf")
+    defects.other_size(masks / name(8))
+    defects.rename(masks / name(9), "cju009polyp_mask.jpg")
+    defects.truncate(masks / name(10))
+    defects.folder_instead(masks / name(11))
+    (masks / name(12)).unlink()
+    (images / ".DS_Store").write_text("of the system")
+    (images / "Thumbs.db").write_text("of the system")
+    image_problems = _problems(lambda: open_images(kvasir, context))
+    expected = {
+        f"images/{name(0)}": "is empty (0 bytes): copy it again",
+        f"images/{name(1)}": "cannot be decoded (image file is truncated",
+        f"images/{name(2)}": "is no image: expected .png",
+        f"images/{name(3)}": "symbolic link that leads back to itself",
+        f"images/{name(4)}": "symbolic link to /nowhere/at/all, which does not exist",
+        f"images/{name(5)}": "may not be read (Permission denied): allow it, for example with chmod a+r",
+        f"images/{name(6)}": "decompression bomb",
+        "images/cju007polyp.xcf": "expected .png, .jpg",
+    }
+    assert set(image_problems) == set(expected)
+    for file, reason in expected.items():
+        assert reason in image_problems[file]
+    mask_problems = _problems(lambda: open_annotation(KvasirPolyp(kvasir), context))
+    expected = {
+        "masks/cju007polyp.jpg": None,
+        f"masks/{name(8)}": "is 47 x 64 pixels, and its image 48 x 64: make the mask on the image's own pixels",
+        f"masks/{name(9)}": "missing: expected cju009polyp.jpg, found cju009polyp_mask.jpg",
+        f"masks/{name(10)}": "cannot be decoded",
+        f"masks/{name(11)}": "is a folder: a file was expected",
+        f"masks/{name(12)}": "missing: expected cju012polyp.jpg, found",
+    }
+    expected.pop("masks/cju007polyp.jpg")
+    assert set(mask_problems) == set(expected)
+    for file, reason in expected.items():
+        assert reason in mask_problems[file]
+    bad = survey(kvasir, context)
+    assert list(bad) == [f"cju{number:03d}polyp" for number in range(8)]
+    rest = replace(kvasir, excluded=tuple(bad))
+    polyps = KvasirPolyp(rest, excluded=tuple(survey(KvasirPolyp(rest), context)))
+    assert len(open_images(rest, context)) == 6
+    assert open_annotation(polyps, context).annotated.tolist() == [False] * 5 + [True]
+
+
+def test_misnamed_lungs_are_named(lung, context):
+    image = lung.folder() / "train" / "image"
+    defects.rename(image / "cxrimage_4.png", "xray_4.png")
+    defects.rename(lung.folder() / "val" / "mask" / "cxrmask_8.png", "cxrimage_8_mask.png")
+    problems = _problems(lambda: open_images(lung, context))
+    assert list(problems) == ["train/image/xray_4.png"]
+    assert "expected cxrimage_<N>.png, .jpeg or .jpg" in problems["train/image/xray_4.png"]
+    problems = _problems(lambda: open_annotation(Lungs(replace(lung, excluded=("train_xray_4",))), context))
+    assert list(problems) == ["val/mask/cxrmask_8.jpeg"]
+    assert "expected cxrmask_8.jpeg, found" in problems["val/mask/cxrmask_8.jpeg"]
+    assert "cxrimage_8_mask.png" in problems["val/mask/cxrmask_8.jpeg"]
+
+
+def test_images_that_differ_by_their_suffix_only_are_named(kvasir):
+    shutil.copy(kvasir.folder() / "images/cju000polyp.jpg", kvasir.folder() / "images/cju000polyp.png")
+    problems = _problems(kvasir.records)
+    assert set(problems) == {"cju000polyp.jpg", "cju000polyp.png"}
+    assert "has the same name as cju000polyp.png: rename or remove one" in problems["cju000polyp.jpg"]
+
+
+def _save(tmp_path, array, suffix, mode=None):
+    path = tmp_path / f"picture{suffix}"
+    Image.fromarray(array, mode).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    return pictures.read_picture(path, path.name)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".webp"])
+def test_every_lossless_format_gives_its_pixels(tmp_path, suffix):
+    pixels_HW3, _ = picture(0, 12, 15)
+    image = _save(tmp_path, pixels_HW3, suffix)
+    np.testing.assert_array_equal(pictures.colours(image), pixels_HW3.transpose(2, 0, 1))
+    weights = np.array([299, 587, 114]) / 1000
+    np.testing.assert_allclose(pictures.grey(image)[0], pixels_HW3 @ weights, atol=0.51)
+    assert not pictures.is_grey(image)
+    assert pictures.is_grey(_save(tmp_path, np.repeat(pixels_HW3[..., :1], 3, axis=2), suffix))
+
+
+def test_sixteen_bits_keep_their_white_and_floats_are_refused(tmp_path):
+    deep = np.array([[0, 257, 65535], [32768, 1, 256]], dtype=np.uint16)
+    image = _save(tmp_path, deep, ".png")
+    np.testing.assert_allclose(pictures.grey(image)[0], deep / 257)
+    assert pictures.colours(image).shape == (3, 2, 3)
+    with pytest.raises(BadData, match="32-bit numbers: expected 8 or 16 bits"):
+        _save(tmp_path, deep.astype(np.float32), ".tif")
+    defects.several_pages(tmp_path / "pages.tif")
+    with pytest.raises(BadData, match="holds 3 images: expected one"):
+        pictures.read_picture(tmp_path / "pages.tif", "pages.tif")
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255), (0, 7)])
+def test_masks_of_lossless_files_are_what_is_not_0(tmp_path, values):
+    inside = picture(1, 10, 12)[1] > 0
+    stored = np.where(inside, values[1], values[0]).astype(np.uint8)
+    for array in (stored, np.repeat(stored[..., None], 3, axis=2)):
+        np.testing.assert_array_equal(pictures.mask(_save(tmp_path, array, ".png")), inside)
+    paletted = Image.fromarray(stored, "P")
+    paletted.putpalette([200, 200, 200] * 256)  # the colour of a class says nothing
+    paletted.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(pictures.mask(pictures.read_picture(tmp_path / "palette.png", "p")), inside)
+    Image.fromarray(inside).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(pictures.mask(pictures.read_picture(tmp_path / "bits.png", "b")), inside)
+
+
+def test_masks_of_lossy_files_are_thresholded_at_128(tmp_path):
+    inside = picture(1, 40, 48)[1]
+    for suffix, options in ((".jpg", {"quality": 60}), (".webp", {"quality": 40})):
+        Image.fromarray(inside).save(tmp_path / f"mask{suffix}", **options)
+        image = pictures.read_picture(tmp_path / f"mask{suffix}", "mask")
+        grey = np.asarray(image.convert("L"))
+        assert len(np.unique(grey)) > 2
+        np.testing.assert_array_equal(pictures.mask(image), grey >= 128)
+        assert (pictures.mask(image) != (inside > 0)).mean() < 0.02
+
+
+def test_the_limit_against_bombs_is_on():
+    assert Image.MAX_IMAGE_PIXELS is not None

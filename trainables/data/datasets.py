@@ -1,0 +1,175 @@
+"""The data sets by their names on the command line: the one table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainables.data.annotations import ClassMasks, Labels, MultiLabels, Region
+from trainables.data.brats import BraTS, BraTSClasses, BraTSTumour
+from trainables.data.folder import OWN_LICENCE, Folder, FolderLabels, FolderMask, images_folder
+from trainables.data.folder_volumes import FolderVolumeLabels, FolderVolumeMask, FolderVolumes
+from trainables.data.folders import files_below
+from trainables.data.kvasir import Kvasir, KvasirPolyp
+from trainables.data.lung_mask import LungMask, Lungs
+from trainables.data.mni152 import MNI152, MNI152Tissue, MNI152Tissues
+from trainables.data.nifti import SUFFIXES as VOLUME_SUFFIXES
+from trainables.data.records import Dataset
+
+OWN_NAME = "folder:PATH"
+_OWN = "folder:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set with all that is known of its images."""
+
+    name: str
+    """For trials and reports."""
+    images: Dataset
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    """By name; the first is the default one. Empty where no masks are known."""
+    classes: ClassMasks | None = None
+    """The class of every pixel, where there are several."""
+    labels: Labels | MultiLabels | None = None
+
+    @property
+    def region(self) -> Region:
+        """The default region. Raises ValueError where no masks are known."""
+        if not self.regions:
+            raise ValueError(
+                f"the data set {self.name} has images only, and a region was asked for: "
+                "put masks with the names of the images into a folder masks beside images"
+            )
+        return next(iter(self.regions.values()))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table."""
+
+    name: str
+    images: str
+    """What they show, in a few words."""
+    origin: str
+    """Where they come from: what has to lie in --data-root, if anything."""
+    licence: str
+    open: Callable[[int, Path | None], Source]
+    """(image_size_px, --data-root) -> the data set."""
+
+
+def lookup(name: str, image_size_px: int, data_root: Path | None) -> Source:
+    """The data set of a name on the command line.
+
+    Args:
+        name: one of ``DATASETS``; for ``folder:PATH`` the path of a folder, relative to the current one.
+        data_root: the folder that holds the published data sets.
+
+    Raises:
+        ValueError: an unknown name, or a data set that lies nowhere; says what to give.
+        FileNotFoundError: ``folder:PATH`` does not hold what it should.
+    """
+    if name.startswith(_OWN) and name not in DATASETS:
+        return _folder(Path(name.removeprefix(_OWN)).expanduser(), image_size_px)
+    if name not in DATASETS:
+        raise ValueError(f"there is no data set {name!r}: use one of {', '.join(DATASETS)}")
+    return DATASETS[name].open(image_size_px, data_root)
+
+
+def _mni152(image_size_px: int, data_root: Path | None) -> Source:
+    images = MNI152(image_size_px=image_size_px)
+    regions = _by_name(MNI152Tissue(images), MNI152Tissue(images, "grey_matter"))
+    return Source("mni152", images, regions, MNI152Tissues(images))
+
+
+def _brats(image_size_px: int, data_root: Path | None) -> Source:
+    images = BraTS(_root("brats", "MICCAI_BraTS2020_TrainingData", data_root), image_size_px=image_size_px)
+    regions = _by_name(BraTSTumour(images), BraTSTumour(images, (1, 4)), BraTSTumour(images, (4,)))
+    return Source("brats", images, regions, BraTSClasses(images))
+
+
+def _kvasir(image_size_px: int, data_root: Path | None) -> Source:
+    images = Kvasir(_root("kvasir", "Kvasir-SEG", data_root), image_size_px=image_size_px)
+    return Source("kvasir", images, _by_name(KvasirPolyp(images)))
+
+
+def _lung_mask(image_size_px: int, data_root: Path | None) -> Source:
+    images = LungMask(_root("lung_mask", "ChestXray", data_root), image_size_px=image_size_px)
+    return Source("lung_mask", images, _by_name(Lungs(images)))
+
+
+def _folder(path: Path, image_size_px: int) -> Source:
+    """The user's own images, or volumes where there are any."""
+    root = path.resolve()
+    names = files_below(images_folder(root))
+    if not names:
+        raise FileNotFoundError(f"folder:{path}: {root}/images is empty; expected images or NIfTI volumes in it")
+    has_masks = (root / "masks").is_dir()
+    labels: Labels
+    if any(name.lower().endswith(VOLUME_SUFFIXES) for name in names):
+        volumes = FolderVolumes(root, image_size_px)
+        regions = _by_name(FolderVolumeMask(volumes)) if has_masks else {}
+        labels = FolderVolumeLabels(volumes)
+        return Source(root.name, volumes, regions, labels=labels if labels.class_names else None)
+    images = Folder.found(root, image_size_px)
+    labels = FolderLabels(images)
+    regions = _by_name(FolderMask(images)) if has_masks else {}
+    return Source(root.name, images, regions, labels=labels if labels.class_names else None)
+
+
+def _own_without_path(image_size_px: int, data_root: Path | None) -> Source:
+    raise ValueError(f"give the folder after the colon: {OWN_NAME.replace('PATH', '/data/my_images')}")
+
+
+def _by_name(*regions: Region) -> dict[str, Region]:
+    return {region.name: region for region in regions}
+
+
+def _root(name: str, folder: str, data_root: Path | None) -> Path:
+    if data_root is None:
+        raise ValueError(
+            f"the data set {name} is not packaged: give --data-root with the folder that holds {folder}, "
+            "or choose mni152, whose images are packaged"
+        )
+    return data_root.resolve()
+
+
+_ENTRIES = (
+    Entry(
+        "mni152",
+        "T1 MRI of one averaged head, 149 axial slices; regions: white and grey matter",
+        "packaged with nilearn, nothing to give",
+        MNI152.licence,
+        _mni152,
+    ),
+    Entry(
+        "brats",
+        "MRI of brain tumours, the median axial slice of each patient; regions: whole tumour, core, enhancing",
+        "BraTS 2020: --data-root holds MICCAI_BraTS2020_TrainingData",
+        BraTS.licence,
+        _brats,
+    ),
+    Entry(
+        "kvasir",
+        "endoscopy in colour, 1,000 images; region: polyp",
+        "Kvasir-SEG: --data-root holds Kvasir-SEG",
+        Kvasir.licence,
+        _kvasir,
+    ),
+    Entry(
+        "lung_mask",
+        "chest X-rays, about 21,165 images; region: both lungs",
+        "Lung Mask Image Dataset: --data-root holds ChestXray",
+        LungMask.licence,
+        _lung_mask,
+    ),
+    Entry(
+        OWN_NAME,
+        "your own: 2-D images of any usual format or NIfTI volumes, with masks; region: mask",
+        "PATH holds images/, masks/ with the same names, and if you like labels.csv (image, group, split, label)",
+        OWN_LICENCE,
+        _own_without_path,
+    ),
+)
+DATASETS: Mapping[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -1,0 +1,282 @@
+"""A user's own volumes, without writing code: ``folder:PATH`` with NIfTI files.
+
+Expected on disk::
+
+    PATH/images/<name>.nii[.gz]
+         masks/<name>.nii[.gz]   on the image's own grid, not 0 inside; the folder may be missing altogether
+         labels.csv              optional: see ``labels_csv``; a row a volume
+
+An image is an axial slice in which the region is present; without masks, every axial slice. A volume is a group, unless
+``labels.csv`` says otherwise. Volumes may be stored in any orientation: their axes are turned by the header, slices are
+counted from the bottom and shown anterior up, the patient's right on the left. Voxels are taken as square. Grey levels:
+the 0.5th percentile of a volume becomes 0, the 99.5th 255.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Self
+
+import nibabel
+import numpy as np
+
+from trainables.api.card import Card
+from trainables.api.errors import BadData
+from trainables.api.trainable import recorded
+from trainables.data import folders, labels_csv, nifti, reading
+from trainables.data.annotations import Labels, Region
+from trainables.data.decoding import num_cores
+from trainables.data.folder import OWN_LICENCE, OWN_SPLIT, drawn_splits, images_folder
+from trainables.data.records import Dataset, ImageArray, Record, check_image_size
+from trainables.data.square import grey_levels, mask
+from trainables.data.synthetic import write_volume
+
+WHAT = "folder of volumes"
+_RAS = np.eye(4)
+_BLACK_PERCENTILE, _WHITE_PERCENTILE = 0.5, 99.5
+_kept = threading.local()
+
+
+@dataclass(frozen=True)
+class FolderVolumes(Dataset):
+    """Axial slices of the volumes of a folder.
+
+    Of a volume whose mask cannot be read the middle slice stands for it; opening the region names the mask.
+
+    Args:
+        root: the folder that holds ``images``.
+        val_share: of the slices that are validation, where ``labels.csv`` gives no splits; whole volumes.
+        split_seed: which ones.
+    """
+
+    name: ClassVar[str] = "folder_volumes"
+    licence: ClassVar[str] = OWN_LICENCE
+    split_description: ClassVar[str] = OWN_SPLIT
+
+    root: Path = recorded()
+    image_size_px: int = 224
+    val_share: float = recorded(0.2)
+    split_seed: int = recorded(0)
+    excluded: tuple[str, ...] = recorded(())
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size_px)
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The volumes that are there."""
+        images_folder(self.root)
+        return reading.usable({record.file: self.root / record.file for record in self.records()})
+
+    def records(self) -> list[Record]:
+        """One record a slice: by volume, from the bottom up.
+
+        Raises:
+            BadData: two volumes with one name; no mask has a region; ``labels.csv`` contradicts itself or the volumes.
+        """
+        names = self.volume_names()
+        ids = [folders.stem(name) for name in names]
+        rows = labels_csv.read_rows(self.root, ids)
+        with ThreadPoolExecutor(num_cores()) as pool:
+            slices = dict(zip(ids, pool.map(self._slices, names), strict=True))
+        if names and not any(slices.values()):
+            reason = "has no voxel of the region, as all others: expected some that are not 0"
+            raise BadData(WHAT, dict.fromkeys((mask_file(self.root, id_) for id_ in ids), reason))
+        places = [(name, id_, position) for name, id_ in zip(names, ids, strict=True) for position in slices[id_]]
+        of_split = drawn_splits([rows[id_] for _, id_, _ in places], self.val_share, self.split_seed)
+        records = [
+            Record(f"{id_}/axial_{position:03d}", rows[id_].group, split, f"images/{name}", position)
+            for (name, id_, position), split in zip(places, of_split, strict=True)
+        ]
+        return self._kept(records)
+
+    def decode(self, record: Record) -> ImageArray:
+        """The slice, upright, padded with black to a square."""
+        folders.check_suffix(record.file, nifti.SUFFIXES, WHAT)
+        voxels_RAS, black, white = _windowed(folders.check_file(self.root, record.file, WHAT), record.file)
+        slice_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS).astype(np.float64)
+        return grey_levels(((slice_HW - black) / (white - black)).clip(0, 1)[None] * 255, self.image_size_px)
+
+    def card(self) -> Card:
+        """Under the name of the folder."""
+        card = super().card()
+        return replace(card, name=Path(self.root).name, one_volume=len(self.volume_names()) == 1)
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Four small volumes of three patients."""
+        write_volumes(folder, num_volumes=4)
+        return cls(folder, image_size_px=32)
+
+    def volume_names(self) -> list[str]:
+        """Names of the volumes below ``images``."""
+        names = folders.files_below(images_folder(self.root))
+        folders.check_stems(names, WHAT)
+        return names
+
+    def _slices(self, name: str) -> list[int]:
+        """Positions of the slices to take from a volume."""
+        image, id_ = Path(self.root) / "images" / name, folders.stem(name)
+        path = Path(self.root) / mask_file(self.root, id_)
+        try:
+            if (Path(self.root) / "masks").is_dir():
+                stat = path.stat()
+                return list(_slices_with_region(path, image, stat.st_size, stat.st_mtime_ns))
+            return list(range(_num_slices(image, name)))
+        except (BadData, OSError):
+            return [_middle_slice(image, name)]
+
+
+@dataclass(frozen=True)
+class FolderVolumeMask(Region):
+    """What the masks of the folder cover."""
+
+    images: FolderVolumes
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        """The only region there is."""
+        return "mask"
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The masks that are there."""
+        names = [self.file(record) for record in self.images.records()]
+        return reading.usable({name: self.images.root / name for name in names})
+
+    def file(self, record: Record) -> str:
+        """The mask of the volume's name."""
+        return mask_file(self.images.root, volume_of(record))
+
+    def decode(self, record: Record) -> ImageArray:
+        """The mask, upright, padded as the image."""
+        root, name = Path(self.images.root), self.file(record)
+        wanted = folders.stem(Path(name).name)
+        path = folders.check_file(root, name, WHAT, [f"{wanted}{suffix}" for suffix in nifti.SUFFIXES])
+        voxels_RAS = _mask_voxels(path, name, root / record.file)
+        region_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS) > 0
+        return mask(region_HW, self.images.image_size_px)
+
+
+@dataclass(frozen=True)
+class FolderVolumeLabels(Labels):
+    """The column ``label`` of ``labels.csv``, for every slice of a volume; its classes in alphabetical order."""
+
+    images: FolderVolumes
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        """The column."""
+        return "label"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Every label that occurs."""
+        return tuple(sorted({row.label for row in self._rows().values()} - {""}))
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The table."""
+        return reading.usable({labels_csv.NAME: self.images.root / labels_csv.NAME})
+
+    def labels(self) -> Mapping[str, int]:
+        """The slices of labelled volumes."""
+        names = {name: index for index, name in enumerate(self.class_names)}
+        rows = self._rows()
+        labels = {record.id: rows[volume_of(record)].label for record in self.images.records()}
+        return {id_: names[label] for id_, label in labels.items() if label}
+
+    def _rows(self) -> dict[str, labels_csv.Row]:
+        return labels_csv.read_rows(self.images.root, [folders.stem(name) for name in self.images.volume_names()])
+
+
+def mask_file(root: Path, volume: str) -> str:
+    """Name of the mask of a volume."""
+    return folders.by_stem(root, f"masks/{volume}", nifti.SUFFIXES)
+
+
+def volume_of(record: Record) -> str:
+    """Name of the volume that a slice comes from, without suffix."""
+    return folders.stem(record.file.removeprefix("images/"))
+
+
+def write_volumes(root: Path, num_volumes: int, shape: tuple[int, int, int] = (30, 24, 12), seed: int = 0) -> Path:
+    """Write synthetic volumes with masks and ``labels.csv``, the first two of one patient; returns ``root``."""
+    rows = ["image,group,label"]
+    for kind in ("images", "masks"):
+        (Path(root) / kind).mkdir(parents=True, exist_ok=True)
+    for number in range(num_volumes):
+        random = np.random.default_rng([seed, number])
+        x, y, z = np.ogrid[tuple(slice(-1, 1, 1j * length) for length in shape)]
+        body = x**2 + y**2 / 0.8 + z**2 / 2 < 0.9
+        inside = (x - random.uniform(-0.2, 0.2)) ** 2 + (y + 0.2) ** 2 + z**2 / 0.4 < 0.25
+        voxels = random.normal(-1000, 5, shape) + body * 1000 + inside * 80 + random.normal(0, 10, shape)
+        write_volume(Path(root) / "images" / f"scan {number}.nii.gz", voxels.astype(np.int16))
+        write_volume(Path(root) / "masks" / f"scan {number}.nii.gz", inside.astype(np.uint8))
+        rows.append(f"scan {number},patient {max(number, 1)},{('left', 'right')[number % 2]}")
+    (Path(root) / labels_csv.NAME).write_text("\n".join(rows) + "\n")
+    return Path(root)
+
+
+def _windowed(path: Path, name: str) -> tuple[nifti.Voxels, float, float]:
+    """voxels_RAS with the values that become black and white; each thread keeps its last volume."""
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if getattr(_kept, "image_key", None) != key:
+        scan = nifti.read_scan(path, name=name)
+        if not np.isfinite(scan.voxels).all():
+            raise BadData(WHAT, {name: "holds NaN or infinite voxels: expected numbers, mend or leave out the volume"})
+        black, white = np.percentile(scan.voxels, [_BLACK_PERCENTILE, _WHITE_PERCENTILE])
+        if white <= black:
+            raise BadData(WHAT, {name: f"nearly all voxels are {black:g}: expected an image"})
+        _kept.image, _kept.image_key = (nifti.canonical(scan), float(black), float(white)), key
+    else:
+        reading.check(path, name)
+    return _kept.image  # type: ignore[no-any-return]
+
+
+def _mask_voxels(path: Path, name: str, image: Path) -> nifti.Voxels:
+    """voxels_RAS of a mask that lies on its image; each thread keeps its last one."""
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if getattr(_kept, "mask_key", None) != key:
+        _kept.mask, _kept.mask_key = _placed_mask(path, name, image), key
+    else:
+        reading.check(path, name)
+    return _kept.mask  # type: ignore[no-any-return]
+
+
+def _placed_mask(path: Path, name: str, image: Path) -> nifti.Voxels:
+    scan = nifti.read_scan(path, name=name)
+    try:
+        header = nibabel.load(image)
+        of_image = nifti.Scan(scan.voxels, header.affine, tuple(header.shape[:3]), is_placed=True)
+    except Exception:  # its own decoding says what is wrong with the image
+        of_image = scan
+    if problem := nifti.contradiction(scan, of_image):
+        raise BadData(WHAT, {name: problem})
+    return nifti.canonical(replace(scan, affine=of_image.affine))
+
+
+@lru_cache(maxsize=100_000)
+def _slices_with_region(path: Path, image: Path, _size: int, _mtime_ns: int) -> tuple[int, ...]:
+    region_RAS = _placed_mask(path, path.name, image) > 0
+    return tuple(int(position) for position in np.flatnonzero(region_RAS.any(axis=(0, 1))))
+
+
+def _num_slices(image: Path, name: str) -> int:
+    nifti.read_shape(image, name)
+    header = nibabel.load(image)
+    orientation = nibabel.io_orientation(header.affine)
+    return int(header.shape[int(np.flatnonzero(orientation[:, 0] == 2)[0])])
+
+
+def _middle_slice(image: Path, name: str) -> int:
+    try:
+        return _num_slices(image, name) // 2
+    except (BadData, OSError, IndexError):
+        return 0

@@ -1,0 +1,88 @@
+"""Finding files in folders: what lies there, by name, with nothing left out silently."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from trainables.api.errors import BadData
+from trainables.data import pictures, reading
+
+# What systems put into folders by themselves.
+_NOT_OURS = ("thumbs.db", "desktop.ini")
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of all files below a folder, relative to it, in order; links that lead nowhere included, hidden files not.
+
+    Linked folders are followed, each once. Empty where there is no such folder.
+    """
+    return sorted(_walk(folder, ""))
+
+
+def stem(name: str) -> str:
+    """A name without its suffix: ``a/b.c`` of ``a/b.c.png``, ``v`` of ``v.nii.gz``."""
+    path = PurePosixPath(name)
+    if path.name.lower().endswith(".nii.gz"):
+        return str(path.with_name(path.name[: -len(".nii.gz")]))
+    return str(path.with_suffix(""))
+
+
+def by_stem(folder: Path, wanted: str, suffixes: Sequence[str]) -> str:
+    """The file of a stem in a folder, with one of the suffixes in either case; the first suffix where none is there."""
+    candidates = [wanted + form for suffix in suffixes for form in (suffix, suffix.upper())]
+    return next((name for name in candidates if os.path.lexists(folder / name)), candidates[0])
+
+
+def check_stems(names: Sequence[str], what: str) -> None:
+    """Raises BadData naming the files that differ by their suffix only, so that they would share an id."""
+    by: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by[stem(name)].append(name)
+    problems = {
+        name: f"has the same name as {', '.join(other for other in same if other != name)}: rename or remove one"
+        for same in by.values()
+        if len(same) > 1
+        for name in same
+    }
+    if problems:
+        raise BadData(what, problems)
+
+
+def check_suffix(name: str, suffixes: Sequence[str], what: str) -> None:
+    """Raises BadData for a file of another kind."""
+    if not name.lower().endswith(tuple(suffixes)):
+        raise BadData(what, {name: f"expected {', '.join(suffixes)}: convert it, or move it out of the folder"})
+
+
+def check_file(folder: Path, name: str, what: str, expected: Sequence[str] = ()) -> Path:
+    """The path of a file that is there and may be read. Raises BadData that says what was found instead."""
+    path = folder / name
+    if not reading.is_usable(path):
+        raise BadData(what, {name: reading.why_unusable(path, expected=expected)})
+    return path
+
+
+def check_same_size(mask_HW: pictures.Mask, mask_name: str, image: Path) -> None:
+    """Raises BadData where a mask has other sides than its image; says nothing of an image that cannot be read."""
+    try:
+        size = pictures.picture_size(image, image.name)
+    except BadData:
+        return
+    pictures.check_size(mask_HW, size, mask_name)
+
+
+def _walk(folder: Path, below: str, seen: tuple[str, ...] = ()) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in seen or not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") or entry.name.lower() in _NOT_OURS:
+            continue
+        name = f"{below}{entry.name}"
+        if os.path.isdir(entry.path):
+            yield from _walk(Path(entry.path), f"{name}/", (*seen, real))
+        else:
+            yield name

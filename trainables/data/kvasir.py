@@ -1,0 +1,145 @@
+"""Kvasir-SEG: endoscopic images of polyps with masks (Jha et al., MMM 2020).
+
+Expected on disk::
+
+    Kvasir-SEG/images/<name>.jpg
+               masks/<name>.jpg
+
+1,000 pairs of 332 x 487 to 1920 x 1072 pixels. The masks are JPEG, whose values lie near 0 and 255: 128 and more is
+polyp. Images are padded with black to squares. There is no official split, and it is not known which images are of one
+patient: every image is a group of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from PIL import Image
+
+from trainables.api.trainable import recorded
+from trainables.data import folders, pictures, reading, splits
+from trainables.data.annotations import Region
+from trainables.data.records import Dataset, ImageArray, Record, check_image_size
+from trainables.data.square import grey_levels, mask
+from trainables.data.synthetic import picture
+
+FOLDER_NAME = "Kvasir-SEG"
+
+
+@dataclass(frozen=True)
+class Kvasir(Dataset):
+    """The images in colour.
+
+    Args:
+        root: the folder ``Kvasir-SEG``, or the one that holds it.
+        val_share: of the images that are validation.
+        split_seed: which ones.
+    """
+
+    name: ClassVar[str] = "kvasir"
+    licence: ClassVar[str] = "Kvasir-SEG (Simula): for research and education, with citation; not redistributed"
+    split_description: ClassVar[str] = "by image, drawn with split_seed; which images are of one patient is not known"
+
+    root: Path = recorded()
+    image_size_px: int = 224
+    val_share: float = recorded(0.2)
+    split_seed: int = recorded(0)
+    excluded: tuple[str, ...] = recorded(())
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size_px)
+
+    @property
+    def num_channels(self) -> int:
+        """Red, green, blue."""
+        return 3
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The images that are there."""
+        folder = self.folder()
+        return reading.usable({record.file: folder / record.file for record in self.records()})
+
+    def records(self) -> list[Record]:
+        """One record an image, by name."""
+        names = folders.files_below(self.folder() / "images")
+        folders.check_stems(names, "Kvasir-SEG")
+        ids = [folders.stem(name) for name in names]
+        of_split = splits.validation_split(ids, self.val_share, self.split_seed)
+        files = zip(ids, of_split, names, strict=True)
+        return self._kept([Record(id_, id_, split, f"images/{name}") for id_, split, name in files])
+
+    def decode(self, record: Record) -> ImageArray:
+        """The image, padded to a square."""
+        folders.check_suffix(record.file, pictures.SUFFIXES, "Kvasir-SEG")
+        path = folders.check_file(self.folder(), record.file, "Kvasir-SEG")
+        return grey_levels(pictures.colours(pictures.read_picture(path, record.file)), self.image_size_px)
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Eight small images of different sides."""
+        write_kvasir(folder, num_images=8)
+        return cls(root=folder, image_size_px=32)
+
+    def folder(self) -> Path:
+        """The folder that holds ``images``. Raises FileNotFoundError that says what was expected where."""
+        root = Path(self.root)
+        for folder in (root / FOLDER_NAME, root, root / FOLDER_NAME / FOLDER_NAME):
+            if (folder / "images").is_dir():
+                return folder
+        raise FileNotFoundError(
+            f"Kvasir-SEG: {root} {'holds no' if root.is_dir() else 'does not exist; expected'} {FOLDER_NAME}/images; "
+            f"expected {root}/{FOLDER_NAME}/images/<name>.jpg and {FOLDER_NAME}/masks/<name>.jpg: unpack the data set "
+            "there, or name its place with --data-root DIR"
+        )
+
+
+@dataclass(frozen=True)
+class KvasirPolyp(Region):
+    """The polyp."""
+
+    images: Kvasir
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        """What it covers."""
+        return "polyp"
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The masks that are there."""
+        folder = self.images.folder()
+        names = [_mask_file(folder, record) for record in self.images.records()]
+        return reading.usable({name: folder / name for name in names})
+
+    def file(self, record: Record) -> str:
+        """The mask of the image's name."""
+        return _mask_file(self.images.folder(), record)
+
+    def decode(self, record: Record) -> ImageArray:
+        """The mask, padded as the image."""
+        folder, name = self.images.folder(), self.file(record)
+        path = folders.check_file(folder, name, "Kvasir-SEG")
+        mask_HW = pictures.bright_mask(pictures.read_picture(path, name))
+        folders.check_same_size(mask_HW, name, folder / record.file)
+        return mask(mask_HW, self.images.image_size_px)
+
+
+def write_kvasir(root: Path, num_images: int, seed: int = 0) -> Path:
+    """Write synthetic images in the layout of Kvasir-SEG; returns the folder ``Kvasir-SEG``."""
+    folder = Path(root) / FOLDER_NAME
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for number in range(num_images):
+        pixels_HW3, mask_HW = picture(1000 * seed + number, 40 + 3 * number, 64 - 2 * number)
+        name = f"cju{number:03d}polyp.jpg"
+        Image.fromarray(pixels_HW3).save(folder / "images" / name, quality=90)
+        # JPEG leaves grey levels around the border, as in the published masks.
+        Image.fromarray(mask_HW).convert("RGB").save(folder / "masks" / name, quality=75)
+    return folder
+
+
+def _mask_file(folder: Path, record: Record) -> str:
+    return folders.by_stem(folder, f"masks/{record.id}", (".jpg", ".jpeg", ".png"))

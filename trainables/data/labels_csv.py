@@ -1,0 +1,111 @@
+"""``labels.csv`` beside a folder of images: what its owner knows of them.
+
+A header and one row an image, in any order; separated by commas or semicolons, other columns are ignored::
+
+    image,group,split,label
+    a.png,patient 1,train,polyp
+
+``image`` (or ``id``) is the name below ``images/``, with or without its suffix, and has to be there. ``group`` is what
+a split keeps together (default: the image itself), ``split`` is train, val or test, for every image or for none,
+``label`` is the class, and may be empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.api.errors import BadData
+from trainables.data import folders, reading
+from trainables.data.records import SPLITS
+
+NAME = "labels.csv"
+_ID_COLUMNS = ("image", "id")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of one image."""
+
+    group: str
+    split: str
+    """Empty where the table gives no splits."""
+    label: str
+    """Empty where there is none."""
+
+
+def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
+    """What the table says of each image, in the order of ``ids``; without a table every image is its own group.
+
+    Args:
+        ids: names of the images without suffix.
+
+    Raises:
+        BadData: lists every row that cannot be used, with what was expected.
+    """
+    path = root / NAME
+    if not path.exists() and not path.is_symlink():
+        return {id_: Row(id_, "", "") for id_ in ids}
+    try:
+        text = reading.read(path, NAME).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadData(NAME, {NAME: f"is no UTF-8 text ({error.reason}): save it as UTF-8"}) from error
+    known, rows, problems = set(ids), {}, {}
+    for line, cells in _lines(text):
+        id_ = _id_of(cells, known)
+        if id_ is None:
+            name = next(cells[column] for column in _ID_COLUMNS if column in cells)
+            problems[f"{NAME} line {line}"] = f"there is no image {name!r} in images/: correct or remove the row"
+        elif id_ in rows:
+            problems[f"{NAME} line {line}"] = f"a second row for {id_!r}: remove one"
+        elif cells.get("split", "") not in ("", *SPLITS):
+            problems[f"{NAME} line {line}"] = f"split {cells['split']!r}: use one of {', '.join(SPLITS)}"
+        else:
+            rows[id_] = Row(cells.get("group") or id_, cells.get("split", ""), cells.get("label", ""))
+    every = {id_: rows.get(id_, Row(id_, "", "")) for id_ in ids}
+    problems |= _split_problems(every)
+    if problems:
+        raise BadData(NAME, problems)
+    return every
+
+
+def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number of the line and cells by column, stripped. Raises BadData for a header that names no image."""
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text), delimiter="," if "," in header or ";" not in header else ";")
+    columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+    if not set(_ID_COLUMNS) & set(columns):
+        found = ", ".join(columns) or "nothing"
+        raise BadData(NAME, {f"{NAME} line 1": f"expected a column image or id, found {found}: name the columns"})
+    reader.fieldnames = columns
+    for cells in reader:
+        yield reader.line_num, {name: (value or "").strip() for name, value in cells.items() if isinstance(name, str)}
+
+
+def _id_of(cells: Mapping[str, str], known: set[str]) -> str | None:
+    name = next(cells[column] for column in _ID_COLUMNS if column in cells).replace("\\", "/").removeprefix("images/")
+    return next((id_ for id_ in (name, folders.stem(name)) if id_ in known), None)
+
+
+def _split_problems(rows: Mapping[str, Row]) -> dict[str, str]:
+    """Images without a split where others have one, and groups on two sides."""
+    if not any(row.split for row in rows.values()):
+        return {}
+    problems = {}
+    without = [id_ for id_, row in rows.items() if not row.split]
+    if without:
+        shown = ", ".join(without[:_MOST_NAMED]) + (", ..." if len(without) > _MOST_NAMED else "")
+        problems[NAME] = f"{len(without)} images have no split, and others have one ({shown}): give all or none"
+    sides: dict[str, set[str]] = defaultdict(set)
+    for row in rows.values():
+        sides[row.group].add(row.split)
+    for group, of_group in sides.items():
+        if len(of_group) > 1:
+            found = " and ".join(sorted(of_group))
+            problems[f"{NAME} group {group}"] = f"is in {found}: a group has to stay in one split"
+    return problems

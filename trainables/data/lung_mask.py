@@ -1,0 +1,160 @@
+"""Lung Mask Image Dataset: chest X-rays with masks of the lungs (Kaggle; thesis 3.1).
+
+Expected on disk, either side as png, jpeg or jpg::
+
+    ChestXray/{train,val,test}/image/cxrimage_<N>.png
+                               mask/cxrmask_<N>.jpeg
+
+Some images are RGBA: they are taken as grey. The masks are JPEG: 128 and more is lung. The split is the published one;
+there are no ids of patients, so every image is a group of its own, and one patient may be on both sides. About 21,165
+pairs are there, where the thesis says 19,051.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from PIL import Image
+
+from trainables.api.errors import BadData
+from trainables.api.trainable import recorded
+from trainables.data import folders, pictures, reading
+from trainables.data.annotations import Region
+from trainables.data.records import SPLITS, Dataset, ImageArray, Record, check_image_size
+from trainables.data.square import grey_levels, mask
+from trainables.data.synthetic import picture
+
+FOLDER_NAME = "ChestXray"
+_IMAGE_NAME = re.compile(r"cxrimage_(\d+)\.(png|jpe?g)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LungMask(Dataset):
+    """The X-rays in grey.
+
+    Args:
+        root: the folder ``ChestXray``, or one that holds it (up to two folders down).
+    """
+
+    name: ClassVar[str] = "lung_mask"
+    licence: ClassVar[str] = "Lung Mask Image Dataset (Kaggle): by the terms of its page; not redistributed"
+    split_description: ClassVar[str] = "the published folders train, val and test; patients are not known"
+
+    root: Path = recorded()
+    image_size_px: int = 224
+    excluded: tuple[str, ...] = recorded(())
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size_px)
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The images that are there."""
+        folder = self.folder()
+        return reading.usable({record.file: folder / record.file for record in self.records()})
+
+    def records(self) -> list[Record]:
+        """One record an image, by split and number; files with other names are included, to be reported."""
+        found = []
+        for split in SPLITS:
+            names = folders.files_below(self.folder() / split / "image")
+            folders.check_stems([f"{split}/image/{name}" for name in names], "Lung Mask Image Dataset")
+            for name in sorted(names, key=_number):
+                id_ = f"{split}_{folders.stem(name)}"
+                found.append(Record(id_, id_, split, f"{split}/image/{name}"))
+        return self._kept(found)
+
+    def decode(self, record: Record) -> ImageArray:
+        """The X-ray, padded with black to a square."""
+        if _IMAGE_NAME.fullmatch(Path(record.file).name) is None:
+            reason = "expected cxrimage_<N>.png, .jpeg or .jpg, so that its mask is known: rename it or move it away"
+            raise BadData("Lung Mask Image Dataset", {record.file: reason})
+        path = folders.check_file(self.folder(), record.file, "Lung Mask Image Dataset")
+        return grey_levels(pictures.grey(pictures.read_picture(path, record.file)), self.image_size_px)
+
+    @classmethod
+    def example(cls, folder: Path) -> Self:
+        """Nine small images in three splits, with the defects of the published ones."""
+        write_lung_mask(folder, {"train": 5, "val": 2, "test": 2})
+        return cls(root=folder, image_size_px=32)
+
+    def folder(self) -> Path:
+        """The folder that holds the splits. Raises FileNotFoundError that says what was expected where."""
+        root = Path(self.root)
+        for candidates in ([root], root.glob("*/"), root.glob("*/*/")):
+            for folder in sorted(candidates):
+                if any((folder / split / "image").is_dir() for split in SPLITS):
+                    return folder
+        raise FileNotFoundError(
+            f"Lung Mask Image Dataset: {root} {'holds no' if root.is_dir() else 'does not exist; expected'} "
+            f"{FOLDER_NAME}/train/image; expected {root}/{FOLDER_NAME}/train/image/cxrimage_<N>.png and "
+            f"{FOLDER_NAME}/train/mask/cxrmask_<N>.jpeg, the same for val and test: unpack the data set there, or name "
+            "its place with --data-root DIR"
+        )
+
+
+@dataclass(frozen=True)
+class Lungs(Region):
+    """Both lungs."""
+
+    images: LungMask
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        """What it covers."""
+        return "lungs"
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The masks that are there."""
+        folder = self.images.folder()
+        names = [_mask_file(folder, record) for record in self.images.records()]
+        return reading.usable({name: folder / name for name in names})
+
+    def file(self, record: Record) -> str:
+        """The mask of the image's number."""
+        return _mask_file(self.images.folder(), record)
+
+    def decode(self, record: Record) -> ImageArray:
+        """The mask, padded as the image."""
+        folder, name = self.images.folder(), self.file(record)
+        path = folders.check_file(folder, name, "Lung Mask Image Dataset")
+        mask_HW = pictures.bright_mask(pictures.read_picture(path, name))
+        folders.check_same_size(mask_HW, name, folder / record.file)
+        return mask(mask_HW, self.images.image_size_px)
+
+
+def write_lung_mask(root: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
+    """Write synthetic images in the layout of the data set; returns the folder ``ChestXray``.
+
+    Of three images one is RGBA and one JPEG; masks come in all three forms.
+    """
+    folder, number = Path(root) / FOLDER_NAME, 0
+    for split, count in counts.items():
+        for kind in ("image", "mask"):
+            (folder / split / kind).mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            pixels_HW3, mask_HW = picture(1000 * seed + number, 48, 40)
+            grey = Image.fromarray(pixels_HW3).convert("L")
+            form = number % 3
+            image = grey.convert("RGBA") if form == 1 else grey
+            image.save(folder / split / "image" / f"cxrimage_{number}{('.png', '.png', '.jpeg')[form]}")
+            mask_name = f"cxrmask_{number}{('.jpeg', '.jpg', '.png')[form]}"
+            Image.fromarray(mask_HW).save(folder / split / "mask" / mask_name)
+            number += 1
+    return folder
+
+
+def _number(name: str) -> tuple[int, str]:
+    match = _IMAGE_NAME.fullmatch(name)
+    return (int(match[1]) if match else -1, name)
+
+
+def _mask_file(folder: Path, record: Record) -> str:
+    split, _, name = record.file.split("/", 2)
+    match = _IMAGE_NAME.fullmatch(name)
+    wanted = f"cxrmask_{match[1]}" if match else folders.stem(name)
+    return folders.by_stem(folder, f"{split}/mask/{wanted}", (".jpeg", ".jpg", ".png"))
