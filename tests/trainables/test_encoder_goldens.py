@@ -10,7 +10,7 @@ from fake_context import FakeContext
 from tiny_shapes import TinyShapes
 
 from trainables import runtime
-from trainables.augment import HorizontalFlip
+from trainables.augment.geometric import HorizontalFlip
 from trainables.models.encoder import build_encoder
 from trainables.models.sources import Untrained, prepared
 from trainables.ssl.moco import MoCo, MoCoTraining

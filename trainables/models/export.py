@@ -15,10 +15,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainables import runtime
+from trainables.api.names import ENCODER_FILE
 from trainables.models.encoder import Encoder, load_encoder
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _STEM = "conv1.weight"
+
+
+def export_result(folder: Path, out: Path) -> str:
+    """The encoder among the files of a finished training, for ``python -m orchestrator export``; see
+    ``export_encoder``."""
+    return export_encoder(folder / ENCODER_FILE, out)
 
 
 def export_encoder(encoder_file: Path, out: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ class MoCo(Trainable):
     power of two below the 329 training images; batch normalisation in groups; a constant learning rate, as no
     schedule is stated.
     """
+
+    exporter: ClassVar[str] = "trainables.models.export:export_result"
 
     data: Dataset
     augmentation: Augmentation = THESIS_AUGMENTATION
