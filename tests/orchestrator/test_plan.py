@@ -269,19 +269,22 @@ def test_a_manifest_tells_roles_cells_seeds_and_cards(store):
         "two": Entry(Count(upstream=pretraining(2)), "trained", {"data": "toy"}),
         "else": Entry(Count(9, upstream=pretraining(1)), "trained", {"data": "toy"}),
         "bare": Count(2),
+        "as a control": Entry(Count(upstream=pretraining(3)), "untrained", {"data": "toy"}),
+        "elsewhere": Entry(Count(upstream=pretraining(4)), "trained", {"data": "other"}),
     }
     card = Card("toy", {"train": 3}, 2, "by group", "CC0")
     plan = make_plan(Study("s", "?", trials, cards={"toy": card}), store, Keys(FileDigests()))
     manifest = json.loads(json.dumps(manifest_of(plan, "python x.py", {}, Keys(FileDigests()))))
     entries = {entry["name"]: entry for entry in manifest["trials"]}
-    one, two, other, bare = (entries[name] for name in trials)
+    one, two, other, bare, control, elsewhere = (entries[name] for name in trials)
+    assert len({entry["cell"] for entry in (one, other, bare, control, elsewhere)}) == 5
     assert (one["role"], one["labels"], one["seeds"]) == ("trained", {"data": "toy"}, {"upstream.toy_seed": 1})
     assert two["seeds"] == {"upstream.toy_seed": 2}
     assert one["cell"] == two["cell"] != other["cell"]
     assert (bare["role"], bare["labels"], bare["seeds"]) == ("", {}, {})
     assert manifest["cards"] == {"toy": dataclasses.asdict(card)}
     upstream = [entry for entry in manifest["trials"] if not entry["named"]]
-    assert [(entry["role"], entry["seeds"]) for entry in upstream] == [("", {"toy_seed": 1}), ("", {"toy_seed": 2})]
+    assert [(entry["role"], entry["seeds"]) for entry in upstream] == [("", {"toy_seed": n}) for n in (1, 2, 3, 4)]
 
 
 @dataclass(frozen=True)
