@@ -11,8 +11,9 @@ from tiny_shapes import TinyShapes
 
 from trainables import runtime
 from trainables.augment.geometric import HorizontalFlip
+from trainables.data.cache import open_images
 from trainables.models.encoder import build_encoder
-from trainables.models.sources import Untrained, prepared
+from trainables.models.sources import Untrained
 from trainables.ssl.moco import MoCo, MoCoTraining
 
 DATA = TinyShapes(num_train=12, num_val=4)
@@ -106,7 +107,7 @@ def test_three_steps_of_moco(tmp_path, augmented_views):
         learning_rate=0.003,
         pretrain_seed=3,
     )
-    training = MoCoTraining(config, prepared(STEP_DATA, FakeContext(tmp_path)))
+    training = MoCoTraining(config, open_images(STEP_DATA, FakeContext(tmp_path)))
     for part in (training.query, training.key, training.queue):
         part.double()
     images = training.train_images.images

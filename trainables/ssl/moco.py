@@ -26,13 +26,12 @@ from trainables.api.trainable import Trainable, grows, seed
 from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable
+from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
 from trainables.models.released import ReleasedWeights, load_released
-from trainables.models.sources import prepared
 from trainables.models.trunk import forward_flop
 from trainables.schedules import Constant, Schedule, horizon
 from trainables.ssl import losses
@@ -169,7 +168,7 @@ class MoCo(Trainable):
             ValueError: a batch larger than the training split; weights that do not fit.
             NonFiniteMetric: the training diverged.
         """
-        training = MoCoTraining(self, prepared(self.data, context))
+        training = MoCoTraining(self, open_images(self.data, context))
         metrics = train(training, self.num_epochs, context)
         save_encoder(training.query, context.output_dir / ENCODER_FILE)
         (context.output_dir / START_FILE).parent.mkdir(exist_ok=True)
