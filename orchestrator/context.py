@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import posixpath
+import re
 import tempfile
 import time
 import uuid
@@ -22,6 +24,9 @@ from trainables.api.identity import FileDigests, key_of
 from trainables.api.trainable import Part, ReadsFiles, Trainable
 
 _PROGRESS_S = 1.0
+_LONGEST_NAME = 230  # MLflow's 250 without what is added to the names of means and summaries
+_METRIC_NAME = re.compile(rf"[A-Za-z0-9_.:/ -]{{1,{_LONGEST_NAME}}}")
+_STEPS = 2**63
 
 Function = Callable[[Sequence[Any]], Sequence[Arrays]]
 Finished = Callable[[list[int], Sequence[Arrays]], None]
@@ -52,6 +57,17 @@ def in_process(function: Function, batches: list[list[int]], items: Sequence[Any
     """One batch after the other, here."""
     for batch in batches:
         finished(batch, function([items[i] for i in batch]))
+
+
+def check_metric(name: str, step: int) -> None:
+    """Raise ValueError, naming it, for a metric that MLflow would not take."""
+    if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(name) != name or name.startswith(("/", "..")):
+        raise ValueError(
+            f"metric {name!r}: expected such as 'val/dice': up to {_LONGEST_NAME} letters (a-z), digits, '_', '-', "
+            "'.', ':', spaces, and single '/' between words"
+        )
+    if not -_STEPS <= step < _STEPS:
+        raise ValueError(f"step {step} of {name!r}: expected -2^63 <= step < 2^63")
 
 
 class TrialContext:
@@ -111,6 +127,7 @@ class TrialContext:
             )
         now_ms = time.time_ns() // 1_000_000
         for name, value in metrics.items():
+            check_metric(name, int(step))
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), int(step))
             self._rows.append([name, int(step), float(value), now_ms])
@@ -189,6 +206,7 @@ class TrialContext:
         Raises ClaimLost, having touched nothing, when another process has taken over.
         """
         for name, value in metrics.items():
+            check_metric(name, 0)
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), None)
         self._claim.check()

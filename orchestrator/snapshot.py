@@ -1,4 +1,4 @@
-"""What MLflow is to be told of a trial, read from the store; and where MLflow is. Light: does not load MLflow."""
+"""What MLflow is to be told of trials and report, read from the store; and where MLflow is. Does not load MLflow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.store import FileEntry, Store
+
+
+class UnusableDatabase(Exception):
+    """MLflow's database cannot be opened or made; waiting will not mend it."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,39 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
     return Snapshot(key, "running", generations[0].attempt, segments, started_at)
 
 
+@dataclass(frozen=True)
+class ReportFiles:
+    """The newest report of a study, as it lies in the store."""
+
+    token: str
+    """Changes whenever the report is made anew."""
+    folder: str
+    files: Mapping[str, FileEntry]
+
+
+def report_files(store: Store, study: str) -> ReportFiles | None:
+    """The files of a study's newest report; None without one."""
+    folder = f"reports/{study}"
+    document = store.read_document(f"{folder}/made_from.json") or {}
+    files = {name: FileEntry(**entry) for name, entry in document.get("files", {}).items()}
+    return ReportFiles(document["token"], folder, files) if files else None
+
+
 def default_tracking_uri(store: Store) -> str:
     """MLflow's own variable, else a database beside local results.
 
-    Raises ValueError where neither is possible.
+    Raises ValueError where neither is possible, or the storage's path would mean another file in a URI.
     """
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
     if not store.is_local:
         raise ValueError(
             f"the storage {store.uri!r} cannot hold the MLflow database: give --tracking-uri http://<mlflow server>"
+        )
+    if any(character in store.uri for character in "?%#"):
+        raise ValueError(
+            f"the path of the storage {store.uri!r} holds '?', '%' or '#', which mean something else in the address of "
+            "the MLflow database: give --tracking-uri sqlite:////another/path/mlflow.db"
         )
     return f"sqlite:///{Path(store.uri) / 'mlflow.db'}"
 

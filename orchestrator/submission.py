@@ -12,25 +12,27 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from orchestrator import printing
-from orchestrator.feeder import Feeder, published_tokens
+from orchestrator.feeder import Feeder
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.plan import Plan, State, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
-from orchestrator.snapshot import default_tracking_uri, snapshot
-from orchestrator.store import DamagedResult, Store
+from orchestrator.publishing import known_of
+from orchestrator.snapshot import default_tracking_uri, report_files, snapshot
+from orchestrator.store import DamagedResult, FileEntry, Store
 from orchestrator.study import Manifest, Report, Study
 from orchestrator.suggestions import Suggestions
 from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.view import View
 from trainables.api.errors import BadData
-from trainables.api.identity import FileDigests, Keys
+from trainables.api.identity import FileDigests, Keys, sha256_of
 from trainables.api.trainable import Trainable
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -67,18 +69,20 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
     manifest = ManifestWriter(
         submission.store, manifest_of(plan, command, provenance(), submission.keys), submission.suggestions
     )
-    if plan.runnable() or plan.to_suggest:
-        if submission.run(plan, manifest, tracking_uri):
-            console.print("Interrupted. The same command goes on where this one stopped.")
-            return EXIT_INTERRUPTED
-    else:
-        manifest.write()
-        submission.catch_up(plan, tracking_uri)
-    after = submission.plan()
-    manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
-    printing.show_troubles(after, console)
-    printing.show_search(submission.suggestions, console)
-    paths = _report(submission.study, submission.store, manifest.document, after, console)
+    with contextlib.ExitStack() as fed:
+        if is_running := bool(plan.runnable() or plan.to_suggest):
+            if submission.run(plan, manifest, fed, tracking_uri):
+                console.print("Interrupted. The same command goes on where this one stopped.")
+                return EXIT_INTERRUPTED
+        else:
+            manifest.write()
+        after = submission.plan()
+        manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
+        printing.show_troubles(after, console)
+        printing.show_search(submission.suggestions, console)
+        paths = _report(submission.study, submission.store, manifest.document, after, console)
+        if not is_running:
+            submission.catch_up(plan, fed, tracking_uri)
     printing.show_end(after, paths or [], submission.store, tracking_uri, console)
     is_complete = after.is_complete and not submission.suggestions.trouble
     return 0 if is_complete and paths is not None else EXIT_FAILED
@@ -109,8 +113,8 @@ class _Submission:
         self.suggestions.settle(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
         return plan
 
-    def run(self, plan: Plan, manifest: ManifestWriter, tracking_uri: str) -> bool:
-        """Run what is runnable and bring MLflow up to date; True if the user ended it early."""
+    def run(self, plan: Plan, manifest: ManifestWriter, fed: contextlib.ExitStack, tracking_uri: str) -> bool:
+        """Run what is runnable; True if the user ended it early. MLflow is fed until ``fed`` is closed."""
         # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
         from orchestrator.launch import Cluster, launch, resources_for, slots
 
@@ -120,8 +124,9 @@ class _Submission:
         console.print(said, highlight=False)
         with usage_errors():
             cluster = Cluster(options.address)
-        # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
-        with Feeder(store.uri, tracking_uri, plan.study.name) as feeder, cluster:
+        # The feeder loads MLflow while Ray starts, and publishes the last runs while the report is drawn.
+        feeder = fed.enter_context(self._feeder(plan, tracking_uri))
+        with cluster:
             with usage_errors():
                 resources = resources_for(self._trainables(plan), options)
             manifest.write()
@@ -138,20 +143,23 @@ class _Submission:
                     return self._suggested(suggested, manifest, view) if suggested else None
 
                 outcome = launch(plan, store, settings, view, options.max_concurrent, feeder.tell, more)
-            feeder.finish()
-        if not feeder.is_up_to_date:
-            printing.say_behind(store, tracking_uri, console)
         return outcome.was_interrupted
 
-    def catch_up(self, plan: Plan, tracking_uri: str) -> None:
+    def catch_up(self, plan: Plan, fed: contextlib.ExitStack, tracking_uri: str) -> None:
         """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
-        known = published_tokens(self.store, plan.study.name, tracking_uri)
+        known = known_of(self.store, plan.study.name, tracking_uri)
         shots = [snapshot(self.store, p.trial.key) for p in plan.planned]
-        is_known = all(shot is None or known.get(shot.key) == shot.token for shot in shots)
-        if is_known and not _is_missing_database(tracking_uri):
-            return
+        report = report_files(self.store, plan.study.name)
+        is_known = all(shot is None or known.tokens.get(shot.key) == shot.token for shot in shots)
+        is_known = is_known and known.report == (report.token if report else "")
+        if not is_known or _is_missing_database(tracking_uri):
+            fed.enter_context(self._feeder(plan, tracking_uri))
+
+    @contextlib.contextmanager
+    def _feeder(self, plan: Plan, tracking_uri: str) -> Iterator[Feeder]:
+        """A feeder; at the end MLflow has everything, or it is said how to bring it the rest."""
         with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder:
-            feeder.finish()
+            yield feeder
         if not feeder.is_up_to_date:
             printing.say_behind(self.store, tracking_uri, self._console)
 
@@ -203,23 +211,26 @@ def _report(study: Study, store: Store, manifest: Manifest, plan: Plan, console:
     if before.get("token") == made_from and all(store.exists(f"{folder}/{name}") for name in before["paths"]):
         return [f"{store.uri}/{folder}/{name}" for name in before["paths"]]
     try:
-        names = _write_report(study.report, store, manifest, folder)
+        names, files = _write_report(study.report, store, manifest, folder)
     except DamagedResult as error:
         console.print(f"no report: {error}", soft_wrap=True, markup=False, highlight=False)
         return None
-    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names})
+    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names, "files": files})
     return [f"{store.uri}/{folder}/{name}" for name in names]
 
 
-def _write_report(report: Report, store: Store, manifest: Manifest, folder: str) -> list[str]:
-    if store.is_local:
-        out_dir = Path(store.uri) / folder
-        out_dir.mkdir(parents=True, exist_ok=True)
-        return _paths_below(report(store, manifest, out_dir), out_dir)
-    with tempfile.TemporaryDirectory() as temporary:
-        names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
-        store.upload(Path(temporary), folder)
-    return names
+def _write_report(report: Report, store: Store, manifest: Manifest, folder: str) -> tuple[list[str], dict[str, Any]]:
+    """Returns the paths worth showing, and digest and size of every file that belongs to the report."""
+    if not store.is_local:
+        with tempfile.TemporaryDirectory() as temporary:
+            names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
+            return names, {name: asdict(entry) for name, entry in store.upload(Path(temporary), folder).items()}
+    out_dir = Path(store.uri) / folder
+    out_dir.mkdir(parents=True, exist_ok=True)
+    names = _paths_below(report(store, manifest, out_dir), out_dir)
+    files = [path for path in sorted(out_dir.rglob("*")) if path.is_file() and path != out_dir / "made_from.json"]
+    entries = [FileEntry(sha256_of(path), path.stat().st_size) for path in files]
+    return names, dict(zip(_paths_below(files, out_dir), map(asdict, entries), strict=True))
 
 
 def _paths_below(paths: Any, folder: Path) -> list[str]:

@@ -10,14 +10,15 @@ import pytest
 from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
 
-from orchestrator import feeder, tracking
+from orchestrator import database as mlflow_database
+from orchestrator import feeder
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.tracking import KEY_TAG, flatten
 from orchestrator.trial import Payload, run_trial
+from orchestrator.trial_runs import KEY_TAG
 from trainables.api.identity import FileDigests, Keys
 
 
@@ -58,15 +59,16 @@ def history(client, run, metric):
     return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
 
 
-def test_a_study_is_one_parent_and_one_run_a_trial(submitted, database, tmp_path):
+def test_a_study_is_one_run_a_trial_and_one_for_its_report(submitted, database, tmp_path):
     base = Count(3)
     store, name = submitted({"tune": Count(2, upstream=base), "bad": Diverge()})
     for _ in range(3):
-        assert feeder.sync(store, name, database) == 3
+        assert feeder.sync(store, name, database) == (3, 0)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "tune", "tune / Count", "bad"}
-    parent = runs.pop(name)
-    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert set(runs) == {f"report of {name}", "tune", "tune / Count", "bad"}
+    report = runs.pop(f"report of {name}")
+    assert {run.data.tags["kind"] for run in runs.values()} == {"trial"}
+    assert not any("mlflow.parentRunId" in run.data.tags for run in [report, *runs.values()])
     assert len({run.data.tags[KEY_TAG] for run in runs.values()}) == 3
     tune = runs["tune"]
     assert tune.info.status == "FINISHED"
@@ -76,7 +78,9 @@ def test_a_study_is_one_parent_and_one_run_a_trial(submitted, database, tmp_path
     assert tune.data.metrics == {"train/sum": 5.0, "summary/sum": 5.0}
     assert tune.data.params["upstream.num_epochs"] == "3"
     assert tune.data.tags["quarterturn.code_version"] == "test"
-    assert parent.data.tags["quarterturn.scale"] == "smoke"
+    assert report.data.tags["quarterturn.scale"] == "smoke"
+    assert report.data.tags["mlflow.note.content"] == "Does it track?"
+    assert report.info.status == "FAILED"
     shown = client.download_artifacts(tune.info.run_id, "configuration.json", str(tmp_path))
     assert json.loads(Path(shown).read_text())["upstream"]["num_epochs"] == 3
     assert [a.path for a in client.list_artifacts(tune.info.run_id)] == ["configuration.json", "sum.csv"]
@@ -108,7 +112,7 @@ def test_rows_arrive_while_a_trial_runs_and_never_twice(submitted, database, qui
     run_trial(payload)
     feeder.sync(store, name, database)
     # As if nobody knew what was published, and even the tag on the run had been lost.
-    store.remove(f"studies/{name}/published.json")
+    store.remove(f"studies/{name}/publishers")
     client.set_tag(runs["t"].info.run_id, "quarterturn.state", "")
     client.set_tag(runs["t"].info.run_id, "quarterturn.last_segment", "")
     feeder.sync(store, name, database)
@@ -123,10 +127,10 @@ def test_a_second_run_of_a_key_is_reconciled(submitted, database):
     client, runs = runs_of(database, name)
     tags = {**runs["t"].data.tags, "mlflow.runName": "twin"}
     twin = client.create_run(runs["t"].info.experiment_id, tags=tags)
-    store.remove(f"studies/{name}/published.json")
+    store.remove(f"studies/{name}/publishers")
     feeder.sync(store, name, database)
     _, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
 
 
@@ -135,7 +139,8 @@ def test_a_new_database_is_filled_from_the_store(submitted, database, tmp_path):
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
     client.delete_run(runs["t"].info.run_id)
-    client.delete_run(runs[name].info.run_id)  # as if it were another database under the same address
+    # As if it were another database under the same address.
+    client.set_experiment_tag(runs["t"].info.experiment_id, "quarterturn.instance", "another")
     assert feeder.follow(store, name, database, io.StringIO(""))
     client, runs = runs_of(database, name)
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
@@ -152,7 +157,7 @@ def test_a_result_that_was_computed_again_has_one_history(submitted, database, q
     )
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
 
 
@@ -172,7 +177,7 @@ def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monke
         feeder.sync(store, name, database)
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert runs["t"].info.status == "FINISHED"
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
     assert runs["t"].data.params["num_epochs"] == "2"
@@ -194,7 +199,7 @@ def test_a_publication_cut_short_and_a_result_computed_again_leave_one_history(
     run_trial(Payload(first_runnable(store, name, trials), quick_settings(store)))
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
 
 
@@ -247,12 +252,12 @@ def test_only_a_database_made_here_gets_a_write_ahead_log(submitted, tmp_path):
         connection.execute("CREATE TABLE mine (x)")
     store, name = submitted({"t": Count(2)})
     for path in (new, old):
-        assert feeder.sync(store, name, f"sqlite:///{path}") == 1
+        assert feeder.sync(store, name, f"sqlite:///{path}") == (1, 0)
     assert [journal_mode(path) for path in (new, old)] == ["wal", "delete"]
 
 
 def test_no_write_ahead_log_on_a_network_file_system(submitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "_LOCAL_FILE_SYSTEMS", frozenset())
+    monkeypatch.setattr(mlflow_database, "_LOCAL_FILE_SYSTEMS", frozenset())
     store, name = submitted({"t": Count(2)})
     feeder.sync(store, name, f"sqlite:///{tmp_path}/mlflow.db")
     assert journal_mode(tmp_path / "mlflow.db") == "delete"
@@ -261,10 +266,3 @@ def test_no_write_ahead_log_on_a_network_file_system(submitted, tmp_path, monkey
 def journal_mode(path):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute("PRAGMA journal_mode").fetchone()[0]
-
-
-def test_configurations_are_flattened_to_dotted_names():
-    configuration = {"class": "A", "nested": {"x": 1, "steps": [1, 2]}, "parts": [{"p": 0.5}], "none": None}
-    assert flatten(configuration) == [
-        ("class", "A"), ("nested.x", "1"), ("nested.steps", "[1, 2]"), ("parts.0.p", "0.5"), ("none", "null"),
-    ]  # fmt: skip
