@@ -72,7 +72,7 @@ def means_of(store: Store, cell: Cell, tokens: Mapping[str, str]) -> CellMeans:
     Raises DamagedResult when a result or journal is not what was published.
     """
     results = [_result(store, key) for key in cell.finished(tokens)]
-    summaries = [{name: [(0, value, 0)] for name, value in result.metrics.items()} for result in results]
+    summaries = [{f"{name}/summary": [(0, value, 0)] for name, value in result.metrics.items()} for result in results]
     return CellMeans(
         keys=[result.key for result in results],
         rows=_means([_history(store, result) for result in results]),

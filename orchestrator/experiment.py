@@ -31,7 +31,8 @@ from orchestrator.parameters import valid_name
 from orchestrator.snapshot import UnusableDatabase
 from orchestrator.store import FileEntry, Store
 
-__all__ = ["Experiment", "TrackingError"]
+# The other writers take these from here, so that what is set above holds whoever is imported first.
+__all__ = ["Experiment", "Metric", "Run", "RunTag", "TrackingError"]
 
 KIND_TAG = "kind"  # plain, to be typed into the UI's filter: trial, cell or report
 STUDY_TAG = "quarterturn.study"
@@ -43,7 +44,7 @@ _NOTE_MARK = "`tags.kind = 'cell'`"
 _METRICS_PER_BATCH = 800
 _PARAMS_PER_BATCH = 100
 _MAX_TAG_CHARACTERS = 5000
-_MAX_DIGEST_CHARACTERS = 36
+_DIGEST_CHARACTERS = 12  # MLflow takes 36, and its table shows the name beside it
 _PAGE = 1000
 
 
@@ -133,7 +134,7 @@ class Experiment:
         """What a reader should know of the experiment."""
         return (
             f"{question}\n\nOn top the cells: means over seeds at every step (`<metric>/std` is their spread, "
-            f"`summary/n` their number), then [the report](#/experiments/{self.id}/runs/{report_run_id}), then every "
+            f"`n` their number), then [the report](#/experiments/{self.id}/runs/{report_run_id}), then every "
             f"trial. One kind only: {_NOTE_MARK}, `tags.kind = 'trial'` or `tags.kind = 'report'` in the search field."
         )
 
@@ -183,7 +184,7 @@ def _datasets(entry: Mapping[str, Any], cards: Mapping[str, Any]) -> Iterator[Da
         for fingerprint in fingerprints.split("+"):
             yield Dataset(
                 name=name,
-                digest=fingerprint[:_MAX_DIGEST_CHARACTERS],
+                digest=fingerprint[:_DIGEST_CHARACTERS],
                 source_type="content",
                 source=json.dumps({"uri": _place(entry["configuration"], name), "content": fingerprint}),
                 profile=None if card is None else json.dumps(card),

@@ -12,10 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlflow.entities import Metric, Run, RunTag
-
 from orchestrator.cells import Cell, CellMeans, means_of
-from orchestrator.experiment import CELL_TAG, Experiment, role_tags, source_tags
+from orchestrator.experiment import CELL_TAG, Experiment, Metric, Run, RunTag, role_tags, source_tags
 from orchestrator.parameters import parameters
 from orchestrator.snapshot import ReportFiles
 from orchestrator.store import DamagedResult, Store
@@ -162,8 +160,9 @@ def _newest_whole(experiment: Experiment, runs: Iterable[Run]) -> dict[str, Run]
 def _metrics(means: CellMeans) -> list[Metric]:
     at_ms = int(means.ended_at * 1000)
     metrics = [Metric(name, value, at_ms, step) for name, step, value, at_ms in means.rows]
-    metrics += [Metric(f"summary/{name}", value, at_ms, 0) for name, value in means.summary.items()]
-    return [*metrics, Metric("summary/n", len(means.keys), at_ms, 0)]
+    metrics += [Metric(name, value, at_ms, 0) for name, value in means.summary.items()]
+    # Without a prefix: MLflow draws it last.
+    return [*metrics, Metric("n", len(means.keys), at_ms, 0)]
 
 
 def _note(cell: Cell, means: CellMeans, seeds: Sequence[str]) -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow.entities import Run
-
 from orchestrator.cells import cells_of
-from orchestrator.experiment import KIND_TAG, Experiment, TrackingError
+from orchestrator.experiment import KIND_TAG, Experiment, Run, TrackingError
 from orchestrator.snapshot import ReportFiles, Snapshot
 from orchestrator.store import Store
 from orchestrator.summary_runs import CellRuns, ReportRun

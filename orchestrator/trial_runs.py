@@ -10,10 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mlflow.entities import Metric, Run
-
 from orchestrator.context import check_metric
-from orchestrator.experiment import Experiment, role_tags, source_tags
+from orchestrator.experiment import Experiment, Metric, Run, role_tags, source_tags
 from orchestrator.parameters import parameters
 from orchestrator.snapshot import Snapshot
 from orchestrator.store import Store
@@ -126,7 +124,7 @@ def _metrics(after_segment: str, store: Store, shot: Snapshot) -> list[Metric]:
     metrics = [Metric(name, value, at_ms, step) for s in new for name, step, value, at_ms in store.segment(shot.key, s)]
     # Under a name of their own: a summary of a curve would otherwise be drawn as a point of the curve.
     at_ms = _ms(shot.ended_at or 0)
-    metrics += [Metric(f"summary/{name}", value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
+    metrics += [Metric(f"{name}/summary", value, at_ms, 0) for name, value in (shot.metrics or {}).items()]
     for metric in metrics:  # results from before the context refused these
         check_metric(metric.key, metric.step)
     return metrics

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 from toy import Count, Diverge, Misconfigured, ReadsText
 
 from orchestrator.claims import Claim
@@ -95,6 +96,28 @@ def test_a_non_finite_metric_fails_with_name_and_step(open_context, value):
 def test_steps_are_integers(open_context, step):
     with pytest.raises(TypeError, match=str(step)):
         open_context().log({"loss": 1.0}, step=step)
+
+
+@pytest.mark.parametrize("name", ["acc%", "é", "", "a//b", "/a", "../a", "a/", "x" * 231, "val/dice\n"])
+def test_a_metric_that_mlflow_would_refuse_is_refused_by_name(open_context, name):
+    with pytest.raises(ValueError, match="val/dice") as raised:
+        open_context().log({name: 1.0}, step=0)
+    assert repr(name) in str(raised.value)
+    with pytest.raises(ValueError, match="val/dice"):
+        open_context(attempt=2).publish({name: 1.0}, work_flop=0.0, provenance={})
+
+
+@pytest.mark.parametrize("name", ["val/dice", "a b:c-d_e.f/G9", "x" * 230])
+def test_names_that_mlflow_takes_pass(open_context, name):
+    _validate_metric_name(name)
+    open_context().log({name: 1.0}, step=-(2**63))
+    open_context(attempt=2).log({name: 1.0}, step=2**63 - 1)
+
+
+@pytest.mark.parametrize("step", [2**63, 2**70, -(2**63) - 1])
+def test_a_step_beyond_64_bits_is_refused(open_context, step):
+    with pytest.raises(ValueError, match=f"step {step} of 'loss'"):
+        open_context().log({"loss": 1.0}, step)
 
 
 def test_map_keeps_finished_items_and_their_order(store, open_context):

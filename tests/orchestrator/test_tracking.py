@@ -1,62 +1,24 @@
 """MLflow says what the store says: one run a trial, every row once, whatever happened on the way."""
 
-import contextlib
 import io
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
+from tracked import first_runnable, history, runs_of
 
-from orchestrator import database as mlflow_database
-from orchestrator import feeder
-from orchestrator.manifest import manifest_of
+from orchestrator import feeder, publishing
+from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
+from orchestrator.snapshot import default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.trial import Payload, run_trial
 from orchestrator.trial_runs import KEY_TAG
 from trainables.api.identity import FileDigests, Keys
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def submitted(tmp_path, quick_settings, request):
-    """A function that submits trials of a study named after the test, running the first ``n``."""
-    store = Store(str(tmp_path / "results"))
-    name = request.node.name.split("[")[0]
-
-    def make(trials, n=None):
-        study = Study(name, "Does it track?", trials, facts={"scale": "smoke"})
-        plan = make_plan(study, store, Keys(FileDigests()))
-        manifest = manifest_of(plan, "python x.py", {"code_version": "v"}, Keys(FileDigests()))
-        store.write_document(f"studies/{name}/submission.json", manifest)
-        for trial in plan.runnable()[:n]:
-            run_trial(Payload(trial, quick_settings(store)))
-        return store, name
-
-    return make
-
-
-def first_runnable(store, name, trials):
-    return make_plan(Study(name, "?", trials), store, Keys(FileDigests())).runnable()[0]
-
-
-def runs_of(database, name):
-    client = MlflowClient(tracking_uri=database)
-    experiment = client.get_experiment_by_name(name)
-    return client, {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-
-
-def history(client, run, metric):
-    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
 
 
 def test_a_study_is_one_run_a_trial_and_one_for_its_report(submitted, database, tmp_path):
@@ -75,7 +37,7 @@ def test_a_study_is_one_run_a_trial_and_one_for_its_report(submitted, database, 
     assert runs["bad"].info.status == "FAILED"
     assert "'train/loss' is nan at step 2" in runs["bad"].data.tags["quarterturn.failure"]
     assert history(client, tune, "train/sum") == [(0, 4.0), (1, 5.0)]
-    assert tune.data.metrics == {"train/sum": 5.0, "summary/sum": 5.0}
+    assert tune.data.metrics == {"train/sum": 5.0, "sum/summary": 5.0}
     assert tune.data.params["upstream.num_epochs"] == "3"
     assert tune.data.tags["quarterturn.code_version"] == "test"
     assert report.data.tags["quarterturn.scale"] == "smoke"
@@ -246,23 +208,76 @@ def test_long_histories_arrive_whole(submitted, database, tmp_path):
     assert history(client, runs["squares"], "square") == [(i, float(i * i)) for i in range(2500)]
 
 
-def test_only_a_database_made_here_gets_a_write_ahead_log(submitted, tmp_path):
-    new, old = tmp_path / "new" / "mlflow.db", tmp_path / "old.db"
-    with contextlib.closing(sqlite3.connect(old)) as connection:
-        connection.execute("CREATE TABLE mine (x)")
+def test_data_source_commit_and_user_stand_where_mlflow_keeps_them(submitted, database):
+    data = {
+        "data": {"Slices": "ab" * 32},
+        "configuration": {"class": "Count", "data": {"class": "Slices", "root": "/d"}},
+    }
+    store, name = submitted({"t": Count(2)}, fields={"t": data}, cards={"slices": {"name": "slices", "num_groups": 3}})
+    feeder.sync(store, name, database)
+    run = runs_of(database, name)[1]["t"]
+    (dataset,) = [one.dataset for one in run.inputs.dataset_inputs]
+    assert (dataset.name, dataset.digest, dataset.source_type) == ("Slices", "ab" * 6, "content")
+    assert json.loads(dataset.source) == {"uri": "/d", "content": "ab" * 32}
+    assert json.loads(dataset.profile)["num_groups"] == 3
+    source = {name: value for name, value in run.data.tags.items() if name.startswith(("mlflow.source", "mlflow.user"))}
+    assert source == {
+        "mlflow.source.name": "x.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": "test",
+        "mlflow.user": "someone",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [["acc%", 0, 1.0, 1], ["é", 0, 1.0, 1], ["loss", 2**70, 1.0, 1]])
+def test_a_trial_that_mlflow_refuses_does_not_hold_up_the_others(submitted, database, row, capsys):
+    store, name = submitted({"bad": Count(3), "good": Count(2)})
+    entries = {t["name"]: t["key"] for t in next(store.manifests())["trials"]}
+    result = store.result(entries["bad"])
+    result.segments.append(store.write_segment(result.key, "x", [row]))
+    store.publish(result)
+    assert feeder.sync(store, name, database) == (1, 1)
+    assert set(runs_of(database, name)[1]) == {f"report of {name}", "good"}
+    assert f"MLflow lacks bad ({result.key[:8]}): " in capsys.readouterr().err
+    store.remove(f"studies/{name}/publishers")
+    assert not feeder.follow(store, name, database, io.StringIO(""))
+
+
+def test_a_trial_that_fails_for_no_clear_reason_is_tried_thrice_and_passed_over(
+    submitted, database, monkeypatch, capsys
+):
+    monkeypatch.setattr(feeder, "_LONGEST_PAUSE_S", 0.0)
+    store, name = submitted({"bad": Count(3), "good": Count(2)})
+    (bad,) = [t["key"] for t in next(store.manifests())["trials"] if t["name"] == "bad"]
+    tries = []
+
+    def unlucky(self, run, name, document):
+        if run.data.tags[KEY_TAG] == bad:
+            tries.append(run)
+            raise RuntimeError("how odd")
+        return real_log(self, run, name, document)
+
+    real_log = Experiment.log_document
+    monkeypatch.setattr(Experiment, "log_document", unlucky)
+    assert not feeder.follow(store, name, database, io.StringIO(""))
+    assert len(tries) == 3
+    assert set(runs_of(database, name)[1]) == {f"report of {name}", "good"}
+    assert "MLflow lacks bad" in capsys.readouterr().err
+
+
+def test_two_drivers_with_an_mlflow_each_feed_both(submitted, database, tmp_path):
     store, name = submitted({"t": Count(2)})
-    for path in (new, old):
-        assert feeder.sync(store, name, f"sqlite:///{path}") == (1, 0)
-    assert [journal_mode(path) for path in (new, old)] == ["wal", "delete"]
+    other = f"sqlite:///{tmp_path}/other.db"
+    with feeder.Claim(store, publishing.publisher(name, database)):  # the other driver's feeder is at work
+        assert feeder.follow(store, name, other, io.StringIO(""))
+    assert "t" in runs_of(other, name)[1]
+    feeder.sync(store, name, database)
+    known = [publishing.known_of(store, name, uri) for uri in (database, other)]
+    assert [list(k.tokens) for k in known] == [store.names("trials")] * 2
+    assert known[0].instance != known[1].instance
 
 
-def test_no_write_ahead_log_on_a_network_file_system(submitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(mlflow_database, "_LOCAL_FILE_SYSTEMS", frozenset())
-    store, name = submitted({"t": Count(2)})
-    feeder.sync(store, name, f"sqlite:///{tmp_path}/mlflow.db")
-    assert journal_mode(tmp_path / "mlflow.db") == "delete"
-
-
-def journal_mode(path):
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute("PRAGMA journal_mode").fetchone()[0]
+@pytest.mark.parametrize("name", ["a?b", "50%20", "a#b"])
+def test_a_storage_whose_path_means_another_file_in_a_uri_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match="--tracking-uri"):
+        default_tracking_uri(Store(str(tmp_path / name)))
+    assert default_tracking_uri(Store(str(tmp_path / "a b"))) == f"sqlite:///{tmp_path}/a b/mlflow.db"
