@@ -32,6 +32,17 @@ class Known:
     """What was published of each trial (``Snapshot.token``), by key."""
     report: str = ""
     """Token of the report that was published."""
+    experiment_id: str = ""
+    """Its number in MLflow's addresses."""
+
+    @property
+    def charts(self) -> str:
+        """Where MLflow draws the study's curves, to be put behind a server's address; empty without an experiment.
+
+        Without it a new browser opens MLflow's pages for traces of prompts.
+        """
+        query = "workflowType=machine_learning&compareRunsMode=CHART"
+        return f"/#/experiments/{self.experiment_id}/runs?{query}" if self.experiment_id else ""
 
 
 def known_of(store: Store, study: str, tracking_uri: str) -> Known:
@@ -107,7 +118,7 @@ class Publishing:
             report = report_files(self._store, self._study)
             tracker.describe_study(self._store, manifests[-1], self.tokens, report, has_ended=has_ended and not trouble)
             report_token = report.token if report and has_ended and not trouble else ""
-            known_now = Known(self._instance, self.tokens, report_token)
+            known_now = Known(self._instance, self.tokens, report_token, tracker.experiment_id)
             self._store.write_document(_record(self._study, self._tracking_uri), asdict(known_now))
             self._described_at = time.monotonic()
         if trouble:

@@ -83,7 +83,8 @@ def submit(options: StudyOptions, make_study: Callable[[], Study], console: Cons
         paths = _report(submission.study, submission.store, manifest.document, after, console)
         if not is_running:
             submission.catch_up(plan, fed, tracking_uri)
-    printing.show_end(after, paths or [], submission.store, tracking_uri, console)
+    charts = known_of(submission.store, submission.study.name, tracking_uri).charts
+    printing.show_end(after, paths or [], tracking_uri, charts, console)
     is_complete = after.is_complete and not submission.suggestions.trouble
     return 0 if is_complete and paths is not None else EXIT_FAILED
 

@@ -40,6 +40,11 @@ class Tracker:
         """Which experiment this is, should the same address come to be another server's."""
         return self._experiment.instance
 
+    @property
+    def experiment_id(self) -> str:
+        """Its number in MLflow's addresses."""
+        return self._experiment.id
+
     def is_answering(self) -> bool:
         """Whether MLflow answers at all."""
         try:

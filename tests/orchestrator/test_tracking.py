@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
 from tracked import first_runnable, history, runs_of
 
-from orchestrator import feeder, publishing
+from orchestrator import feeder, printing, publishing
 from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
@@ -178,6 +178,25 @@ def test_a_damaged_journal_does_not_hold_up_the_others(submitted, database):
     assert feeder.follow(store, name, database, io.StringIO(""))
     assert "good" in runs_of(database, name)[1]
     assert store.result(entries["bad"]) is None
+
+
+def test_the_end_of_a_submission_names_the_page_with_the_charts(submitted, database, capsys):
+    store, name = submitted({"t": Count(2)})
+    assert publishing.known_of(store, name, database).charts == ""
+    feeder.sync(store, name, database)
+    charts = publishing.known_of(store, name, database).charts
+    number = MlflowClient(tracking_uri=database).get_experiment_by_name(name).experiment_id
+    assert charts == f"/#/experiments/{number}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    plan = make_plan(Study(name, "?", {"t": Count(2)}), store, Keys(FileDigests()))
+    console = printing.make_console()
+    printing.show_end(plan, ["/r/report.html"], "http://u:secret@host:5000/", charts, console)
+    printing.show_end(plan, [], "sqlite:////a b.db", charts, console)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:3] == ["  /r/report.html", f"Compare the runs in MLflow: http://host:5000{charts}"]
+    assert said[4:] == [
+        "Compare the runs in MLflow: mlflow ui --backend-store-uri 'sqlite:////a b.db'",
+        f"  then http://127.0.0.1:5000{charts}",
+    ]
 
 
 def test_no_password_is_shown(submitted, monkeypatch, capsys):
