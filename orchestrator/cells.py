@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.store import DamagedResult, Result, Store
@@ -26,6 +26,8 @@ class Cell:
     labels: Mapping[str, str]
     entries: tuple[Mapping[str, Any], ...]
     """The manifest's entries of its trials, each trial once."""
+    position: int = 0
+    """Among the cells of its study."""
 
     @property
     def keys(self) -> list[str]:
@@ -63,7 +65,8 @@ def cells_of(manifest: Mapping[str, Any]) -> list[Cell]:
         if identity := entry.get("cell"):
             members.setdefault(identity, {}).setdefault(entry["key"], entry)
     cells = [_cell(identity, tuple(entries.values())) for identity, entries in members.items()]
-    return sorted((c for c in cells if c.role or len(c.entries) > 1), key=lambda c: not c.role)
+    shown = sorted((c for c in cells if c.role or len(c.entries) > 1), key=lambda c: not c.role)
+    return [replace(cell, position=position) for position, cell in enumerate(shown)]
 
 
 def means_of(store: Store, cell: Cell, tokens: Mapping[str, str]) -> CellMeans:

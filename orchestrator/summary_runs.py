@@ -19,6 +19,10 @@ from orchestrator.snapshot import ReportFiles
 from orchestrator.store import DamagedResult, Store
 
 TOKEN_TAG = "quarterturn.made_from"
+# As many as MLflow draws at first; its own choice by run id gives neighbours the same. Tableau 10.
+_COLOURS = (
+    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac",
+)  # fmt: skip
 
 
 class CellRuns:
@@ -63,6 +67,7 @@ class CellRuns:
         seeds = sorted({path for one in cell.entries for path in one.get("seeds", {})})
         tags = {
             CELL_TAG: cell.identity,
+            "mlflow.runColor": _COLOURS[cell.position % len(_COLOURS)],
             **role_tags(entry),
             "quarterturn.trainable": entry["class"],
             "quarterturn.n": str(len(means.keys)),

@@ -11,7 +11,7 @@ from mlflow.entities import ViewType
 from toy import Count, Squares
 from tracked import history, runs_of, submit
 
-from orchestrator import feeder
+from orchestrator import feeder, summary_runs
 from orchestrator.cells import cells_of, means_of
 from orchestrator.plan import make_plan
 from orchestrator.store import DamagedResult, FileEntry
@@ -99,6 +99,30 @@ def test_cells_stand_above_the_report_and_that_above_the_trials(submitted, datab
     feeder.sync(store, name, database)
     after = runs_of(database, name)[1]
     assert {n: run.info.run_id for n, run in before.items()} == {n: run.info.run_id for n, run in after.items()}
+
+
+def test_the_order_of_cells_holds_within_one_tick_of_a_slow_clock(submitted, database, monkeypatch):
+    monkeypatch.setattr(summary_runs, "_now_ms", lambda: 1)
+    store, name = submitted({**THREE, **ONE}, fields=CELLS_WITH_ONE)
+    feeder.sync(store, name, database)
+    assert newest_first(database, name)[:3] == [CELL, "untrained · brats", f"report of {name}"]
+
+
+def test_a_cell_that_was_not_ended_is_made_anew(submitted, database):
+    store, name = submitted(THREE, fields=CELLS)
+    feeder.sync(store, name, database)
+    client, runs = runs_of(database, name)
+    client.update_run(runs[CELL].info.run_id, status="RUNNING")
+    feeder.sync(store, name, database)
+    assert runs_of(database, name)[1][CELL].info.status == "FINISHED"
+
+
+def test_cells_have_colours_that_can_be_told_apart(submitted, database):
+    store, name = submitted({**THREE, **ONE}, fields=CELLS_WITH_ONE)
+    feeder.sync(store, name, database)
+    runs = runs_of(database, name)[1]
+    colours = [runs[cell].data.tags["mlflow.runColor"] for cell in (CELL, "untrained · brats")]
+    assert colours == ["#4e79a7", "#f28e2b"]
 
 
 def test_a_single_trial_is_a_cell_where_it_has_a_role(submitted, database):
