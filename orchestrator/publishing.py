@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cells import cells_of
 from orchestrator.provenance import without_password
 from orchestrator.snapshot import Snapshot, artifact_root, report_files, snapshot
 from orchestrator.store import DamagedResult, Store
@@ -34,6 +35,7 @@ class Known:
     """Token of the report that was published."""
     experiment_id: str = ""
     """Its number in MLflow's addresses."""
+    has_cells: bool = False
 
     @property
     def charts(self) -> str:
@@ -42,6 +44,8 @@ class Known:
         Without it a new browser opens MLflow's pages for traces of prompts.
         """
         query = "workflowType=machine_learning&compareRunsMode=CHART"
+        if self.has_cells:  # or trials would fill what is left of the ten curves
+            query += "&searchFilter=tags.kind%20%3D%20%22cell%22"
         return f"/#/experiments/{self.experiment_id}/runs?{query}" if self.experiment_id else ""
 
 
@@ -118,7 +122,9 @@ class Publishing:
             report = report_files(self._store, self._study)
             tracker.describe_study(self._store, manifests[-1], self.tokens, report, has_ended=has_ended and not trouble)
             report_token = report.token if report and has_ended and not trouble else ""
-            known_now = Known(self._instance, self.tokens, report_token, tracker.experiment_id)
+            known_now = Known(
+                self._instance, self.tokens, report_token, tracker.experiment_id, bool(cells_of(manifests[-1]))
+            )
             self._store.write_document(_record(self._study, self._tracking_uri), asdict(known_now))
             self._described_at = time.monotonic()
         if trouble:

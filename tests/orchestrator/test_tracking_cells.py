@@ -14,6 +14,7 @@ from tracked import history, runs_of, submit
 from orchestrator import feeder, summary_runs
 from orchestrator.cells import cells_of, means_of
 from orchestrator.plan import make_plan
+from orchestrator.publishing import known_of
 from orchestrator.store import DamagedResult, FileEntry
 from orchestrator.study import Study
 from orchestrator.trial import Payload, run_trial
@@ -50,6 +51,7 @@ def test_a_cell_shows_mean_and_std_of_its_trials_at_every_step(submitted, databa
         feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
     assert set(runs) == {CELL, "t1", "t2", "t6", f"report of {name}"}
+    assert known_of(store, name, database).charts.endswith("&searchFilter=tags.kind%20%3D%20%22cell%22")
     cell = runs[CELL]
     assert history(client, cell, "train/sum") == [(0, 3.0), (1, 6.0)]
     std = statistics.stdev([1, 2, 6])
