@@ -23,9 +23,9 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Part, ReadsFiles, Trainable
 
 _PROGRESS_S = 1.0
-# What MLflow takes; another name or step would hold up every trial behind it.
-_METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ :-]*")
-_STEP_LIMIT = 1 << 63
+_LONGEST_NAME = 230  # MLflow's 250 without what is added to the names of means and summaries
+_METRIC_NAME = re.compile(rf"[A-Za-z0-9_.:/ -]{{1,{_LONGEST_NAME}}}")
+_STEPS = 2**63
 
 Function = Callable[[Sequence[Any]], Sequence[Arrays]]
 Finished = Callable[[list[int], Sequence[Arrays]], None]
@@ -58,12 +58,15 @@ def in_process(function: Function, batches: list[list[int]], items: Sequence[Any
         finished(batch, function([items[i] for i in batch]))
 
 
-def _check_names(metrics: Mapping[str, float]) -> None:
-    for name in metrics:
-        if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(name) != name:
-            raise ValueError(
-                f"metric {name!r}: expected such as 'val/dice', of ASCII letters, digits and any of '_-. :/'"
-            )
+def check_metric(name: str, step: int) -> None:
+    """Raise ValueError, naming it, for a metric that MLflow would not take."""
+    if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(name) != name or name.startswith(("/", "..")):
+        raise ValueError(
+            f"metric {name!r}: expected such as 'val/dice': up to {_LONGEST_NAME} letters (a-z), digits, '_', '-', "
+            "'.', ':', spaces, and single '/' between words"
+        )
+    if not -_STEPS <= step < _STEPS:
+        raise ValueError(f"step {step} of {name!r}: expected -2^63 <= step < 2^63")
 
 
 class TrialContext:
@@ -112,10 +115,9 @@ class TrialContext:
             raise TypeError(
                 f"step {step!r} of {sorted(metrics)}: expected an integer (an epoch, an index, whole degrees)"
             )
-        if abs(int(step)) >= _STEP_LIMIT:
-            raise ValueError(f"step {step} of {sorted(metrics)}: expected less than 2^63")
         now_ms = time.time_ns() // 1_000_000
-        _check_names(metrics)
+        for name in metrics:
+            check_metric(name, int(step))
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), int(step))
@@ -192,8 +194,8 @@ class TrialContext:
         """
         if not isinstance(metrics, Mapping):
             raise TypeError(f"run returned {metrics!r}: expected the summary metrics, a mapping of names to numbers")
-        _check_names(metrics)
         for name, value in metrics.items():
+            check_metric(name, 0)
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), None)
         token, lineage = uuid.uuid4().hex[:12], self._checkpoints.continued_from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,10 +24,18 @@ def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: K
         "facts": dict(plan.study.facts),
         "cards": {name: asdict(card) for name, card in plan.study.cards.items()},
         "command": command,
+        "user": _user(),
         "provenance": dict(provenance),
         "submitted_at": time.time(),
         "trials": entries_of(plan, keys),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return ""
 
 
 def entries_of(plan: Plan, keys: Keys) -> list[dict[str, Any]]:
