@@ -12,7 +12,7 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.provenance import data_fingerprints
 from orchestrator.store import Store
 from orchestrator.study import Entry, Manifest
-from orchestrator.suggestions import Suggestions
+from orchestrator.search.suggestions import Suggestions
 from trainables.api.identity import Keys, describe, seeds_of
 
 

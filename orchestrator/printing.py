@@ -13,7 +13,7 @@ from rich.table import Table
 from orchestrator.plan import Plan, State
 from orchestrator.provenance import without_password
 from orchestrator.store import Store
-from orchestrator.suggestions import Suggestions
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.view import duration_text
 
 ROWS_SHOWN = 60

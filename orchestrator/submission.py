@@ -29,7 +29,7 @@ from orchestrator.reporting import report_on
 from orchestrator.snapshot import default_tracking_uri, report_files, snapshot, sqlite_path
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.suggestions import Suggestions
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.usage import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, usage_errors
 from orchestrator.view import View

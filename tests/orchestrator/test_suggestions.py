@@ -11,7 +11,7 @@ from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.plan import State, make_plan
 from orchestrator.store import Store
 from orchestrator.study import Search, Study
-from orchestrator.suggestions import Suggestions
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.trial import Payload, run_trial
 from trainables.api.identity import FileDigests, Keys
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.plan import check_trials, trials_of
-from orchestrator.sampling import Fate, Sampling, any_point, check, fits, grid
+from orchestrator.search.sampling import Fate, Sampling, any_point, check, fits, grid
 from orchestrator.store import Store
 from orchestrator.study import Params, Search, Study
 from trainables.api.identity import Keys

@@ -3,7 +3,7 @@
 from toy import Count, Grow
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
-from orchestrator.search import GraphSearcher
+from orchestrator.scheduler import GraphSearcher
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys
 
