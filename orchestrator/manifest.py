@@ -10,9 +10,9 @@ from typing import Any
 
 from orchestrator.plan import Plan, Trial
 from orchestrator.provenance import data_fingerprints
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Manifest
-from orchestrator.search.suggestions import Suggestions
 from trainables.api.identity import Keys, describe, seeds_of
 
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from orchestrator.plan import Plan, State
 from orchestrator.provenance import without_password
-from orchestrator.store import Store
 from orchestrator.search.suggestions import Suggestions
+from orchestrator.store import Store
 from orchestrator.view import duration_text
 
 ROWS_SHOWN = 60
@@ -121,8 +121,8 @@ def show_troubles(plan: Plan, console: Console) -> None:
 
 def show_search(suggestions: Suggestions, console: Console) -> None:
     """Why a search stopped early, if it did, and its best suggestions; nothing without a search."""
-    if suggestions.trouble:
-        console.print(f"The search stopped: {suggestions.trouble}", style="red", markup=False, soft_wrap=True)
+    if suggestions.stopped_because:
+        console.print(f"The search stopped: {suggestions.stopped_because}", style="red", markup=False, soft_wrap=True)
     elif suggestions.num_left:
         console.print(
             f"The search stopped with {suggestions.num_left} suggestions left: its points failed, or wait for"

@@ -26,10 +26,10 @@ from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.publishing import known_of
 from orchestrator.reporting import report_on
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.snapshot import default_tracking_uri, report_files, snapshot, sqlite_path
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.search.suggestions import Suggestions
 from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.usage import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, usage_errors
 from orchestrator.view import View
@@ -79,7 +79,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
             submission.catch_up(plan, fed, tracking_uri)
     charts = known_of(store, study.name, tracking_uri).charts
     printing.show_end(after, paths or [], tracking_uri, charts, console)
-    is_complete = after.is_complete and not submission.suggestions.trouble
+    is_complete = after.is_complete and not submission.suggestions.stopped_because
     return EXIT_OK if is_complete and paths is not None else EXIT_FAILED
 
 
@@ -131,7 +131,7 @@ class _Submission:
             examples=self.suggestions.examples,
         )
         by_state = {state: {p.trial.key for p in plan.planned if p.state is state} for state in State}
-        self.suggestions.settle(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
+        self.suggestions.update(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
         return plan
 
     def run(self, plan: Plan, manifest: ManifestWriter, fed: contextlib.ExitStack, tracking_uri: str) -> bool:
