@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import dataclasses
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from orchestrator.plan import check_trials, trials_of
 from orchestrator.search.sampling import any_point
-from orchestrator.study import Params, Search
+from orchestrator.study import Params, Search, Study
 from trainables.api.identity import Keys
 from trainables.api.trainable import Trainable
 
@@ -95,3 +98,18 @@ class Points:
                 self.made(0, point)
                 accepted.append(point)
         return None if points is None else accepted
+
+    def possible(self, number: int, params: Params, study: Study, lost: Collection[str]) -> Suggestion | None:
+        """The suggestion of a point, unless its trainables refuse it or a trial that they wait for is lost."""
+        try:
+            suggestion = self.made(number, params)
+        except Impossible as error:
+            print(f"warning: {error}; it is left out", file=sys.stderr)
+            return None
+        trials = trials_of(dataclasses.replace(study, trials=suggestion.trials), self.keys)
+        try:
+            check_trials(trials)
+        except ValueError as error:
+            print(f"warning: {dict(params)} is left out: {error}", file=sys.stderr)
+            return None
+        return None if any(trial.key in lost for trial in trials) else suggestion

@@ -14,11 +14,9 @@ import hashlib
 import json
 import math
 import statistics
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from orchestrator.plan import check_trials, trials_of
 from orchestrator.search.points import Impossible, Points, Suggestion
 from orchestrator.search.sampling import Sampling, SuggestionState, check, fits, grid
 from orchestrator.store import Store
@@ -202,28 +200,13 @@ class Suggestions:
             params = self._sampling.ask(tried, None if self._points is None else self._untried(self._points))
             if params is None:
                 return None
-            possible = self._possible(params, lost)
+            possible = self._maker.possible(len(self._known) + 1, params, self._study, lost)
             if possible is None:
                 self._sampling.refuse(params)
             elif self._remember(possible):
                 self._sampling.learn(possible.number, params, SuggestionState.RUNNING, None)
                 return possible.number
         return self._left_by_others()
-
-    def _possible(self, params: Params, lost: Collection[str]) -> Suggestion | None:
-        """The suggestion of a point, unless its trainables refuse it or a trial that they wait for is lost."""
-        try:
-            suggestion = self._maker.made(len(self._known) + 1, params)
-        except Impossible as error:
-            print(f"warning: {error}; it is left out", file=sys.stderr)
-            return None
-        trials = trials_of(dataclasses.replace(self._study, trials=suggestion.trials), self._keys)
-        try:
-            check_trials(trials)
-        except ValueError as error:
-            print(f"warning: {dict(params)} is left out: {error}", file=sys.stderr)
-            return None
-        return None if any(trial.key in lost for trial in trials) else suggestion
 
     def _remember(self, suggestion: Suggestion) -> bool:
         """Write a suggestion down; False, having read that one, when another driver was faster."""
