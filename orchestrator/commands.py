@@ -15,7 +15,8 @@ from orchestrator.options import DefaultInHelp
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import without_password
-from orchestrator.snapshot import default_tracking_uri
+from orchestrator.publishing import first_line
+from orchestrator.snapshot import UnusableDatabase, default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Manifest
 from orchestrator.usage import EXIT_FAILED, EXIT_OK
@@ -63,13 +64,15 @@ def sync(
         uri = tracking_uri or default_tracking_uri(store)
         return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
     store = _existing(storage)
-    uri = tracking_uri or default_tracking_uri(store)
+    uri, code = tracking_uri or default_tracking_uri(store), EXIT_OK
     for name in dict.fromkeys(m["study"] for m in store.manifests() if study in (None, m["study"])):
         try:
-            print(f"{name}: {feeder.sync(store, name, uri)} trials are in MLflow at {without_password(uri)}")
-        except TrackingError as error:
-            raise ValueError(f"MLflow at {without_password(uri)}: {without_password(str(error))}") from error
-    return EXIT_OK
+            published, refused = feeder.sync(store, name, uri)
+        except (UnusableDatabase, TrackingError, OSError) as error:
+            raise ValueError(f"MLflow at {without_password(uri)}: {first_line(error)}") from error
+        print(f"{name}: {published} trials are in MLflow at {without_password(uri)}")
+        code = EXIT_FAILED if refused else code
+    return code
 
 
 def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_only: DefaultInHelp[bool] = False) -> int:

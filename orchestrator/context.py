@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import posixpath
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,9 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Part, ReadsFiles, Trainable
 
 _PROGRESS_S = 1.0
+_LONGEST_NAME = 230  # MLflow's 250 without what is added to the names of means and summaries
+_METRIC_NAME = re.compile(rf"[A-Za-z0-9_.:/ -]{{1,{_LONGEST_NAME}}}")
+_STEPS = 2**63
 
 Function = Callable[[Sequence[Any]], Sequence[Arrays]]
 Finished = Callable[[list[int], Sequence[Arrays]], None]
@@ -51,6 +56,17 @@ def in_process(function: Function, batches: list[list[int]], items: Sequence[Any
     """One batch after the other, here."""
     for batch in batches:
         finished(batch, function([items[i] for i in batch]))
+
+
+def check_metric(name: str, step: int) -> None:
+    """Raise ValueError, naming it, for a metric that MLflow would not take."""
+    if not _METRIC_NAME.fullmatch(name) or posixpath.normpath(name) != name or name.startswith(("/", "..")):
+        raise ValueError(
+            f"metric {name!r}: expected such as 'val/dice': up to {_LONGEST_NAME} letters (a-z), digits, '_', '-', "
+            "'.', ':', spaces, and single '/' between words"
+        )
+    if not -_STEPS <= step < _STEPS:
+        raise ValueError(f"step {step} of {name!r}: expected -2^63 <= step < 2^63")
 
 
 class TrialContext:
@@ -100,6 +116,8 @@ class TrialContext:
                 f"step {step!r} of {sorted(metrics)}: expected an integer (an epoch, an index, whole degrees)"
             )
         now_ms = time.time_ns() // 1_000_000
+        for name in metrics:
+            check_metric(name, int(step))
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), int(step))
@@ -174,7 +192,10 @@ class TrialContext:
         The files go into a folder of this attempt's own, so that nothing of another one is touched. Raises ClaimLost
         when another process has taken over.
         """
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"run returned {metrics!r}: expected the summary metrics, a mapping of names to numbers")
         for name, value in metrics.items():
+            check_metric(name, 0)
             if not math.isfinite(value):
                 raise NonFiniteMetric(name, float(value), None)
         token, lineage = uuid.uuid4().hex[:12], self._checkpoints.continued_from

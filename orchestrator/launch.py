@@ -36,7 +36,7 @@ from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
 from orchestrator.context import Progress
 from orchestrator.plan import Plan, Trial, failure_text
-from orchestrator.search import GraphSearcher, More, nothing_more
+from orchestrator.scheduler import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.trial import Payload, Settings, last_crash, run_in_tune

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,9 +10,9 @@ from typing import Any
 
 from orchestrator.plan import Plan, Trial
 from orchestrator.provenance import data_fingerprints
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Manifest
-from orchestrator.suggestions import Suggestions
 from trainables.api.identity import Keys, describe, seeds_of
 
 
@@ -23,10 +24,18 @@ def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: K
         "facts": dict(plan.study.facts),
         "cards": {name: asdict(card) for name, card in plan.study.cards.items()},
         "command": command,
+        "user": _user(),
         "provenance": dict(provenance),
         "submitted_at": time.time(),
         "trials": entries_of(plan, keys),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return ""
 
 
 def entries_of(plan: Plan, keys: Keys) -> list[dict[str, Any]]:

@@ -95,6 +95,11 @@ class Plan:
         return [p.trial for p in self.planned if p.state in TO_RUN]
 
     @property
+    def num_needed(self) -> int:
+        """How many trials have a result, or should."""
+        return len(self.planned) - self.counts()[State.UNNEEDED]
+
+    @property
     def is_complete(self) -> bool:
         """Whether every trial that is needed has a result and no suggestion is to come."""
         return self.to_suggest == 0 and all(p.state in (State.DONE, State.UNNEEDED) for p in self.planned)

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from orchestrator.plan import Plan, State
 from orchestrator.provenance import without_password
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
-from orchestrator.suggestions import Suggestions
 from orchestrator.view import duration_text
 
 ROWS_SHOWN = 60
@@ -121,8 +121,8 @@ def show_troubles(plan: Plan, console: Console) -> None:
 
 def show_search(suggestions: Suggestions, console: Console) -> None:
     """Why a search stopped early, if it did, and its best suggestions; nothing without a search."""
-    if suggestions.trouble:
-        console.print(f"The search stopped: {suggestions.trouble}", style="red", markup=False, soft_wrap=True)
+    if suggestions.stopped_because:
+        console.print(f"The search stopped: {suggestions.stopped_because}", style="red", markup=False, soft_wrap=True)
     elif suggestions.num_left:
         console.print(
             f"The search stopped with {suggestions.num_left} suggestions left: its points failed, or wait for"
@@ -142,16 +142,15 @@ def show_search(suggestions: Suggestions, console: Console) -> None:
     console.print(table)
 
 
-def show_end(plan: Plan, paths: list[str], store: Store, tracking_uri: str, console: Console) -> None:
-    """How many trials are done, where the report is, and how to open MLflow."""
+def show_end(plan: Plan, paths: list[str], tracking_uri: str, charts: str, console: Console) -> None:
+    """How many trials are done, where the report is, and how to open MLflow, at its page ``charts``."""
     counts = plan.counts()
-    console.print(f"{plan.study.name}: {counts[State.DONE]} of {len(plan.planned)} trials are done", highlight=False)
-    for path in paths:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
-    shown = shlex.quote(without_password(tracking_uri))
+    console.print(f"{plan.study.name}: {counts[State.DONE]} of {plan.num_needed} trials are done", highlight=False)
+    shown = without_password(tracking_uri)
     if shown.startswith(("http://", "https://")):
-        console.print(f"Compare the runs in MLflow: {shown}", highlight=False, soft_wrap=True)
+        said = [f"Compare the runs in MLflow: {shown.rstrip('/')}{charts}"]
     else:
-        console.print(
-            f"Compare the runs in MLflow: mlflow ui --backend-store-uri {shown}", highlight=False, soft_wrap=True
-        )
+        said = [f"Compare the runs in MLflow: mlflow ui --backend-store-uri {shlex.quote(shown)}"]
+        said += [f"  then http://127.0.0.1:5000{charts}"] if charts else []
+    for line in [*(f"  {path}" for path in paths), *said]:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -6,13 +6,15 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from orchestrator.entry import code_digest, load_entry
 from orchestrator.plan import Plan, State
-from orchestrator.store import DamagedResult, Store
+from orchestrator.store import DamagedResult, FileEntry, Store
 from orchestrator.study import Manifest, Report, Study
+from trainables.api.identity import sha256_of
 
 
 def report_on(
@@ -31,24 +33,27 @@ def report_on(
     if isinstance(paths, list) and all(store.exists(f"{folder}/{name}") for name in paths):
         return [f"{store.uri}/{folder}/{name}" for name in paths]
     try:
-        names = _write_report(study.report, store, manifest, folder)
+        names, files = _write_report(study.report, store, manifest, folder)
     except DamagedResult as error:
         say(f"no report: {error}")
         return None
-    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names})
+    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names, "files": files})
     return [f"{store.uri}/{folder}/{name}" for name in names]
 
 
-def _write_report(entry: str, store: Store, manifest: Manifest, folder: str) -> list[str]:
+def _write_report(entry: str, store: Store, manifest: Manifest, folder: str) -> tuple[list[str], dict[str, Any]]:
+    """Returns the paths worth showing, and digest and size of every file that belongs to the report."""
     report: Report = load_entry(entry)
-    if store.is_local:
-        out_dir = Path(store.uri) / folder
-        out_dir.mkdir(parents=True, exist_ok=True)
-        return _paths_below(report(store, manifest, out_dir), out_dir)
-    with tempfile.TemporaryDirectory() as temporary:
-        names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
-        store.upload(Path(temporary), folder)
-    return names
+    if not store.is_local:
+        with tempfile.TemporaryDirectory() as temporary:
+            names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
+            return names, {name: asdict(file) for name, file in store.upload(Path(temporary), folder).items()}
+    out_dir = Path(store.uri) / folder
+    out_dir.mkdir(parents=True, exist_ok=True)
+    names = _paths_below(report(store, manifest, out_dir), out_dir)
+    files = [path for path in sorted(out_dir.rglob("*")) if path.is_file() and path != out_dir / "made_from.json"]
+    entries = [asdict(FileEntry(sha256_of(path), path.stat().st_size)) for path in files]
+    return names, dict(zip(_paths_below(files, out_dir), entries, strict=True))
 
 
 def _paths_below(paths: Any, folder: Path) -> list[str]:

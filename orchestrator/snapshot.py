@@ -1,4 +1,4 @@
-"""What MLflow is to be told of a trial, read from the store; and where MLflow is. Light: does not load MLflow."""
+"""What MLflow is to be told of trials and report, read from the store; and where MLflow is. Does not load MLflow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from urllib.parse import unquote
 from orchestrator.store import FileEntry, Store
 
 _SQLITE = "sqlite:///"
+
+
+class UnusableDatabase(Exception):
+    """MLflow's database cannot be opened or made; waiting will not mend it."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,28 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
     return Snapshot(key, "running", generations[0].attempt, segments, started_at)
 
 
+@dataclass(frozen=True)
+class ReportFiles:
+    """The newest report of a study, as it lies in the store."""
+
+    token: str
+    """Changes whenever the report is made anew."""
+    folder: str
+    files: Mapping[str, FileEntry]
+
+
+def report_files(store: Store, study: str) -> ReportFiles | None:
+    """The files of a study's newest report; None without one."""
+    folder = f"reports/{study}"
+    document = store.read_document(f"{folder}/made_from.json") or {}
+    files = {name: FileEntry(**entry) for name, entry in document.get("files", {}).items()}
+    return ReportFiles(document["token"], folder, files) if files else None
+
+
 def default_tracking_uri(store: Store) -> str:
     """MLflow's own variable, else a database beside local results.
 
-    Raises ValueError where neither is possible.
+    Raises ValueError where neither is possible, or the storage's path would mean another file in a URI.
     """
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
@@ -74,9 +96,12 @@ def default_tracking_uri(store: Store) -> str:
         raise ValueError(
             f"the storage {store.uri!r} cannot hold the MLflow database: give --tracking-uri http://<mlflow server>"
         )
-    # An address is unquoted by whoever opens it, and ends at a question mark.
-    path = str(Path(store.uri) / "mlflow.db").replace("%", "%25").replace("?", "%3F")
-    return f"{_SQLITE}{path}"
+    return sqlite_uri(Path(store.uri) / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite database. It is unquoted by whoever opens it, and ends at a question mark."""
+    return f"{_SQLITE}{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:

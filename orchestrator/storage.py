@@ -84,7 +84,7 @@ class Storage:
             except FileExistsError:
                 return False
             return True
-        temporary = self._write_aside(path, content, is_durable=is_durable)
+        temporary = _written_aside(Path(self._at(path)), content, is_durable)
         try:
             # A hard link appears with its whole content, and fails if the name is taken (NFS too).
             os.link(temporary, self._at(path))
@@ -104,7 +104,7 @@ class Storage:
     def write_bytes(self, path: str, content: bytes, *, is_durable: bool = True) -> None:
         """Replace one file atomically."""
         if self.is_local:
-            os.replace(self._write_aside(path, content, is_durable=is_durable), self._at(path))
+            os.replace(_written_aside(Path(self._at(path)), content, is_durable), self._at(path))
         else:
             self._fs.pipe_file(self._at(path), content)
 
@@ -212,21 +212,6 @@ class Storage:
         entries = self._fs.find(root, detail=True).items()
         return {name.removeprefix(root.rstrip("/")).lstrip("/"): int(entry["size"]) for name, entry in entries}
 
-    def _write_aside(self, path: str, content: bytes, *, is_durable: bool) -> str:
-        target = Path(self._at(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                if is_durable:
-                    os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)  # of a full disk, which it would keep full
-            raise
-        return str(temporary)
-
     def _put(self, file: Path, path: str, size_bytes: int) -> None:
         if self.is_local:
             target = Path(self._at(path))
@@ -275,6 +260,22 @@ def parsed(declared: Any, value: Any) -> Any:
 
 def _encoded(document: Any) -> bytes:
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode()
+
+
+def _written_aside(target: Path, content: bytes, is_durable: bool) -> str:
+    """A file with this content beside ``target``, ready to be renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            if is_durable:
+                os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # of a full disk, which it would keep full
+        raise
+    return str(temporary)
 
 
 def _check_name(name: str, where: str) -> None:

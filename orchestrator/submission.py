@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +17,19 @@ from rich.console import Console
 from orchestrator import printing
 from orchestrator.context import Progress
 from orchestrator.entry import check_entry
-from orchestrator.feeder import Feeder, published_tokens
+from orchestrator.feeder import Feeder
 from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.places import check_writable, storage_of
 from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
+from orchestrator.publishing import known_of
 from orchestrator.reporting import report_on
-from orchestrator.snapshot import default_tracking_uri, snapshot, sqlite_path
+from orchestrator.search.suggestions import Suggestions
+from orchestrator.snapshot import default_tracking_uri, report_files, snapshot, sqlite_path
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.suggestions import Suggestions
 from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.usage import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, usage_errors
 from orchestrator.view import View
@@ -61,20 +63,23 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     command = without_password(shlex.join(["python", *sys.argv]))
     document = manifest_of(plan, command, provenance(), submission.keys)
     manifest = ManifestWriter(store, document, submission.suggestions)
-    if plan.runnable() or plan.to_suggest:
-        if submission.run(plan, manifest, tracking_uri):
-            console.print("Interrupted. The same command goes on where this one stopped.")
-            return EXIT_INTERRUPTED
-    else:
-        manifest.write()
-        submission.catch_up(plan, tracking_uri)
-    after = submission.plan()
-    manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
-    printing.show_troubles(after, console)
-    printing.show_search(submission.suggestions, console)
-    paths = report_on(study, store, manifest.document, after, lambda said: printing.say(said, console))
-    printing.show_end(after, paths or [], store, tracking_uri, console)
-    is_complete = after.is_complete and not submission.suggestions.trouble
+    with contextlib.ExitStack() as fed:
+        if is_running := bool(plan.runnable() or plan.to_suggest):
+            if submission.run(plan, manifest, fed, tracking_uri):
+                console.print("Interrupted. The same command goes on where this one stopped.")
+                return EXIT_INTERRUPTED
+        else:
+            manifest.write()
+        after = submission.plan()
+        manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
+        printing.show_troubles(after, console)
+        printing.show_search(submission.suggestions, console)
+        paths = report_on(study, store, manifest.document, after, lambda said: printing.say(said, console))
+        if not is_running:
+            submission.catch_up(plan, fed, tracking_uri)
+    charts = known_of(store, study.name, tracking_uri).charts
+    printing.show_end(after, paths or [], tracking_uri, charts, console)
+    is_complete = after.is_complete and not submission.suggestions.stopped_because
     return EXIT_OK if is_complete and paths is not None else EXIT_FAILED
 
 
@@ -126,22 +131,23 @@ class _Submission:
             examples=self.suggestions.examples,
         )
         by_state = {state: {p.trial.key for p in plan.planned if p.state is state} for state in State}
-        self.suggestions.settle(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
+        self.suggestions.update(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
         return plan
 
-    def run(self, plan: Plan, manifest: ManifestWriter, tracking_uri: str) -> bool:
-        """Run what is runnable and bring MLflow up to date; True if the user ended it early."""
+    def run(self, plan: Plan, manifest: ManifestWriter, fed: contextlib.ExitStack, tracking_uri: str) -> bool:
+        """Run what is runnable; True if the user ended it early. MLflow is fed until ``fed`` is closed."""
         # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
         from orchestrator.launch import Cluster
 
         console = self._console
-        done = f"{plan.counts()[State.DONE]} of {len(plan.planned)} trials are done"
+        done = f"{plan.counts()[State.DONE]} of {plan.num_needed} trials are done"
         said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan)}"
         console.print(said, highlight=False)
         with usage_errors():
             cluster = Cluster(self._options.address)
-        # The feeder loads MLflow while Ray starts, and publishes the last runs while Ray ends.
-        with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder, cluster:
+        # The feeder loads MLflow while Ray starts, and publishes the last runs while the report is drawn.
+        feeder = fed.enter_context(self._feeder(plan, tracking_uri))
+        with cluster:
             settings = self._settings(plan, manifest)
             manifest.write()
             self._record_digests(plan)
@@ -149,9 +155,6 @@ class _Submission:
                 for trial in plan.runnable():
                     self.store.clear_failure(trial.key)
             outcome = self._launch(plan, manifest, settings, feeder)
-            feeder.finish()
-        if not feeder.is_up_to_date:
-            printing.say_behind(self.store, tracking_uri, console)
         return outcome.was_interrupted
 
     def _settings(self, plan: Plan, manifest: ManifestWriter) -> Settings:
@@ -185,15 +188,21 @@ class _Submission:
             listener = _ViewAndFeeder(view, feeder)
             return launch(plan, self.store, settings, listener, max_concurrent=max_concurrent, more=more)
 
-    def catch_up(self, plan: Plan, tracking_uri: str) -> None:
+    def catch_up(self, plan: Plan, fed: contextlib.ExitStack, tracking_uri: str) -> None:
         """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
-        known = published_tokens(self.store, plan.study.name, tracking_uri)
+        known = known_of(self.store, plan.study.name, tracking_uri)
         shots = [snapshot(self.store, p.trial.key) for p in plan.planned]
-        is_known = all(shot is None or known.get(shot.key) == shot.token for shot in shots)
-        if is_known and not _is_missing_database(tracking_uri):
-            return
+        report = report_files(self.store, plan.study.name)
+        is_known = all(shot is None or known.tokens.get(shot.key) == shot.token for shot in shots)
+        is_known = is_known and known.report == (report.token if report else "")
+        if not is_known or _is_missing_database(tracking_uri):
+            fed.enter_context(self._feeder(plan, tracking_uri))
+
+    @contextlib.contextmanager
+    def _feeder(self, plan: Plan, tracking_uri: str) -> Iterator[Feeder]:
+        """A feeder; at the end MLflow has everything, or it is said how to bring it the rest."""
         with Feeder(self.store.uri, tracking_uri, plan.study.name) as feeder:
-            feeder.finish()
+            yield feeder
         if not feeder.is_up_to_date:
             printing.say_behind(self.store, tracking_uri, self._console)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 import tempfile
@@ -110,11 +111,12 @@ def run_trial(
     def on_wait(holder: str) -> None:
         say(f"waits for {holder}, which runs the same trial")
 
+    failed_before = store.failure(trial.key)
     while store.result(trial.key) is None:
         with Claim(store, f"trials/{trial.key}", on_wait) as claim:
             store.settle_damage(trial.key)
-            if store.result(trial.key) is not None:
-                return
+            if store.result(trial.key) is not None or store.failure(trial.key) != failed_before:
+                return  # it ended while this process waited
             try:
                 _attempt(payload, store, claim, on_progress, say, spread)
             except ClaimLost as error:
@@ -135,7 +137,8 @@ def _attempt(
     trial, cache_dir = payload.trial, payload.settings.cache_dir
     attempt = _begin_attempt(store, trial)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    prefix = f"trial-{trial.key}-"
+    # Of this storage: another study may share the cache folder, and run the same trial into its own.
+    prefix = f"trial-{hashlib.sha256(store.uri.encode()).hexdigest()[:8]}-{trial.key}-"
     for abandoned in cache_dir.glob(f"{prefix}*"):  # nobody else runs this trial: its process was killed
         shutil.rmtree(abandoned, ignore_errors=True)
     work_dir = Path(tempfile.mkdtemp(prefix=prefix, dir=cache_dir))

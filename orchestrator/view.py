@@ -49,7 +49,7 @@ class View:
         self._waiting = {trial.key for trial in plan.runnable()}
         self._running: dict[str, _Running] = {}
         counts = plan.counts()
-        self._total = len(plan.planned)
+        self._total = plan.num_needed
         self._to_suggest, self._suggestion_s = plan.to_suggest, plan.suggestion_s
         self._done = counts[State.DONE]
         self._failed = counts[State.FAILED]

@@ -30,3 +30,26 @@ def quick_settings(tmp_path):
         return Settings(store.uri, tmp_path / "cache", Resources(**resources), {"code_version": "test"}, 0.0)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """Address of an MLflow database that the tests share; each has an experiment of its own."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def submitted(tmp_path, quick_settings, request):
+    """A function that submits trials of a study named after the test, running the first ``n``: see ``tracked``."""
+    from tracked import submit
+
+    from orchestrator.store import Store
+
+    store = Store(str(tmp_path / "results"))
+    name = "".join(c if c.isalnum() else "_" for c in request.node.name)
+
+    def make(trials, n=None, **given):
+        submit(store, quick_settings(store), name, trials, n, **given)
+        return store, name
+
+    return make

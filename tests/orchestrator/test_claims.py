@@ -122,3 +122,25 @@ def test_a_holder_that_was_replaced_may_not_publish(store):
         with pytest.raises(ClaimLost, match="trials/k"):
             claim.check()
     assert store.read_document("trials/k/claim.json")["token"] == "another's"
+
+
+def test_a_claim_that_is_out_of_sight_for_a_moment_is_renewed_again(store, monkeypatch):
+    monkeypatch.setattr(claims, "RENEW_S", 0.05)
+    with Claim(store, "trials/k") as claim:
+        document = store.read_document("trials/k/claim.json")
+        store.remove("trials/k/claim.json")  # as while another process looks at it aside
+        time.sleep(0.3)
+        store.write_document("trials/k/claim.json", document)
+        deadline = time.monotonic() + 10
+        while store.read_document("trials/k/claim.json") == document:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        claim.check()
+    assert is_held(store, "trials/k") is None
+
+
+@pytest.mark.parametrize("document", [[1], "text", {"pid": "x", "host": 3}, {}])
+def test_a_claim_of_another_shape_is_nobodys_process(store, document):
+    store.write_document("trials/k/claim.json", document)
+    is_held(store, "trials/k")
+    assert not Claim(store, "trials/k").acquire(lambda: False)

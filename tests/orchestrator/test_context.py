@@ -5,19 +5,21 @@ import math
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from toy import Count, Diverge, Misconfigured, ReadsText
+from mlflow.utils.validation import _validate_metric_name
+from toy import Count, Diverge, Flaky, Misconfigured, ReadsText
 
 from orchestrator.checkpoints import Checkpoints
-from orchestrator.claims import Claim
+from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import TrialContext
 from orchestrator.plan import trials_of
 from orchestrator.provenance import machine_provenance
-from orchestrator.store import DamagedResult, Store
+from orchestrator.store import DamagedResult, Failure, Store
 from orchestrator.study import Study
 from orchestrator.trial import Payload, failure_kind, last_crash, run_trial
 from trainables.api.errors import BadData, NonFiniteMetric
@@ -167,12 +169,22 @@ def test_an_error_beside_the_training_surfaces_at_the_next_occasion(open_context
         calls[call]()
 
 
+class AtOnce:
+    """Executor whose work takes no time."""
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
 def test_checkpoints_take_at_most_three_per_cent_of_the_time(open_context, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("orchestrator.checkpoints.time", SimpleNamespace(
         monotonic=lambda: now[0], thread_time=time.thread_time, time=time.time,
     ))  # fmt: skip
     context = open_context(interval_s=10.0)
+    context._checkpoints._thread = AtOnce()
     taken = []
 
     def heavy(folder):
@@ -184,6 +196,7 @@ def test_checkpoints_take_at_most_three_per_cent_of_the_time(open_context, monke
         context.offer_checkpoint(heavy)
     assert taken[0] == pytest.approx(14.0)
     gaps = np.diff(taken)
+    assert len(gaps) >= 9
     assert (gaps >= 33 * 4).all()
     assert (gaps <= 33 * 4 + 15).all()
 
@@ -198,6 +211,33 @@ def test_a_non_finite_metric_fails_with_name_and_step(open_context, value):
 def test_steps_are_integers(open_context, step):
     with pytest.raises(TypeError, match=str(step)):
         open_context().log({"loss": 1.0}, step=step)
+
+
+@pytest.mark.parametrize("name", ["acc%", "é", "", "a//b", "/a", "../a", "a/", "x" * 231, "val/dice\n"])
+def test_a_metric_that_mlflow_would_refuse_is_refused_by_name(open_context, name):
+    with pytest.raises(ValueError, match="val/dice") as raised:
+        open_context().log({name: 1.0}, step=0)
+    assert repr(name) in str(raised.value)
+    with pytest.raises(ValueError, match="val/dice"):
+        open_context(attempt=2).publish({name: 1.0}, work_flop=0.0, provenance={})
+
+
+@pytest.mark.parametrize("name", ["val/dice", "a b:c-d_e.f/G9", "x" * 230])
+def test_names_that_mlflow_takes_pass(open_context, name):
+    _validate_metric_name(name)
+    open_context().log({name: 1.0}, step=-(2**63))
+    open_context(attempt=2).log({name: 1.0}, step=2**63 - 1)
+
+
+@pytest.mark.parametrize("step", [2**63, 2**70, -(2**63) - 1])
+def test_a_step_beyond_64_bits_is_refused(open_context, step):
+    with pytest.raises(ValueError, match=f"step {step} of 'loss'"):
+        open_context().log({"loss": 1.0}, step)
+
+
+def test_a_trainable_has_to_return_metrics(open_context):
+    with pytest.raises(TypeError, match="run returned None: expected the summary metrics"):
+        open_context().publish(None, work_flop=0.0, provenance={})
 
 
 def test_map_keeps_finished_items_and_their_order(store, open_context):
@@ -311,6 +351,58 @@ def test_a_process_that_was_replaced_touches_nothing_and_waits(store, quick_sett
     assert store.result(payload.trial.key).attempt == 2
     assert store.failure(payload.trial.key) is None
     assert any("taken over" in line for line in said)
+
+
+def test_a_trial_that_failed_while_another_waited_is_not_run_again(store, quick_settings, tmp_path):
+    payload = payload_of(Flaky(9, log_path=tmp_path / "tries"), quick_settings(store))
+    key = payload.trial.key
+    waiting = threading.Event()
+
+    def fail(holder):
+        waiting.set()
+
+    with Claim(store, f"trials/{key}") as claim:
+        thread = threading.Thread(target=run_trial, args=(payload,), kwargs={"say": fail})
+        thread.start()
+        assert waiting.wait(20)
+        store.record_failure(key, Failure("bad configuration", "no", "", 1, 0.0))
+        assert claim is not None
+    thread.join(20)
+    assert not (tmp_path / "tries").exists()
+    with pytest.raises(OSError, match="share"):  # asked for again, it is tried again
+        run_trial(payload)
+
+
+def test_studies_of_two_storages_may_share_a_cache_folder(store, quick_settings, tmp_path, monkeypatch):
+    """The work of one is not taken for abandoned by the other, whose claims are its own."""
+    settings, other = quick_settings(store), Store(str(tmp_path / "other"))
+    monkeypatch.setattr("orchestrator.context._PROGRESS_S", 0.0)
+
+    def run_the_other_one(progress):
+        if progress.done == 2:
+            elsewhere = dataclasses.replace(settings, storage_uri=other.uri)
+            run_trial(payload_of(Count(3), elsewhere))
+
+    payload = payload_of(Count(3), settings)
+    run_trial(payload, run_the_other_one)
+    assert store.result(payload.trial.key).metrics == other.result(payload.trial.key).metrics == {"sum": 3.0}
+
+
+@pytest.mark.parametrize("call", ["checkpoint", "items", "publish"])
+def test_a_process_that_was_replaced_writes_nothing_that_counts(store, open_context, call):
+    """The other one is still at work."""
+    context = open_context()
+    context.log({"loss": 1.0}, step=0)
+    store.write_document("trials/k/claim.json", {"token": "another's", "beat": 0})
+    calls = {
+        "checkpoint": lambda: context.offer_checkpoint(write_state(1)),
+        "items": lambda: context.map(lambda items: [{"a": np.array(i)} for i in items], [1, 2, 3]),
+        "publish": lambda: context.publish({}, work_flop=0.0, provenance={}),
+    }
+    with pytest.raises(ClaimLost, match="taken over"):
+        calls[call]()
+    assert store.generations("k") == []
+    assert store.finished() == set()
 
 
 def test_a_garbled_journal_segment_is_found(store, quick_settings):

@@ -145,6 +145,18 @@ def test_a_plan_tells_what_goes_on_from_what_and_what_it_saves(store, train):
     assert "upstream" in entry
 
 
+def test_a_plan_counts_on_nothing_that_will_not_be(store, train):
+    train(Grow(2, fail_at=1))
+    with pytest.raises(KeyboardInterrupt):
+        train(Grow(6, factor=2, stop_at=4))
+    trials = {"after a failure": Grow(5), "failed": Grow(2), "own": Grow(6, factor=2), "behind": Grow(3, factor=2)}
+    by_name = {p.trial.name: p for p in plan_of(store, trials).planned}
+    assert by_name["failed"].state is State.FAILED
+    assert by_name["after a failure"].continues is None
+    assert by_name["own"].continues is None  # its own checkpoint stands further than the other one will
+    assert by_name["own"].fraction == pytest.approx(4 / 6)
+
+
 def test_a_member_that_is_done_needs_no_shorter_one(store, train):
     train(Grow(4))
     plan = plan_of(store, {"long": Grow(4)})

@@ -345,6 +345,21 @@ def test_a_family_is_equal_in_all_but_its_own_length():
     assert keys.family(Pretraining()) not in {keys.key(Pretraining()), keys.cell(Pretraining())}
 
 
+def test_a_family_holds_what_it_was_trained_on():
+    @dataclass(frozen=True)
+    class Longer(Trainable):
+        start: Pretraining
+        num_steps: int = grows(5)
+
+        def run(self, context):
+            return {}
+
+    keys = Keys(FileDigests())
+    assert keys.family(Longer(Pretraining(), 1)) == keys.family(Longer(Pretraining(), 2))
+    assert keys.family(Longer(Pretraining())) != keys.family(Longer(Pretraining(num_epochs=9)))
+    assert keys.family(Longer(Pretraining())) != keys.family(Longer(Pretraining(pretrain_seed=9)))
+
+
 # -- content of files ---------------------------------------------------------------------------------
 
 

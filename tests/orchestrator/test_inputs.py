@@ -1,5 +1,7 @@
 """Files are hashed once for a submission; its trials know keys and digests without reading any."""
 
+import gzip
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,6 +94,43 @@ def test_a_trial_that_asks_for_a_stranger_is_told(store, quick_settings, images)
     failure = store.failure(plan.planned[0].trial.key)
     assert "no part of this trial's configuration" in failure.message
     assert failure.kind == "bad configuration"
+
+
+@dataclass(frozen=True)
+class Share(Part):
+    """As scikit-learn has it: 1 is one, 1.0 is all."""
+
+    images: int | float = 1
+
+
+@dataclass(frozen=True)
+class Shares(Trainable):
+    one: Share = Share(1)
+    all: Share = Share(1.0)
+
+    def run(self, context):
+        return {}
+
+
+def test_equal_parts_with_keys_of_their_own_are_told_apart():
+    keys, shares = Keys(FileDigests()), Shares()
+    known = known_parts(shares, keys)
+    assert shares.one == shares.all
+    assert find(shares.one, known).key == keys.key(Share(1)) != keys.key(Share(1.0)) == find(shares.all, known).key
+
+
+def test_changed_digests_are_refused(store, images):
+    keys = Keys(FileDigests())
+    known = known_parts(images, keys)
+    record_digests(known, store, keys)
+    digests = dict(recorded_digests(known[0], store))
+    assert digests == keys.files(images)
+    content = json.dumps({**digests, "000000": "0" * 64}).encode()
+    store.write_bytes(f"data/{store.names('data')[0]}", gzip.compress(content))
+    with pytest.raises(DamagedResult, match="garbled"):
+        recorded_digests(known[0], store)
+    record_digests(known, store, keys)
+    assert recorded_digests(known[0], store) == digests
 
 
 def test_lost_digests_blame_nobody_and_come_back(store, quick_settings, images):

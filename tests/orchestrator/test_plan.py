@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toy import Count, Misconfigured, ReadsText
 
+from orchestrator import commands
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import State, check_trials, make_plan, trials_of
 from orchestrator.store import Failure, Store
@@ -240,6 +241,22 @@ class Sized(Trainable):
         return {}
 
 
+def test_status_tells_what_a_plan_tells(store, quick_settings, capsys):
+    trials = {"t": Count(3), "after": Count(1, upstream=Count(2)), "bad": Misconfigured()}
+    run_all(plan_of(store, trials), quick_settings(store))
+    keys = Keys(FileDigests())
+    store.write_document("studies/s/a.json", manifest_of(plan_of(store, trials), "python x.py", {}, keys))
+    store.write_bytes(f"{store.result(keys.key(Count(3))).folder}/sum.txt", b"")
+    remove(store, keys.key(Count(2)))
+    commands.status(store.uri, as_json=True)
+    (study,) = json.loads(capsys.readouterr().out)["studies"]
+    assert {name: n for name, n in study["counts"].items() if n} == {
+        "done": 1, "damaged": 1, "failed": 1, "unneeded": 1,
+    }  # fmt: skip
+    planned = plan_of(store, trials).counts()
+    assert {name: n for name, n in planned.items() if n} == {"done": 1, "damaged": 1, "failed": 1, "unneeded": 1}
+
+
 # -- manifests ----------------------------------------------------------------------------------------
 
 
@@ -252,19 +269,22 @@ def test_a_manifest_tells_roles_cells_seeds_and_cards(store):
         "two": Entry(Count(upstream=pretraining(2)), "trained", {"data": "toy"}),
         "else": Entry(Count(9, upstream=pretraining(1)), "trained", {"data": "toy"}),
         "bare": Count(2),
+        "as a control": Entry(Count(upstream=pretraining(3)), "untrained", {"data": "toy"}),
+        "elsewhere": Entry(Count(upstream=pretraining(4)), "trained", {"data": "other"}),
     }
     card = Card("toy", {"train": 3}, 2, "by group", "CC0")
     plan = make_plan(Study("s", "?", trials, cards={"toy": card}), store, Keys(FileDigests()))
     manifest = json.loads(json.dumps(manifest_of(plan, "python x.py", {}, Keys(FileDigests()))))
     entries = {entry["name"]: entry for entry in manifest["trials"]}
-    one, two, other, bare = (entries[name] for name in trials)
+    one, two, other, bare, control, elsewhere = (entries[name] for name in trials)
+    assert len({entry["cell"] for entry in (one, other, bare, control, elsewhere)}) == 5
     assert (one["role"], one["labels"], one["seeds"]) == ("trained", {"data": "toy"}, {"upstream.toy_seed": 1})
     assert two["seeds"] == {"upstream.toy_seed": 2}
     assert one["cell"] == two["cell"] != other["cell"]
     assert (bare["role"], bare["labels"], bare["seeds"]) == ("", {}, {})
     assert manifest["cards"] == {"toy": dataclasses.asdict(card)}
     upstream = [entry for entry in manifest["trials"] if not entry["named"]]
-    assert [(entry["role"], entry["seeds"]) for entry in upstream] == [("", {"toy_seed": 1}), ("", {"toy_seed": 2})]
+    assert [(entry["role"], entry["seeds"]) for entry in upstream] == [("", {"toy_seed": n}) for n in (1, 2, 3, 4)]
 
 
 @dataclass(frozen=True)

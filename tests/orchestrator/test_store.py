@@ -194,6 +194,34 @@ def test_of_many_creators_exactly_one_succeeds(tmp_path):
     assert [p.name for p in Path(tmp_path).iterdir()] == ["claim.json"]
 
 
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    store.write_document("a.json", 1)
+
+    def full(handle):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store.write_document("a.json", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert store.read_document("a.json") == 1
+
+
+def test_a_document_is_never_seen_half_written(tmp_path, monkeypatch):
+    """The process ends before the rename: the document is the one before."""
+    store = Store(str(tmp_path))
+    store.write_document("a.json", {"is": "whole"})
+
+    def end(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", end)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_document("a.json", {"is": "new"})
+    assert store.read_document("a.json") == {"is": "whole"}
+
+
 def test_an_unknown_protocol_is_named():
     with pytest.raises(ValueError, match="nonsense://x"):
         Store("nonsense://x")

@@ -9,9 +9,9 @@ from toy import Bowl, Count
 
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.plan import State, make_plan
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Search, Study
-from orchestrator.suggestions import Suggestions
 from orchestrator.trial import Payload, run_trial
 from trainables.api.identity import FileDigests, Keys
 
@@ -55,7 +55,7 @@ def explore(suggestions, run, num):
         found.append(suggestions.describe()["suggestions"][-1]["params"])
         more_done, more_lost = run(study)
         done, lost = done | more_done, lost | more_lost
-    suggestions.settle(done, lost)
+    suggestions.update(done, lost)
     return found
 
 
@@ -83,12 +83,12 @@ def test_a_new_driver_knows_all_of_it_and_finishes_what_was_running(store, run):
     plan = make_plan(after.study(), store, Keys(FileDigests()))
     assert [p.state for p in plan.planned] == [State.DONE] * 3 + [State.NEW]
     assert plan.planned[3].trial.trainable == next(iter(running.trials.values()))
-    after.settle({p.trial.key for p in plan.planned[:3]}, set())
+    after.update({p.trial.key for p in plan.planned[:3]}, set())
     told = after.describe()["suggestions"]
     assert [s["params"] for s in told[:3]] == explored
     assert [s["state"] for s in told] == ["complete"] * 3 + ["running"]
     assert told[0]["values"]["val/loss"] == before.describe()["suggestions"][0]["values"]["val/loss"]
-    after.settle(*run(after.study()))
+    after.update(*run(after.study()))
     assert len(explore(after, run, 9)) == 1  # the fifth
     assert [s["state"] for s in after.describe()["suggestions"]] == ["complete"] * 5
 
@@ -121,7 +121,7 @@ def test_one_more_seed_is_added_to_the_same_points(store, run):
     states = [p.state for p in make_plan(more.study(), store, Keys(FileDigests())).planned]
     assert sorted(states) == [State.DONE] * 4 + [State.NEW] * 4
     done, lost = run(more.study())
-    more.settle(done | {key for s in more.describe()["suggestions"] for key in s["trials"]["val/loss"]}, lost)
+    more.update(done | {key for s in more.describe()["suggestions"] for key in s["trials"]["val/loss"]}, lost)
     for suggestion in more.describe()["suggestions"]:
         x, y = suggestion["params"]["x"], suggestion["params"]["y"]
         assert suggestion["values"]["val/loss"] == pytest.approx((x - 0.3) ** 2 + (y != "flat") + 0.0005)
@@ -222,9 +222,9 @@ def test_a_listing_that_lags_behind_ends_nothing(store, monkeypatch):
 def test_another_driver_may_finish_what_failed_here(store, run):
     suggestions = suggestions_of(store)
     study = suggestions.next(set(), set())
-    suggestions.settle(set(), {s for keys in suggestions.describe()["suggestions"][0]["trials"].values() for s in keys})
+    suggestions.update(set(), {s for keys in suggestions.describe()["suggestions"][0]["trials"].values() for s in keys})
     assert suggestions.describe()["suggestions"][0]["state"] == "failed"
-    suggestions.settle(*run(study))
+    suggestions.update(*run(study))
     assert suggestions.describe()["suggestions"][0]["state"] == "complete"
 
 

@@ -1,82 +1,48 @@
 """MLflow says what the store says: one run a trial, every row once, whatever happened on the way."""
 
-import contextlib
 import io
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
+from tracked import first_runnable, history, runs_of
 
-from orchestrator import feeder, tracking
-from orchestrator.manifest import manifest_of
+from orchestrator import feeder, printing, publishing
+from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
+from orchestrator.snapshot import default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.tracking import KEY_TAG, flatten
 from orchestrator.trial import Payload, run_trial
+from orchestrator.trial_runs import KEY_TAG
 from trainables.api.identity import FileDigests, Keys
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def submitted(tmp_path, quick_settings, request):
-    """A function that submits trials of a study named after the test, running the first ``n``."""
-    store = Store(str(tmp_path / "results"))
-    name = request.node.name.split("[")[0]
-
-    def make(trials, n=None):
-        study = Study(name, "Does it track?", trials, facts={"scale": "smoke"})
-        plan = make_plan(study, store, Keys(FileDigests()))
-        manifest = manifest_of(plan, "python x.py", {"code_version": "v"}, Keys(FileDigests()))
-        store.write_document(f"studies/{name}/submission.json", manifest)
-        for trial in plan.runnable()[:n]:
-            run_trial(Payload(trial, quick_settings(store)))
-        return store, name
-
-    return make
-
-
-def first_runnable(store, name, trials):
-    return make_plan(Study(name, "?", trials), store, Keys(FileDigests())).runnable()[0]
-
-
-def runs_of(database, name):
-    client = MlflowClient(tracking_uri=database)
-    experiment = client.get_experiment_by_name(name)
-    return client, {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-
-
-def history(client, run, metric):
-    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
-
-
-def test_a_study_is_one_parent_and_one_run_a_trial(submitted, database, tmp_path):
+def test_a_study_is_one_run_a_trial_and_one_for_its_report(submitted, database, tmp_path):
     base = Count(3)
     store, name = submitted({"tune": Count(2, upstream=base), "bad": Diverge()})
     for _ in range(3):
-        assert feeder.sync(store, name, database) == 3
+        assert feeder.sync(store, name, database) == (3, 0)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "tune", "tune / Count", "bad"}
-    parent = runs.pop(name)
-    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert set(runs) == {f"report of {name}", "tune", "tune / Count", "bad"}
+    report = runs.pop(f"report of {name}")
+    assert {run.data.tags["kind"] for run in runs.values()} == {"trial"}
+    assert not any("mlflow.parentRunId" in run.data.tags for run in [report, *runs.values()])
     assert len({run.data.tags[KEY_TAG] for run in runs.values()}) == 3
     tune = runs["tune"]
     assert tune.info.status == "FINISHED"
     assert runs["bad"].info.status == "FAILED"
     assert "'train/loss' is nan at step 2" in runs["bad"].data.tags["quarterturn.failure"]
     assert history(client, tune, "train/sum") == [(0, 4.0), (1, 5.0)]
-    assert tune.data.metrics == {"train/sum": 5.0, "summary/sum": 5.0}
+    assert tune.data.metrics == {"train/sum": 5.0, "sum/summary": 5.0}
     assert tune.data.params["upstream.num_epochs"] == "3"
     assert tune.data.tags["quarterturn.code_version"] == "test"
-    assert parent.data.tags["quarterturn.scale"] == "smoke"
+    assert report.data.tags["quarterturn.scale"] == "smoke"
+    assert report.data.tags["mlflow.note.content"] == "Does it track?"
+    assert report.info.status == "FAILED"
     shown = client.download_artifacts(tune.info.run_id, "configuration.json", str(tmp_path))
     assert json.loads(Path(shown).read_text())["upstream"]["num_epochs"] == 3
     assert [a.path for a in client.list_artifacts(tune.info.run_id)] == ["configuration.json", "sum.csv"]
@@ -108,7 +74,7 @@ def test_rows_arrive_while_a_trial_runs_and_never_twice(submitted, database, qui
     run_trial(payload)
     feeder.sync(store, name, database)
     # As if nobody knew what was published, and even the tag on the run had been lost.
-    store.remove(f"studies/{name}/published.json")
+    store.remove(f"studies/{name}/publishers")
     client.set_tag(runs["t"].info.run_id, "quarterturn.state", "")
     client.set_tag(runs["t"].info.run_id, "quarterturn.last_segment", "")
     feeder.sync(store, name, database)
@@ -123,10 +89,10 @@ def test_a_second_run_of_a_key_is_reconciled(submitted, database):
     client, runs = runs_of(database, name)
     tags = {**runs["t"].data.tags, "mlflow.runName": "twin"}
     twin = client.create_run(runs["t"].info.experiment_id, tags=tags)
-    store.remove(f"studies/{name}/published.json")
+    store.remove(f"studies/{name}/publishers")
     feeder.sync(store, name, database)
     _, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
 
 
@@ -135,7 +101,8 @@ def test_a_new_database_is_filled_from_the_store(submitted, database, tmp_path):
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
     client.delete_run(runs["t"].info.run_id)
-    client.delete_run(runs[name].info.run_id)  # as if it were another database under the same address
+    # As if it were another database under the same address.
+    client.set_experiment_tag(runs["t"].info.experiment_id, "quarterturn.instance", "another")
     assert feeder.follow(store, name, database, io.StringIO(""))
     client, runs = runs_of(database, name)
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
@@ -152,7 +119,7 @@ def test_a_result_that_was_computed_again_has_one_history(submitted, database, q
     )
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
 
 
@@ -172,7 +139,7 @@ def test_an_error_in_the_middle_of_a_run_is_made_good(submitted, database, monke
         feeder.sync(store, name, database)
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert runs["t"].info.status == "FINISHED"
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
     assert runs["t"].data.params["num_epochs"] == "2"
@@ -194,7 +161,7 @@ def test_a_publication_cut_short_and_a_result_computed_again_leave_one_history(
     run_trial(Payload(first_runnable(store, name, trials), quick_settings(store)))
     feeder.sync(store, name, database)
     client, runs = runs_of(database, name)
-    assert set(runs) == {name, "t"}
+    assert set(runs) == {f"report of {name}", "t"}
     assert history(client, runs["t"], "train/sum") == [(0, 1.0), (1, 2.0)]
 
 
@@ -211,6 +178,25 @@ def test_a_damaged_journal_does_not_hold_up_the_others(submitted, database):
     assert feeder.follow(store, name, database, io.StringIO(""))
     assert "good" in runs_of(database, name)[1]
     assert store.result(entries["bad"]) is None
+
+
+def test_the_end_of_a_submission_names_the_page_with_the_charts(submitted, database, capsys):
+    store, name = submitted({"t": Count(2)})
+    assert publishing.known_of(store, name, database).charts == ""
+    feeder.sync(store, name, database)
+    charts = publishing.known_of(store, name, database).charts
+    number = MlflowClient(tracking_uri=database).get_experiment_by_name(name).experiment_id
+    assert charts == f"/#/experiments/{number}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    plan = make_plan(Study(name, "?", {"t": Count(2)}), store, Keys(FileDigests()))
+    console = printing.make_console()
+    printing.show_end(plan, ["/r/report.html"], "http://u:secret@host:5000/", charts, console)
+    printing.show_end(plan, [], "sqlite:////a b.db", charts, console)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:3] == ["  /r/report.html", f"Compare the runs in MLflow: http://host:5000{charts}"]
+    assert said[4:] == [
+        "Compare the runs in MLflow: mlflow ui --backend-store-uri 'sqlite:////a b.db'",
+        f"  then http://127.0.0.1:5000{charts}",
+    ]
 
 
 def test_no_password_is_shown(submitted, monkeypatch, capsys):
@@ -241,30 +227,76 @@ def test_long_histories_arrive_whole(submitted, database, tmp_path):
     assert history(client, runs["squares"], "square") == [(i, float(i * i)) for i in range(2500)]
 
 
-def test_only_a_database_made_here_gets_a_write_ahead_log(submitted, tmp_path):
-    new, old = tmp_path / "new" / "mlflow.db", tmp_path / "old.db"
-    with contextlib.closing(sqlite3.connect(old)) as connection:
-        connection.execute("CREATE TABLE mine (x)")
+def test_data_source_commit_and_user_stand_where_mlflow_keeps_them(submitted, database):
+    data = {
+        "data": {"Slices": "ab" * 32},
+        "configuration": {"class": "Count", "data": {"class": "Slices", "root": "/d"}},
+    }
+    store, name = submitted({"t": Count(2)}, fields={"t": data}, cards={"slices": {"name": "slices", "num_groups": 3}})
+    feeder.sync(store, name, database)
+    run = runs_of(database, name)[1]["t"]
+    (dataset,) = [one.dataset for one in run.inputs.dataset_inputs]
+    assert (dataset.name, dataset.digest, dataset.source_type) == ("Slices", "ab" * 6, "content")
+    assert json.loads(dataset.source) == {"uri": "/d", "content": "ab" * 32}
+    assert json.loads(dataset.profile)["num_groups"] == 3
+    source = {name: value for name, value in run.data.tags.items() if name.startswith(("mlflow.source", "mlflow.user"))}
+    assert source == {
+        "mlflow.source.name": "x.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": "test",
+        "mlflow.user": "someone",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [["acc%", 0, 1.0, 1], ["é", 0, 1.0, 1], ["loss", 2**70, 1.0, 1]])
+def test_a_trial_that_mlflow_refuses_does_not_hold_up_the_others(submitted, database, row, capsys):
+    store, name = submitted({"bad": Count(3), "good": Count(2)})
+    entries = {t["name"]: t["key"] for t in next(store.manifests())["trials"]}
+    result = store.result(entries["bad"])
+    result.segments.append(store.write_segment(result.key, "x", [row]))
+    store.publish(result)
+    assert feeder.sync(store, name, database) == (1, 1)
+    assert set(runs_of(database, name)[1]) == {f"report of {name}", "good"}
+    assert f"MLflow lacks bad ({result.key[:8]}): " in capsys.readouterr().err
+    store.remove(f"studies/{name}/publishers")
+    assert not feeder.follow(store, name, database, io.StringIO(""))
+
+
+def test_a_trial_that_fails_for_no_clear_reason_is_tried_thrice_and_passed_over(
+    submitted, database, monkeypatch, capsys
+):
+    monkeypatch.setattr(feeder, "_LONGEST_PAUSE_S", 0.0)
+    store, name = submitted({"bad": Count(3), "good": Count(2)})
+    (bad,) = [t["key"] for t in next(store.manifests())["trials"] if t["name"] == "bad"]
+    tries = []
+
+    def unlucky(self, run, name, document):
+        if run.data.tags[KEY_TAG] == bad:
+            tries.append(run)
+            raise RuntimeError("how odd")
+        return real_log(self, run, name, document)
+
+    real_log = Experiment.log_document
+    monkeypatch.setattr(Experiment, "log_document", unlucky)
+    assert not feeder.follow(store, name, database, io.StringIO(""))
+    assert len(tries) == 3
+    assert set(runs_of(database, name)[1]) == {f"report of {name}", "good"}
+    assert "MLflow lacks bad" in capsys.readouterr().err
+
+
+def test_two_drivers_with_an_mlflow_each_feed_both(submitted, database, tmp_path):
     store, name = submitted({"t": Count(2)})
-    for path in (new, old):
-        assert feeder.sync(store, name, f"sqlite:///{path}") == 1
-    assert [journal_mode(path) for path in (new, old)] == ["wal", "delete"]
+    other = f"sqlite:///{tmp_path}/other.db"
+    with feeder.Claim(store, publishing.publisher(name, database)):  # the other driver's feeder is at work
+        assert feeder.follow(store, name, other, io.StringIO(""))
+    assert "t" in runs_of(other, name)[1]
+    feeder.sync(store, name, database)
+    known = [publishing.known_of(store, name, uri) for uri in (database, other)]
+    assert [list(k.tokens) for k in known] == [store.names("trials")] * 2
+    assert known[0].instance != known[1].instance
 
 
-def test_no_write_ahead_log_on_a_network_file_system(submitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "_LOCAL_FILE_SYSTEMS", frozenset())
-    store, name = submitted({"t": Count(2)})
-    feeder.sync(store, name, f"sqlite:///{tmp_path}/mlflow.db")
-    assert journal_mode(tmp_path / "mlflow.db") == "delete"
-
-
-def journal_mode(path):
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute("PRAGMA journal_mode").fetchone()[0]
-
-
-def test_configurations_are_flattened_to_dotted_names():
-    configuration = {"class": "A", "nested": {"x": 1, "steps": [1, 2]}, "parts": [{"p": 0.5}], "none": None}
-    assert flatten(configuration) == [
-        ("class", "A"), ("nested.x", "1"), ("nested.steps", "[1, 2]"), ("parts.0.p", "0.5"), ("none", "null"),
-    ]  # fmt: skip
+@pytest.mark.parametrize("name", ["a?b", "50%20", "a#b"])
+def test_a_storage_whose_path_means_another_file_in_a_uri_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match="--tracking-uri"):
+        default_tracking_uri(Store(str(tmp_path / name)))
+    assert default_tracking_uri(Store(str(tmp_path / "a b"))) == f"sqlite:///{tmp_path}/a b/mlflow.db"

@@ -11,6 +11,7 @@ import pytest
 from fake_context import FakeContext
 
 import trainables.data
+from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, key_of
 from trainables.api.trainable import ReadsFiles
 from trainables.data.annotations import Annotation, ClassMasks, Labels, PixelAnnotation, Region
@@ -107,6 +108,27 @@ def test_content_is_the_outcome_of_choosing_and_splitting(dataset, context):
     assert dataset.content(digests) == sorted([r.id, r.split, digests[r.file]] for r in records)
     missing = dataset.content({})
     assert [row[:2] for row in missing] == [row[:2] for row in dataset.content(digests)]
+
+
+class ChangedSince(FakeContext):
+    """The plan saw other files."""
+
+    def digests(self, part):
+        return dict.fromkeys(super().digests(part), "of other content")
+
+
+def test_images_that_changed_since_the_plan_are_all_named(dataset, tmp_path):
+    with pytest.raises(BadData, match="has changed since the plan: submit again") as caught:
+        open_images(dataset, ChangedSince(tmp_path / "trial"))
+    assert set(caught.value.problems) == set(dataset.source_files())
+
+
+def test_annotations_that_changed_since_the_plan_are_all_named(annotation, tmp_path):
+    with pytest.raises(BadData, match="has changed since the plan: submit again") as caught:
+        open_annotation(annotation, ChangedSince(tmp_path / "trial"))
+    assert set(caught.value.problems) <= set(annotation.source_files())
+    if isinstance(annotation, Region):
+        assert set(caught.value.problems) == set(annotation.source_files())
 
 
 def test_excluded_records_are_left_out_and_enter_by_the_content(dataset, context):

@@ -160,6 +160,13 @@ def test_every_bad_picture_is_listed_by_name_at_once(kvasir, context, monkeypatc
     assert open_annotation(polyps, context).annotated.tolist() == [False] * 5 + [True]
 
 
+def test_lungs_of_another_size_than_their_image_are_named(lung, context):
+    defects.other_size(lung.folder() / "train" / "mask" / "cxrmask_3.jpeg")
+    problems = _problems(lambda: open_annotation(Lungs(lung), context))
+    assert list(problems) == ["train/mask/cxrmask_3.jpeg"]
+    assert "is 39 x 48 pixels, and its image 40 x 48" in problems["train/mask/cxrmask_3.jpeg"]
+
+
 def test_misnamed_lungs_are_named(lung, context):
     image = lung.folder() / "train" / "image"
     defects.rename(image / "cxrimage_4.png", "xray_4.png")
@@ -232,6 +239,14 @@ def test_masks_of_lossy_files_are_thresholded_at_128(tmp_path):
         assert len(np.unique(grey)) > 2
         np.testing.assert_array_equal(pictures.mask(image), grey >= 128)
         assert (pictures.mask(image) != (inside > 0)).mean() < 0.02
+
+
+def test_the_threshold_lies_at_128(tmp_path):
+    stored = np.repeat(np.array([0, 100, 150, 255], np.uint8), 16)[None].repeat(16, axis=0)
+    Image.fromarray(stored).save(tmp_path / "mask.jpg", quality=100)
+    for read in (pictures.mask, pictures.bright_mask):
+        inside = read(pictures.read_picture(tmp_path / "mask.jpg", "mask"))
+        np.testing.assert_array_equal(inside, stored > 128)
 
 
 def test_the_limit_against_bombs_is_on():

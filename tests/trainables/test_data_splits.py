@@ -67,6 +67,7 @@ def test_seeds_and_purposes_draw_differently_and_repeatably():
     groups = [str(number) for number in range(60)]
     draws = {tuple(validation_split(groups, 0.3, seed)) for seed in SEEDS}
     assert len(draws) == len(SEEDS)
+    assert len({tuple(labelled(groups, 0.3, seed).tolist()) for seed in SEEDS}) == len(SEEDS)
     assert validation_split(groups, 0.3, 4) == validation_split(groups, 0.3, 4)
     assert stratified_order(groups, None, "labels", 0) != stratified_order(groups, None, "validation", 0)
     # Fixed for ever: another draw is another data set.

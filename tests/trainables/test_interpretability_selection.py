@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from trainables.data.cache import RegionTable
 from trainables.interpretability.selection import ImageChoice, Selection, even_places
 
 SPLITS = ["train", "train", "val", "test", "train"] * 2
@@ -26,8 +27,15 @@ def masks(empty: tuple[int, ...] = (3, 6)) -> np.ndarray:
     return masks_NHW
 
 
-def select(choice: ImageChoice, masks_NHW: np.ndarray | None = None, kept_HW: np.ndarray = EVERYWHERE) -> Selection:
-    return Selection.of(choice, INDEX, masks() if masks_NHW is None else masks_NHW, kept_HW, "tumour")
+def select(
+    choice: ImageChoice,
+    masks_NHW: np.ndarray | None = None,
+    kept_HW: np.ndarray = EVERYWHERE,
+    missing: tuple[int, ...] = (),
+) -> Selection:
+    annotated = ~np.isin(np.arange(10), missing)
+    table = RegionTable(INDEX.with_columns(annotated=pl.Series(annotated)), masks() if masks_NHW is None else masks_NHW)
+    return Selection.of(choice, INDEX, table, kept_HW, "tumour")
 
 
 def numbers(selection: Selection) -> list[int]:
@@ -61,6 +69,12 @@ def test_images_without_a_region_in_the_field_of_view_are_left_out_and_named() -
     assert selection.ids == [f"image {number}" for number in (0, 1, 2, 4, 5, 7, 9)]
     assert selection.index.columns == ["image_id", "group", "position"]
     assert json.loads(selection.index.write_json())[3] == {"image_id": "image 4", "group": "patient 1", "position": 1}
+
+
+def test_images_without_a_mask_of_their_own_are_no_images_with_an_empty_one() -> None:
+    selection = select(ImageChoice(6), missing=(1, 6))
+    assert numbers(selection) == [0, 2, 4, 5, 7, 9]
+    assert selection.left_out_ids == []
 
 
 def test_too_few_images_say_how_many_there_are() -> None:

@@ -18,9 +18,10 @@ from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, describe, key_of
 from trainables.augment.combine import Combine
 from trainables.augment.geometric import HorizontalFlip, Rotation
+from trainables.data.cache import open_images
 from trainables.models.encoder import build_encoder, calibrate_batch_norm
 from trainables.models.released import ReleasedWeights
-from trainables.models.sources import Untrained, prepared
+from trainables.models.sources import Untrained
 from trainables.schedules import Constant, Cosine
 from trainables.ssl import losses
 from trainables.ssl.moco import MoCo, MoCoTraining
@@ -132,7 +133,7 @@ def test_it_learns(tmp_path):
 
 def started(config, root):
     runtime.use_cores(1)
-    training = MoCoTraining(config, prepared(config.data, FakeContext(root)))
+    training = MoCoTraining(config, open_images(config.data, FakeContext(root)))
     training.begin()
     return training
 

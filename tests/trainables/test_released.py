@@ -1,6 +1,7 @@
 """Weights that come from a file: MoCo's to go on from, anybody's as an encoder of its own, and our export."""
 
 import copy
+import importlib
 import json
 import zipfile
 
@@ -18,11 +19,12 @@ from torch import nn
 from trainables import runtime
 from trainables.api.identity import FileDigests, key_of
 from trainables.models.encoder import build_encoder, save_encoder
-from trainables.models.export import export_encoder, main
+from trainables.models.export import export_encoder
 from trainables.models.frozen import FrozenEncoder
 from trainables.models.released import ReleasedWeights, load_released
 from trainables.models.sources import IMAGENET_GREY, PixelStatistics, Released
 from trainables.models.weight_files import read_weight_file
+from trainables.ssl.moco import MoCo
 
 RGB = PixelStatistics((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 
@@ -364,16 +366,25 @@ def test_an_export_comes_back_as_a_released_encoder(tmp_path):
     torch.testing.assert_close(back(images()), encoder.features(images()), atol=1e-5, rtol=1e-4)
 
 
-def test_the_command_exports_and_says_in_a_line_what_it_cannot(tmp_path, capsys):
+def test_what_a_pretraining_exports_is_its_published_encoder(tmp_path):
+    """As the command calls it: by the name that the class gives, on the folder of the result."""
+    encoder = lively("resnet18", 1)
+    save_encoder(encoder, tmp_path / "encoder.pt")
+    module, _, function = MoCo.exporter.partition(":")
+    advice = getattr(importlib.import_module(module), function)(tmp_path, tmp_path / "out.pt")
+    assert "load_state_dict" in advice
+    assert torch.equal(torch.load(tmp_path / "out.pt")["layer1.0.conv1.weight"], encoder.trunk.layer1[0].conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "error", "named"),
+    [
+        ("trained.pt", "out.onnx", ValueError, r"\.safetensors, \.pt, \.pth"),
+        ("absent.pt", "out.pt", FileNotFoundError, r"absent\.pt"),
+        ("trained.pt", "no/such/out.pt", FileNotFoundError, "no/such does not exist: make it first"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(tmp_path, source, out, error, named):
     save_encoder(lively("resnet18", 1), tmp_path / "trained.pt")
-    assert main([str(tmp_path / "trained.pt"), str(tmp_path / "out.pt")]) == 0
-    assert "load_state_dict" in capsys.readouterr().out
-    for arguments, named in [
-        (["trained.pt", "out.onnx"], ".safetensors, .pt, .pth"),
-        (["absent.pt", "out.pt"], "absent.pt"),
-        (["trained.pt", "no/such/out.pt"], "no/such does not exist"),
-    ]:
-        assert main([str(tmp_path / argument) for argument in arguments]) == 2
-        printed = capsys.readouterr()
-        assert named in printed.err
-        assert len(printed.err.splitlines()) == 1
+    with pytest.raises(error, match=named):
+        export_encoder(tmp_path / source, tmp_path / out)

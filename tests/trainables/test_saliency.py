@@ -96,7 +96,7 @@ def test_the_anchors_map_agrees_with_one_sample_at_a_time(sweep: Sweep, noise_on
     method = SmoothGrad(num_samples=3, noise_on=noise_on, times_input=times_input, noise_seed=5)
     views = all_views(anchors, (0.3, 0.1))
     wanted = slow_smoothgrad(method, encoder, anchors, views, of="anchor")
-    for images_at_once in (2, 3, 7, 1000):
+    for images_at_once in (2, 1000):
         budget = images_at_once * frozen.bytes_per_image((1, 32, 32))
         limited = dataclasses.replace(method, memory_budget_bytes=budget)
         found = limited.anchor_maps(frozen, anchors, limited.prepare(frozen, anchors), views)

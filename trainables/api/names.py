@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 # What an encoder is built of.
@@ -42,3 +43,8 @@ SWEEP_FILE = "artifacts/sweep.json"
 ENCODER_FILE = "encoder.pt"
 START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, on how many images and threads."""
+
+
+def cell_name(role: str, labels: Mapping[str, str]) -> str:
+    """What a cell is called in MLflow and in reports: its role, and what sets it apart from others of that role."""
+    return " · ".join([role, *(str(label).replace("_", " ") for label in labels.values() if label)])

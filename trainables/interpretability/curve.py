@@ -24,7 +24,7 @@ from trainables.api.checks import check_choice
 from trainables.api.names import FieldOfView
 from trainables.api.trainable import Trainable
 from trainables.data.annotations import Region
-from trainables.data.cache import ImageTable, open_annotation, open_images
+from trainables.data.cache import ImageTable, RegionTable, open_annotation, open_images
 from trainables.data.records import Dataset
 from trainables.interpretability.device import CurveWork, fields_of_view
 from trainables.interpretability.sample_maps import write_picture
@@ -117,10 +117,10 @@ class InterpretabilityCurve(Trainable):
             ValueError: it has too few images with a region, or other channels than the encoder.
         """
         runtime.use_cores(context.num_cpus)
-        table, masks_NHW = open_images(self._data, context), open_annotation(self.region, context).masks_NHW
+        table, masks = open_images(self._data, context), open_annotation(self.region, context)
         kept_HW = self.sweep.kept(self._data.image_size_px, self.values).numpy()
-        selection = Selection.of(self.images, table.index, masks_NHW, kept_HW, self._region_name)
-        work = self._work(context, table, masks_NHW, kept_HW, selection)
+        selection = Selection.of(self.images, table.index, masks, kept_HW, self._region_name)
+        work = self._work(context, table, masks, kept_HW, selection)
         items = [*self.measured_values, *(v for v in self.shown_values if v not in self.measured_values)]
         results = dict(zip(items, context.map(work, items, batch_size=self._values_per_batch()), strict=True))
         fields = fields_of_view(kept_HW)
@@ -186,7 +186,7 @@ class InterpretabilityCurve(Trainable):
         self,
         context: Context,
         table: ImageTable,
-        masks_NHW: np.ndarray[Any, Any],
+        masks: RegionTable,
         kept_HW: np.ndarray[Any, Any],
         selection: Selection,
     ) -> CurveWork:
@@ -196,7 +196,7 @@ class InterpretabilityCurve(Trainable):
                 f"the encoder takes {encoder.config.in_channels} channels and {self._data.name} has "
                 f"{self._data.num_channels}: use an encoder that was trained on such images"
             )
-        pixels = np.array(table.images_NCHW[selection.rows]), np.array(masks_NHW[selection.rows])
+        pixels = np.array(table.images_NCHW[selection.rows]), np.array(masks.masks_NHW[selection.rows])
         work = CurveWork(self, encoder, selection.ids, *pixels, kept_HW, selection.shown, context.num_cpus)
         work.prepare()
         return work

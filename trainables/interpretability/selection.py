@@ -17,6 +17,7 @@ from trainables import runtime
 from trainables.api import names
 from trainables.api.checks import check_choice
 from trainables.api.trainable import Part, seed
+from trainables.data.cache import RegionTable
 
 Choice = Literal["evenly", "random"]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -112,7 +113,7 @@ class Selection:
         cls,
         choice: ImageChoice,
         index: pl.DataFrame,
-        masks_NHW: np.ndarray[Any, Any],
+        masks: RegionTable,
         kept_HW: np.ndarray[Any, np.dtype[np.bool_]],
         region: str,
     ) -> Selection:
@@ -120,18 +121,19 @@ class Selection:
 
         Args:
             index: the image table's, with the columns row, id, group, split, position.
-            masks_NHW: 0 or 1, a mask a row of the image table.
+            masks: a mask a row of the image table; rows without annotation do not take part.
             kept_HW: the field of view that all values keep.
             region: its name, for messages.
 
         Raises:
             ValueError: too few images with a region; says how many there are.
         """
-        rows = index.filter(pl.col("split").is_in(choice.splits))["row"].to_numpy()
-        has_mask = np.array([bool((masks_NHW[row] & kept_HW).any()) for row in rows], dtype=bool)
+        takes_part = pl.col("split").is_in(choice.splits) & pl.Series(masks.annotated)
+        rows = index.filter(takes_part)["row"].to_numpy()
+        has_mask = np.array([bool((masks.masks_NHW[row] & kept_HW).any()) for row in rows], dtype=bool)
         candidates = rows[has_mask]
         if len(candidates) < choice.num:
-            raise ValueError(_too_few(choice, len(candidates), len(rows), masks_NHW[rows].any(), region))
+            raise ValueError(_too_few(choice, len(candidates), len(rows), bool(masks.masks_NHW[rows].any()), region))
         chosen = candidates[choice.choose_among(len(candidates))]
         columns = [pl.col("id").alias(names.IMAGE_ID), names.GROUP, names.POSITION]
         return cls(chosen, index[chosen].select(columns), index[rows[~has_mask]]["id"].to_list())

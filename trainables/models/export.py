@@ -5,20 +5,24 @@ python -m trainables.models.export results/.../encoder.pt encoder.safetensors
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trainables import runtime
+from trainables.api.names import ENCODER_FILE
 from trainables.models.encoder import Encoder, load_encoder
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _STEM = "conv1.weight"
+
+
+def export_result(folder: Path, out: Path) -> str:
+    """``export_encoder`` of a pretraining's result, which lies in ``folder``."""
+    return export_encoder(folder / ENCODER_FILE, out)
 
 
 def export_encoder(encoder_file: Path, out: Path) -> str:
@@ -79,21 +83,3 @@ def _how_to_load(encoder: Encoder, out: Path) -> str:
         f"network.load_state_dict({read})\n"
         f"standardise = torchvision.transforms.Normalize({mean}, {std})  # of pixels in [0, 1], three channels\n"
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Export one file; returns the exit status: 0, or 2 where it cannot be done, which is said in one line."""
-    parser = argparse.ArgumentParser(prog="python -m trainables.models.export", description=__doc__.splitlines()[0])
-    parser.add_argument("encoder_file", type=Path, help="encoder.pt, as a pretraining publishes it")
-    parser.add_argument("out", type=Path, help="a file that ends in .safetensors, .pt or .pth")
-    options = parser.parse_args(arguments)
-    try:
-        print(export_encoder(options.encoder_file, options.out), end="")
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

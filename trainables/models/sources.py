@@ -16,7 +16,7 @@ from trainables.api.context import Context
 from trainables.api.names import Backbone, Head
 from trainables.api.trainable import Part, recorded, seed
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable, open_images
+from trainables.data.cache import open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, calibrate_batch_norm, frozen
 from trainables.models.released import LoadReport, released_encoder
@@ -55,7 +55,7 @@ class Untrained(Part):
 
     def load(self, context: Context) -> Encoder:
         """Build and calibrate. Raises BadData when the data set cannot be read."""
-        table = prepared(self.data, context)
+        table = open_images(self.data, context)
         rows = table.rows("train")
         mean, std = table.mean_std(rows)
         # Not the weights that a pretraining of the same seed starts from: a control is drawn by itself.
@@ -129,13 +129,8 @@ class Released(Part):
         """The encoder, and what became of every key of the file."""
         statistics = self.standardisation
         if isinstance(statistics, Dataset):
-            table = prepared(statistics, context)
+            table = open_images(statistics, context)
             mean, std = table.mean_std(table.rows("train"))
         else:
             mean, std = list(statistics.mean), list(statistics.std)
         return released_encoder(Path(self.path), self.backbone, statistics.num_channels, mean, std)
-
-
-def prepared(data: Dataset, context: Context) -> ImageTable:
-    """The data set as this machine's cache has it. Raises BadData when it cannot be read."""
-    return open_images(data, context)

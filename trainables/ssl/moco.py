@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -26,13 +26,12 @@ from trainables.api.trainable import Trainable, grows, seed
 from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import ImageTable
+from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
 from trainables.models.released import ReleasedWeights, load_released
-from trainables.models.sources import prepared
 from trainables.models.trunk import forward_flop
 from trainables.schedules import Constant, Schedule, horizon
 from trainables.ssl import losses
@@ -53,6 +52,8 @@ class MoCo(Trainable):
     power of two below the 329 training images; batch normalisation in groups; a constant learning rate, as no
     schedule is stated.
     """
+
+    exporter: ClassVar[str] = "trainables.models.export:export_result"
 
     data: Dataset
     augmentation: Augmentation = THESIS_AUGMENTATION
@@ -167,7 +168,7 @@ class MoCo(Trainable):
             ValueError: a batch larger than the training split; weights that do not fit.
             NonFiniteMetric: the training diverged.
         """
-        training = MoCoTraining(self, prepared(self.data, context))
+        training = MoCoTraining(self, open_images(self.data, context))
         metrics = train(training, self.num_epochs, context)
         save_encoder(training.query, context.output_dir / ENCODER_FILE)
         (context.output_dir / START_FILE).parent.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ _PATIENCE = 30
 _FEW_POINTS = 1000
 
 
-class Fate(StrEnum):
+class SuggestionState(StrEnum):
     """What became of a suggestion."""
 
     RUNNING = "running"
@@ -49,13 +49,13 @@ class Sampling:
         self._refused: list[Params] = []
         self._is_fruitless = False
 
-    def learn(self, number: int, params: Params, fate: Fate, values: Mapping[str, float] | None) -> None:
+    def learn(self, number: int, params: Params, state: SuggestionState, values: Mapping[str, float] | None) -> None:
         """Take a suggestion into Optuna's study unless it is there."""
         import optuna
 
         if number in self._learned:
             return
-        if fate is Fate.RUNNING:
+        if state is SuggestionState.RUNNING:
             trial, self._asked = self._asked, None
             if trial is not None and trial.params != dict(params):
                 self._tell(trial, None)  # another driver was faster than what was asked for
@@ -65,7 +65,7 @@ class Sampling:
                 trial = self._study.ask(fixed_distributions=dict(self._search.space))
             self._learned[number] = trial
             return
-        is_complete = fate is Fate.COMPLETE
+        is_complete = state is SuggestionState.COMPLETE
         state = optuna.trial.TrialState.COMPLETE if is_complete else optuna.trial.TrialState.FAIL
         trial = optuna.trial.create_trial(
             state=state,

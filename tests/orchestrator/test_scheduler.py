@@ -3,7 +3,7 @@
 from toy import Count, Grow
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
-from orchestrator.search import GraphSearcher
+from orchestrator.scheduler import GraphSearcher
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys
 
@@ -119,12 +119,3 @@ def test_a_longer_training_waits_for_the_shorter_ones_of_its_family():
     searcher.on_trial_complete("6")
     assert names(searcher, "8") == ["FINISHED"]
     assert searcher.blocked == {}
-
-
-def test_a_shorter_training_that_is_blocked_keeps_nobody_waiting():
-    bad = Count(1)
-    short, long = Grow(2, upstream=bad), Grow(3, upstream=bad)
-    searcher = searcher_of({"bad": bad, "long": long, "short": short, "free": Grow(4)}, succeeds=lambda t: False)
-    assert names(searcher, "123") == ["bad", "free", None]
-    searcher.on_trial_complete("1", error=True)
-    assert set(searcher.blocked) == {t.key for t in searcher.trials.values() if t.name in ("long", "short")}

@@ -74,7 +74,7 @@ class GraphSearcher(Searcher):
         trial = self._running.pop(trial_id, None)
         if trial is None:
             return
-        self._ended(trial)
+        self._growing.get(trial.family or "", {}).pop(trial.key, None)
         if self._finished(trial, error):
             self._done.add(trial.key)
         else:
@@ -103,15 +103,11 @@ class GraphSearcher(Searcher):
         family = self._growing.get(trial.family or "", {})
         return any(length < trial.length for length in family.values())
 
-    def _ended(self, trial: Trial) -> None:
-        self._growing.get(trial.family or "", {}).pop(trial.key, None)
-
     def _block(self) -> None:
         """Give up what waits for a lost trial."""
         for trial in self._waiting:  # upstream first, so one pass reaches all descendants
             if lost := self._lost.intersection(trial.upstream):
                 self._lost.add(trial.key)
-                self._ended(trial)
                 self.blocked[trial.key] = min(lost)
         self._waiting = [trial for trial in self._waiting if trial.key not in self._lost]
 

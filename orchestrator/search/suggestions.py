@@ -14,44 +14,14 @@ import hashlib
 import json
 import math
 import statistics
-import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.plan import check_trials, trials_of
-from orchestrator.sampling import Fate, Sampling, any_point, check, fits, grid
+from orchestrator.search.points import Impossible, Points, Suggestion
+from orchestrator.search.sampling import Sampling, SuggestionState, check, fits, grid
 from orchestrator.store import Store
 from orchestrator.study import Params, Search, Study
 from trainables.api.identity import Keys
-from trainables.api.trainable import Trainable
-
-# A point that trainables accept is looked for so often.
-_PATIENCE = 30
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One point of a search and the trainables that tell its worth."""
-
-    number: int  # from 1, in the order of suggestion
-    params: Params
-    trainables: Mapping[str, Mapping[str, Trainable]]  # objective -> name -> trainable
-    keys: Mapping[str, tuple[str, ...]]  # objective -> keys of its trainables
-
-    @property
-    def trials(self) -> dict[str, Trainable]:
-        """Its trainables by name, for a plan."""
-        return {name: trainable for named in self.trainables.values() for name, trainable in named.items()}
-
-    @property
-    def all_keys(self) -> set[str]:
-        """The keys of all its trainables."""
-        return {key for keys in self.keys.values() for key in keys}
-
-
-class Impossible(ValueError):
-    """The trainables do not accept the parameters of a point."""
 
 
 class Suggestions:
@@ -66,18 +36,19 @@ class Suggestions:
         self._study, self._store, self._keys = study, store, keys
         self._read: set[str] = set()  # names of documents
         self._known: dict[int, Suggestion] = {}
-        self._fates: dict[int, Fate] = {}
+        self._states: dict[int, SuggestionState] = {}
         self._reasons: dict[int, str] = {}
         self._values: dict[int, dict[str, float]] = {}
         self._handed_out: set[int] = set()
         self._examples: list[Suggestion] = []
         self._points: list[Params] | None = None  # all that may be suggested, where they are few
         self._sampling: Sampling | None = None
-        self.trouble = ""  # why the search cannot go on
+        self.stopped_because = ""  # why the search cannot go on
         if study.search is not None:
             check(study.search)
-            self._examples = self._made_anywhere(study.search)
-            self._points = self._accepted(grid(study.search))
+            self._maker = Points(study.name, study.search, keys)
+            self._examples = self._maker.examples()
+            self._points = self._maker.accepted(grid(study.search))
             self.refresh()
             self._handed_out.update(self._known)
 
@@ -85,7 +56,7 @@ class Suggestions:
     def num_left(self) -> int:
         """How many more the search may suggest."""
         search = self._study.search
-        return 0 if search is None or self.trouble else max(0, self._budget(search) - len(self._known))
+        return 0 if search is None or self.stopped_because else max(0, self._budget(search) - len(self._known))
 
     @property
     def examples(self) -> list[Study]:
@@ -104,30 +75,30 @@ class Suggestions:
         found = {name: trainable for s in self._known.values() for name, trainable in s.trials.items()}
         return dataclasses.replace(self._study, trials={**self._study.trials, **found})
 
-    def settle(self, done: Collection[str], lost: Collection[str]) -> None:
+    def update(self, done: Collection[str], lost: Collection[str]) -> None:
         """Learn which keys have results and which will get none."""
         done = set(done)
         for number, suggestion in self._known.items():
-            if self._fates[number] is Fate.COMPLETE:
+            if self._states[number] is SuggestionState.COMPLETE:
                 continue
             # Another driver may finish what it suggested, or what failed here.
             if suggestion.all_keys <= done or number not in self._handed_out:
                 self._evaluate(number)
-            elif self._fates[number] is Fate.RUNNING and suggestion.all_keys.intersection(lost):
-                self._end(number, Fate.FAILED, "a trial of it failed, or waits for one that did")
+            elif self._states[number] is SuggestionState.RUNNING and suggestion.all_keys.intersection(lost):
+                self._end(number, SuggestionState.FAILED, "a trial of it failed, or waits for one that did")
 
     def next(self, done: Collection[str], lost: Collection[str], room: float = math.inf) -> Study | None:
         """A study of one more suggestion, which is remembered from here on; None while there is nothing to suggest.
 
-        ``done`` and ``lost`` as in ``settle``. At most ``room`` suggestions are under way: a point that only waits, for
+        ``done`` and ``lost`` as in ``update``. At most ``room`` suggestions are under way: a point that only waits, for
         a pretraining that all share or for a free slot, would be chosen without the results of those before it.
         """
         search = self._study.search
         if search is None:
             return None
         self.refresh()
-        self.settle(done, lost)
-        if sum(self._fates[number] is Fate.RUNNING for number in self._handed_out) >= room:
+        self.update(done, lost)
+        if sum(self._states[number] is SuggestionState.RUNNING for number in self._handed_out) >= room:
             return None
         number = self._suggest(search, lost) if self.num_left else self._left_by_others()
         if number is None:
@@ -147,34 +118,15 @@ class Suggestions:
         search = self._study.search
         if search is None:
             return None
-        from optuna.distributions import distribution_to_json
-
-        return {
-            "directions": dict(search.directions),
-            "space": {name: json.loads(distribution_to_json(d)) for name, d in search.space.items()},
-            "num_suggestions": self._budget(search),
-            "suggestions": [
-                {
-                    "number": number,
-                    "params": dict(suggestion.params),
-                    "state": self._fates[number].value,
-                    "reason": self._reasons.get(number, ""),
-                    "values": self._values.get(number),
-                    "trials": {objective: list(keys) for objective, keys in suggestion.keys.items()},
-                }
-                for number, suggestion in self._known.items()
-            ],
-        }
+        suggestions = [
+            _document(s, self._states[n], self._reasons.get(n, ""), self._values.get(n)) for n, s in self._known.items()
+        ]
+        return _space_document(search) | {"num_suggestions": self._budget(search), "suggestions": suggestions}
 
     def best(self) -> list[tuple[Suggestion, Mapping[str, float]]]:
         """The complete suggestions that no other one beats in all objectives, best first by the first objective."""
         search = self._study.search
-        if search is None:
-            return []
-        signs = {objective: 1.0 if d == "maximize" else -1.0 for objective, d in search.directions.items()}
-        scores = {number: [signs[o] * values[o] for o in signs] for number, values in self._values.items()}
-        front = [n for n, mine in scores.items() if not any(_dominates(other, mine) for other in scores.values())]
-        return [(self._known[n], self._values[n]) for n in sorted(front, key=lambda n: (-scores[n][0], n))]
+        return [] if search is None else [(self._known[n], self._values[n]) for n in front(search, self._values)]
 
     # -- what is known --------------------------------------------------------------------------------
 
@@ -187,53 +139,9 @@ class Suggestions:
             return
         params = {name: document["params"][name] for name in search.space}  # documents are sorted by name
         with contextlib.suppress(Impossible):
-            suggestion = self._made(len(self._known) + 1, params)
+            suggestion = self._maker.made(len(self._known) + 1, params)
             if suggestion.all_keys.intersection(document.get("keys", ())):
                 self._know(suggestion)
-
-    def _made(self, number: int, params: Params) -> Suggestion:
-        assert self._study.search is not None
-        try:
-            made = self._study.search.make(dict(params))  # `make` may change what it is given
-        except (ValueError, TypeError) as error:
-            raise Impossible(f"the search of {self._study.name!r} makes nothing of {dict(params)}: {error}") from error
-        if set(made) != set(self._study.search.directions) or not all(made.values()):
-            raise ValueError(
-                f"study {self._study.name!r}: its search makes trainables for {sorted(made)} from {dict(params)}; "
-                f"expected at least one for each of {sorted(self._study.search.directions)}"
-            )
-        named = {
-            objective: {f"suggestion {number}: {objective} {i}": t for i, t in enumerate(trainables, start=1)}
-            for objective, trainables in made.items()
-        }
-        keys = {objective: tuple(self._keys.key(t) for t in trainables) for objective, trainables in made.items()}
-        return Suggestion(number, params, named, keys)
-
-    def _made_anywhere(self, search: Search) -> list[Suggestion]:
-        """Suggestions at up to two points that the trainables accept, other in all parameters."""
-        made: list[Suggestion] = []
-        refused: Impossible | None = None
-        for seed in range(_PATIENCE):
-            params = any_point(search, seed)
-            if made and any(params[n] == made[0].params[n] for n, d in search.space.items() if not d.single()):
-                continue
-            try:
-                made.append(self._made(0, params))
-            except Impossible as error:
-                refused = error
-            if len(made) == 2:
-                break
-        if refused and not made:
-            raise refused
-        return made
-
-    def _accepted(self, points: list[Params] | None) -> list[Params] | None:
-        accepted = []
-        for point in points or ():
-            with contextlib.suppress(Impossible):
-                self._made(0, point)
-                accepted.append(point)
-        return None if points is None else accepted
 
     def _budget(self, search: Search) -> int:
         """How many suggestions there will be: a small space has no more points than it has."""
@@ -245,7 +153,7 @@ class Suggestions:
 
     def _know(self, suggestion: Suggestion) -> None:
         self._known[suggestion.number] = suggestion
-        self._fates[suggestion.number] = Fate.RUNNING
+        self._states[suggestion.number] = SuggestionState.RUNNING
 
     def _evaluate(self, number: int) -> None:
         """Read the objectives of a suggestion from its results, if all are there."""
@@ -257,14 +165,16 @@ class Suggestions:
             for result in rs:
                 if objective not in result.metrics:
                     has = ", ".join(result.metrics) or "none"
-                    self.trouble = f"trial {result.key} reports no summary metric {objective!r} (it reports: {has})"
-                    self._end(number, Fate.FAILED, self.trouble)
+                    self.stopped_because = (
+                        f"trial {result.key} reports no summary metric {objective!r} (it reports: {has})"
+                    )
+                    self._end(number, SuggestionState.FAILED, self.stopped_because)
                     return
         self._values[number] = {o: statistics.fmean(r.metrics[o] for r in rs) for o, rs in results.items()}
-        self._end(number, Fate.COMPLETE)
+        self._end(number, SuggestionState.COMPLETE)
 
-    def _end(self, number: int, fate: Fate, reason: str = "") -> None:
-        self._fates[number] = fate
+    def _end(self, number: int, state: SuggestionState, reason: str = "") -> None:
+        self._states[number] = state
         self._reasons[number] = reason
         if self._sampling is not None:
             self._sampling.end(number, self._values.get(number))
@@ -277,7 +187,7 @@ class Suggestions:
 
     def _left_by_others(self) -> int | None:
         """Another driver's suggestion, when nothing else is left: its trials wait for that driver, or replace it."""
-        others = (n for n in self._known if n not in self._handed_out and self._fates[n] is Fate.RUNNING)
+        others = (n for n in self._known if n not in self._handed_out and self._states[n] is SuggestionState.RUNNING)
         return next(others, None)
 
     def _suggest(self, search: Search, lost: Collection[str]) -> int | None:
@@ -285,33 +195,18 @@ class Suggestions:
             self._sampling = Sampling(search, seed=search.seed + len(self._known))
         while self.num_left:
             for number, suggestion in self._known.items():
-                self._sampling.learn(number, suggestion.params, self._fates[number], self._values.get(number))
+                self._sampling.learn(number, suggestion.params, self._states[number], self._values.get(number))
             tried = [suggestion.params for suggestion in self._known.values()]
             params = self._sampling.ask(tried, None if self._points is None else self._untried(self._points))
             if params is None:
                 return None
-            possible = self._possible(params, lost)
+            possible = self._maker.possible(len(self._known) + 1, params, self._study, lost)
             if possible is None:
                 self._sampling.refuse(params)
             elif self._remember(possible):
-                self._sampling.learn(possible.number, params, Fate.RUNNING, None)
+                self._sampling.learn(possible.number, params, SuggestionState.RUNNING, None)
                 return possible.number
         return self._left_by_others()
-
-    def _possible(self, params: Params, lost: Collection[str]) -> Suggestion | None:
-        """The suggestion of a point, unless its trainables refuse it or a trial that they wait for is lost."""
-        try:
-            suggestion = self._made(len(self._known) + 1, params)
-        except Impossible as error:
-            print(f"warning: {error}; it is left out", file=sys.stderr)
-            return None
-        trials = trials_of(dataclasses.replace(self._study, trials=suggestion.trials), self._keys)
-        try:
-            check_trials(trials)
-        except ValueError as error:
-            print(f"warning: {dict(params)} is left out: {error}", file=sys.stderr)
-            return None
-        return None if any(trial.key in lost for trial in trials) else suggestion
 
     def _remember(self, suggestion: Suggestion) -> bool:
         """Write a suggestion down; False, having read that one, when another driver was faster."""
@@ -323,6 +218,34 @@ class Suggestions:
         self._read.add(name)
         self._know(suggestion)
         return True
+
+
+def front(search: Search, values: Mapping[int, Mapping[str, float]]) -> list[int]:
+    """Numbers of the suggestions that no other one beats in all objectives, best first by the first objective."""
+    signs = {objective: 1.0 if d == "maximize" else -1.0 for objective, d in search.directions.items()}
+    scores = {number: [signs[o] * found[o] for o in signs] for number, found in values.items()}
+    unbeaten = [n for n, mine in scores.items() if not any(_dominates(other, mine) for other in scores.values())]
+    return sorted(unbeaten, key=lambda n: (-scores[n][0], n))
+
+
+def _space_document(search: Search) -> dict[str, Any]:
+    from optuna.distributions import distribution_to_json
+
+    space = {name: json.loads(distribution_to_json(d)) for name, d in search.space.items()}
+    return {"directions": dict(search.directions), "space": space}
+
+
+def _document(
+    suggestion: Suggestion, state: SuggestionState, reason: str, values: Mapping[str, float] | None
+) -> dict[str, Any]:
+    return {
+        "number": suggestion.number,
+        "params": dict(suggestion.params),
+        "state": state.value,
+        "reason": reason,
+        "values": values,
+        "trials": {objective: list(keys) for objective, keys in suggestion.keys.items()},
+    }
 
 
 def _dominates(a: list[float], b: list[float]) -> bool:

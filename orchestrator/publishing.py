@@ -1,0 +1,181 @@
+"""What one MLflow is to have of one study, what it has, and the way from the one to the other."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cells import cells_of
+from orchestrator.provenance import without_password
+from orchestrator.snapshot import Snapshot, artifact_root, report_files, snapshot
+from orchestrator.store import DamagedResult, Store
+
+if TYPE_CHECKING:
+    from orchestrator.tracking import Tracker
+
+TICK_S = 3.0
+_MAX_TRIES = 3  # of a trial that fails for no clear reason while MLflow answers
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"})
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an MLflow is known to have."""
+
+    instance: str = ""
+    """Of which experiment; empty: of none."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """What was published of each trial (``Snapshot.token``), by key."""
+    report: str = ""
+    """Token of the report that was published."""
+    experiment_id: str = ""
+    """Its number in MLflow's addresses."""
+    has_cells: bool = False
+
+    @property
+    def charts(self) -> str:
+        """Where MLflow draws the study's curves, to be put behind a server's address; empty without an experiment.
+
+        Without it a new browser opens MLflow's pages for traces of prompts.
+        """
+        query = "workflowType=machine_learning&compareRunsMode=CHART"
+        if self.has_cells:  # or trials would fill what is left of the ten curves
+            query += "&searchFilter=tags.kind%20%3D%20%22cell%22"
+        return f"/#/experiments/{self.experiment_id}/runs?{query}" if self.experiment_id else ""
+
+
+def known_of(store: Store, study: str, tracking_uri: str) -> Known:
+    """What is remembered of earlier publishing to this URI."""
+    try:
+        return Known(**(store.read_document(_record(study, tracking_uri)) or {}))
+    except TypeError:
+        return Known()
+
+
+def publisher(study: str, tracking_uri: str) -> str:
+    """Path in the store for who feeds one MLflow with one study; another MLflow has a feeder of its own."""
+    digest = hashlib.sha256(without_password(tracking_uri).encode()).hexdigest()
+    return f"studies/{study}/publishers/{digest[:16]}"
+
+
+def first_line(error: Exception) -> str:
+    """The error for a person: one line, without a password."""
+    return without_password((str(error).splitlines() or [type(error).__name__])[0])[:300]
+
+
+class Publishing:
+    """One connection's worth of publishing; the connection is made anew after an error, and looks what is there."""
+
+    def __init__(self, store: Store, study: str, tracking_uri: str, *, forget: bool = False) -> None:
+        """With ``forget``, look at every run, whatever is remembered."""
+        self._store, self._study, self._tracking_uri = store, study, tracking_uri
+        self._tracker: Tracker | None = None
+        known = Known() if forget else known_of(store, study, tracking_uri)
+        self._instance, self.tokens = known.instance, dict(known.tokens)
+        self.refused: dict[str, str] = {}
+        """Trials that MLflow does not take as they are, by key, with their token."""
+        self._tries: Counter[str] = Counter()
+        self._read: dict[str, dict[str, Any]] = {}  # manifests by name, as they were when last read
+        self._described_at = 0.0
+
+    def entries(self) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Of all trials of the study by key: their entry and its manifest; those of the latest submission win."""
+        found: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        for manifest in self._manifests():
+            found.update({entry["key"]: (entry, manifest) for entry in manifest["trials"]})
+        return found
+
+    def reread(self) -> None:
+        """Manifests may have changed."""
+        self._read.clear()
+
+    def reconnect(self) -> None:
+        """After an error: look again what is there."""
+        self._tracker = None
+
+    def publish(self, keys: Iterable[str], *, has_ended: bool) -> None:
+        """Publish the trials of these keys and the state of the study, whose submission may have ended.
+
+        A trial that MLflow does not take is said and passed over. Raises what else goes wrong, after the other trials
+        where MLflow answers at all.
+        """
+        tracker = self._connect()
+        keys, entries = list(keys), self.entries()
+        if not entries.keys() >= set(keys):
+            self.reread()  # the manifest of a search grows
+            entries = self.entries()
+        manifests = self._manifests()
+        if not manifests:
+            return
+        shots = [snapshot(self._store, key) for key in keys if key in entries]
+        known = {**self.tokens, **self.refused}
+        news = [shot for shot in shots if shot is not None and known.get(shot.key) != shot.token]
+        if not news and not has_ended:
+            return
+        trouble = [error for shot in news if (error := self._publish_trial(tracker, *entries[shot.key], shot))]
+        if has_ended or time.monotonic() - self._described_at > TICK_S:
+            report = report_files(self._store, self._study)
+            tracker.describe_study(self._store, manifests[-1], self.tokens, report, has_ended=has_ended and not trouble)
+            report_token = report.token if report and has_ended and not trouble else ""
+            known_now = Known(
+                self._instance, self.tokens, report_token, tracker.experiment_id, bool(cells_of(manifests[-1]))
+            )
+            self._store.write_document(_record(self._study, self._tracking_uri), asdict(known_now))
+            self._described_at = time.monotonic()
+        if trouble:
+            raise trouble[0]
+
+    def _publish_trial(
+        self, tracker: Tracker, entry: Mapping[str, Any], manifest: Mapping[str, Any], shot: Snapshot
+    ) -> Exception | None:
+        """Returns what went wrong where another try may succeed; raises it when MLflow does not answer."""
+        try:
+            tracker.publish(self._store, entry, manifest, shot)
+        except DamagedResult as error:
+            self._store.report_damage(shot.key, str(error))
+        except Exception as error:
+            self._tries[shot.key] += 1
+            if not _is_refusal(error) and self._tries[shot.key] < _MAX_TRIES:
+                if not tracker.is_answering():
+                    raise
+                return error
+            name = entry["name"]
+            print(f"warning: MLflow lacks {name} ({shot.key[:8]}): {first_line(error)}", file=sys.stderr)
+            self.refused[shot.key] = shot.token
+            tracker.withdraw(shot.key)
+        else:
+            self.tokens[shot.key] = shot.token
+        return None
+
+    def _connect(self) -> Tracker:
+        # MLflow takes seconds to load: not before it is needed.
+        from orchestrator.tracking import Tracker
+
+        if self._tracker is None:
+            root = artifact_root(self._store, self._tracking_uri)
+            self._tracker = Tracker(self._tracking_uri, self._study, root)
+            if self._tracker.instance != self._instance:
+                # Another database than the one that is remembered, perhaps under the same address.
+                self._instance, self.tokens = self._tracker.instance, {}
+        return self._tracker
+
+    def _manifests(self) -> list[dict[str, Any]]:
+        for name in self._store.names(f"studies/{self._study}"):
+            manifest = None if name in self._read else self._store.read_document(f"studies/{self._study}/{name}")
+            if isinstance(manifest, dict) and "trials" in manifest:
+                self._read[name] = manifest
+        return sorted(self._read.values(), key=lambda m: float(m["submitted_at"]))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the same request would be refused again, as MLflow or its client says."""
+    return isinstance(error, ValueError) or getattr(error, "error_code", None) in _REFUSALS
+
+
+def _record(study: str, tracking_uri: str) -> str:
+    return f"{publisher(study, tracking_uri)}.json"
