@@ -22,6 +22,7 @@ def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: K
         "study": plan.study.name,
         "question": plan.study.question,
         "facts": dict(plan.study.facts),
+        "report": plan.study.report,
         "cards": {name: asdict(card) for name, card in plan.study.cards.items()},
         "command": command,
         "user": _user(),

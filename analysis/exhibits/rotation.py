@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import polars as pl
 
-from analysis.curves.figures import ROTATION_FIELD_TITLES
-from analysis.curves.panels import ROLE
+from analysis.curves.evidence import HEADLINE_FIELD, CurveSet
+from analysis.curves.figures import ROTATION_FIELD_TITLES, curve_data, curve_figure
+from analysis.curves.levels import levels
+from analysis.curves.panels import ROLE, TRAINED
 from analysis.published.rotation import rotation_curve, rotation_frame
+from analysis.render.style import Figure
 from analysis.render.table import NOTHING, Column, Table
+from analysis.rotation import statistics
+from analysis.rotation.fitted import fitted
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW, MASK_FRACTION
+
+
+def curve_of(data: str) -> Callable[[Sequence[CurveSet]], list[Figure]]:
+    """Figures 5.6 to 5.8: Dice over the rotation angle of one data set, the published extrema drawn in."""
+
+    def make(sets: Sequence[CurveSet]) -> list[Figure]:
+        return [
+            replace(
+                curve_figure(
+                    curve_data([found.headline_panel], found.sweep, found.resampling_of),
+                    found.sweep,
+                    found.binarisation,
+                    rotation_curve(data),
+                ),
+                name=f"rotation_{found.name}",
+            )
+            for found in _rotations(sets)
+            if found.labels.get("data") == data
+        ]
+
+    return make
+
+
+def all_published(sets: Sequence[CurveSet]) -> list[Table]:
+    """The thesis's three rows, and ours of every data set and region that was measured."""
+    tables = []
+    for found in _rotations(sets):
+        extrema = statistics.extrema(fitted([found.panel(HEADLINE_FIELD, found.binarisation)], found.resampling_of))
+        data, frame = found.labels.get("data", ""), levels(found.frame, found.sweep)
+        table = published_table(frame, extrema, data, TRAINED, found.binarisation)
+        tables.append(replace(table, name=f"published_{found.name}", caption=f"{table.caption}: {found.title}"))
+    return tables
+
+
+def _rotations(sets: Sequence[CurveSet]) -> list[CurveSet]:
+    return [found for found in sets if found.sweep.period is not None]
 
 
 def published_table(levels: pl.DataFrame, extrema: pl.DataFrame, data: str, role: str, binarisation: str) -> Table:

@@ -1,0 +1,58 @@
+"""``python -m analysis``: reports and the paper's exhibits from a storage, without computing anything."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import tyro
+
+from analysis.paper import latest_manifests, write_paper
+from orchestrator.store import DamagedResult, Store
+
+
+def report(storage: str = "results", out: Path = Path("reports")) -> int:
+    """Draw the report of every study of a storage again.
+
+    Args:
+        storage: Folder or URL of the results.
+        out: Folder for the reports, one below it for each study.
+    """
+    store = _existing(storage)
+    for study, manifest in latest_manifests(store).items():
+        module, _, function = str(manifest.get("report") or "").partition(":")
+        # What a storage names is not run unless it is a report of this room.
+        if not module.startswith("analysis.") or not function:
+            print(f"{study}: names no report of this program")
+            continue
+        for path in getattr(import_module(module), function)(store, dict(manifest), out / study):
+            print(path)
+    return 0
+
+
+def paper(storage: str = "results", out: Path = Path("paper")) -> int:
+    """Write every table and figure of the papers that a storage allows, and say which are missing.
+
+    Args:
+        storage: Folder or URL of the results.
+        out: Folder for the page, its figures and its tables.
+    """
+    print(write_paper(_existing(storage), out))
+    return 0
+
+
+def _existing(storage: str) -> Store:
+    store = Store(storage)
+    if not store.names("studies"):
+        raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
+    return store
+
+
+if __name__ == "__main__":
+    try:
+        code = tyro.extras.subcommand_cli_from_dict({"report": report, "paper": paper})
+    except (ValueError, FileNotFoundError, DamagedResult) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
