@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.cards import Card, card_rows
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.style import Figure
@@ -24,7 +24,7 @@ def search_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequ
 
     ``manifest["search"]`` holds ``directions`` (objective -> maximize or minimize), ``space`` (Optuna's JSON of each
     distribution), ``num_suggestions`` and ``suggestions``. The values of single seeds come from the store: a suggestion
-    counts only if all of its trials are there. Of the facts, ``NAME.one_volume`` leads to a caveat; all are shown.
+    counts only if all of its trials are there. Its cards say what the data are, and whether they are one volume.
     """
     results = load_search(store, manifest)
     drawn, table = _figures(results), suggestion_table(results)
@@ -61,7 +61,7 @@ def _page(
         ("All suggestions", to_html(table)),
         ("Set-up", _setup(manifest, results)),
         ("What is missing", page.pairs(missing) if missing else page.paragraph(complete)),
-        ("Caveats", page.bullets([*caveats(results), *_data_caveats(manifest["facts"])])),
+        ("Caveats", page.bullets([*caveats(results), *_data_caveats(manifest.get("cards", {}))])),
         ("How to reproduce", page.reproduction([manifest["command"]], manifest["provenance"])),
     ]
     byline = [f"Study {manifest['study']}"]
@@ -80,21 +80,9 @@ def _setup(manifest: Mapping[str, Any], results: SearchResults) -> str:
     rows += [(parameter.name, parameter.text()) for parameter in results.space]
     rows.append(("Budget", f"{results.num_suggestions} suggestions"))
     rows.append(("Seeds a suggestion", ", ".join(map(str, seeds)) or "–"))
-    rows += [(_label(name), _readable(value)) for name, value in manifest["facts"].items()]
+    rows += [row for name, card in manifest.get("cards", {}).items() for row in card_rows(name, card)]
+    rows += [(name.replace("_", " "), value) for name, value in manifest["facts"].items()]
     return page.pairs(rows) + _configuration(manifest, results)
-
-
-def _label(fact: str) -> str:
-    return fact.replace(".", ": ").replace("_", " ")
-
-
-def _readable(value: str) -> str:
-    """Facts are text; counts come as a JSON object."""
-    try:
-        counts = json.loads(value)
-    except ValueError:
-        return value
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) if isinstance(counts, dict) else value
 
 
 def _configuration(manifest: Mapping[str, Any], results: SearchResults) -> str:
@@ -131,10 +119,9 @@ def _other_trials(
     return [(entry["name"], reasons[entry["key"]]) for entry in named if entry["key"] in reasons]
 
 
-def _data_caveats(facts: Mapping[str, str]) -> list[str]:
+def _data_caveats(cards: Mapping[str, Card]) -> list[str]:
     return [
-        f"The images of {name.removesuffix('.one_volume')} are slices of one volume: they say nothing about other "
-        "people."
-        for name, value in facts.items()
-        if name.endswith(".one_volume") and value == "True"
+        f"The images of {name} are slices of one volume: they say nothing about other people."
+        for name, card in cards.items()
+        if card.get("one_volume")
     ]
