@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from analysis.results import Entry, StudyResults
 
+_LABEL_ORDER = ("data", "region", "sweep", "method")
 HOW_COMPUTED = ("device", "cpu", "threads", "precision")
 """What a result records of the machine: it changes float sums, so a cell that mixes them says so."""
 
@@ -60,13 +61,19 @@ def cells_of(results: StudyResults, *, role: str | None = None, **labels: str) -
     return [_cell(results, cell, entries) for cell, entries in by_id.items()]
 
 
+def label_values(labels: Mapping[str, str]) -> list[str]:
+    """The values of labels in reading order; a manifest that was written and read again has sorted their names."""
+    known = {name: place for place, name in enumerate(_LABEL_ORDER)}
+    return [labels[name] for name in sorted(labels, key=lambda name: (known.get(name, len(known)), name))]
+
+
 def missing_lines(cells: Sequence[Cell], command: str) -> list[tuple[str, str]]:
     """(what, why and what to do) of every cell that lacks seeds: which they are, and the command that makes them."""
     lines = []
     for cell in cells:
         if not cell.missing:
             continue
-        name = " · ".join([*cell.labels.values(), cell.role])
+        name = " · ".join([*label_values(cell.labels), cell.role])
         seeds = [f"{_seed_text(entry)} ({reason})" for entry, reason in cell.missing]
         advice = "with --retry-failed once the cause is mended" if _has_failed(cell) else "computes it"
         lines.append(
@@ -78,7 +85,7 @@ def missing_lines(cells: Sequence[Cell], command: str) -> list[tuple[str, str]]:
 def mixed_lines(cells: Sequence[Cell]) -> list[str]:
     """A sentence for every cell whose trials were computed in different ways."""
     return [
-        f"{' · '.join([*cell.labels.values(), cell.role])}: its seeds were computed with different "
+        f"{' · '.join([*label_values(cell.labels), cell.role])}: its seeds were computed with different "
         + "; ".join(f"{name} ({', '.join(found)})" for name, found in cell.mixed.items())
         + ". Float sums differ between these, and a pretraining amplifies the difference."
         for cell in cells

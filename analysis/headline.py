@@ -27,6 +27,7 @@ def headline(
 
     Raises:
         wave.CoarseGrid: the angles do not carry a 90° wave.
+        trend.TooFewValues: fewer than two values besides the neutral one.
         ValueError: another period; scores or values that do not fit together (see ``fit_wave``, ``trend.slopes``).
     """
     if period is None:
@@ -34,6 +35,4 @@ def headline(
     if period != _FULL_TURN:
         raise ValueError(f"a sweep with period {period:g}; known are {_FULL_TURN:g} (rotation) and None (no period)")
     keep_V = wave.full_turn_removed(values_V) & ~wave.is_multiple_of_90(values_V)
-    if not keep_V.any():
-        raise wave.CoarseGrid("the grid holds multiples of 90° only; add angles between them to fit the wave")
     return wave.fit_wave(np.asarray(scores_NV)[:, keep_V], values_V[keep_V], num_harmonics).coefficients()

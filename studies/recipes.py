@@ -91,9 +91,17 @@ def default_dataset(scale: str) -> str:
 
 
 def sources_of(options: CurveStudyOptions, image_size_px: int) -> Iterator[Source]:
-    """The data sets that were asked for, bad files left out where that was asked for too."""
-    for name in options.datasets or (default_dataset(options.scale),):
-        yield source_of(name, image_size_px, options)
+    """The data sets that were asked for, each once, bad files left out where that was asked for too.
+
+    Raises ValueError where two folders have one name: what is said of one could not be told from the other.
+    """
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(options.datasets or (default_dataset(options.scale),)):
+        source = source_of(name, image_size_px, options)
+        if source.name in found:
+            raise ValueError(f"--datasets {found[source.name]} {name}: both are called {source.name}; rename a folder")
+        found[source.name] = name
+        yield source
 
 
 def source_of(name: str, image_size_px: int, options: StudyOptions) -> Source:

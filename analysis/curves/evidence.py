@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from analysis.blocks import Blocks, choose_blocks
+from analysis.cells import label_values
 from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
 from analysis.curves.sweep import SweepFacts, read_sweep
 from analysis.headline import headline
@@ -18,15 +19,21 @@ from analysis.resampling import Bootstrap, Resampling
 from analysis.results import Entry, StudyResults
 from analysis.rotation.wave import CoarseGrid, Complexes, Floats
 from analysis.significance import Comparison, Missing, comparison_blocks
-from trainables.api.names import BINARISATION
+from analysis.trends.trend import TooFewValues
+from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID
 
+NOT_GROUPING = ("sweep", "method")
+"""Labels that tell the curve sets of one page apart; all others make pages."""
 HEADLINE_FIELD = "full"
 """As in the thesis; the pixels that every value keeps stand beside it, described and without a verdict."""
 
 
 @dataclass(frozen=True, eq=False)
 class CurveSet:
-    """The curves that are compared with one another, cut into panels; ``binarisation`` is the headline's."""
+    """The curves that are compared with one another, cut into panels; ``binarisation`` is the headline's.
+
+    ``frame``: the rows behind the panels, of the images that all curves share.
+    """
 
     labels: Mapping[str, str]
     sweep: SweepFacts
@@ -38,13 +45,20 @@ class CurveSet:
 
     @property
     def title(self) -> str:
-        """Data set, region and sweep, for headings."""
-        return " · ".join(self.labels.values())
+        """Data set, region, sweep and method, for messages."""
+        return " · ".join(label_values(self.labels))
+
+    @property
+    def heading(self) -> str:
+        """The sweep, and the method where a page shows several, with a capital."""
+        text = ", ".join([self.sweep.title, *(self.labels[name] for name in ("method",) if name in self.labels)])
+        return text[:1].upper() + text[1:]
 
     @property
     def name(self) -> str:
-        """The same for names of files."""
-        return "-".join("".join(c if c.isalnum() else "_" for c in value) for value in self.labels.values())
+        """What tells it from the others of its data set and region, for names of files."""
+        values = [self.labels[name] for name in NOT_GROUPING if name in self.labels]
+        return "-".join("".join(c if c.isalnum() else "_" for c in value) for value in values)
 
     @cached_property
     def headline_panel(self) -> Panel:
@@ -72,12 +86,12 @@ class CurveSet:
         panel = self.headline_panel
         try:
             arms = [self.coefficients(panel.curves.get(role), panel) for role in (TRAINED, UNTRAINED)]
-        except CoarseGrid as error:
+        except (CoarseGrid, TooFewValues) as error:
             return Missing(str(error))
         return Comparison(arms[0], arms[1], panel.groups, one_volume=self.one_volume)
 
     def coefficients(self, curve: Curve | None, panel: Panel) -> Floats | Complexes:
-        """The headline coefficient of every seed and image, [S, N]. Raises CoarseGrid."""
+        """The headline coefficient of every seed and image, [S, N]. Raises CoarseGrid, TooFewValues."""
         if curve is None:
             return np.zeros((0, len(panel.image_ids)))
         sweep = self.sweep
@@ -97,14 +111,22 @@ class CurveSet:
         return choose_blocks(levels, panel.groups, one_volume=self.one_volume)
 
     def resampling_of(self, panel: Panel) -> Resampling:
-        """The resamples that all curves of a panel share."""
-        blocks = self.blocks
-        groups = panel.groups if blocks.of_people else ("one series",) * len(panel.groups)
-        return Resampling(groups, blocks.applied_to(self.bootstrap))
+        """The resamples that all curves of a panel share, drawn once."""
+        if panel.groups not in self._drawn:
+            groups = panel.groups if self.blocks.of_people else ("one series",) * len(panel.groups)
+            self._drawn[panel.groups] = Resampling(groups, self.blocks.applied_to(self.bootstrap))
+        return self._drawn[panel.groups]
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, ...], Resampling]:
+        return {}
 
 
 def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
-    """Every set of curves of a study that has at least one finished curve, in the order of its manifest."""
+    """Every set of curves of a study that has at least one finished curve, in the order of its manifest.
+
+    Raises ValueError naming the set where its curves cannot be compared: other images, other values.
+    """
     cards = results.manifest.get("cards", {})
     found = []
     for labels, entries in _by_labels(results).items():
@@ -117,13 +139,41 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
         sweep = read_sweep(results.folder(finished[0]["key"]))
         cut = panels(frame)
         one_volume = bool(card.get("one_volume", False))
-        found.append(CurveSet(label_map, sweep, frame, cut, str(frame[BINARISATION][0]), one_volume, bootstrap))
+        shared = pl.concat([_rows_of(panel, frame) for panel in cut])
+        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), one_volume, bootstrap)
+        _check_values(curve_set)
+        found.append(curve_set)
     return found
+
+
+def _rows_of(panel: Panel, frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(
+        pl.col(FIELD_OF_VIEW) == panel.field_of_view,
+        pl.col(BINARISATION) == panel.binarisation,
+        pl.col(IMAGE_ID).is_in(panel.image_ids),
+    )
+
+
+def _check_values(found: CurveSet) -> None:
+    """All roles have the same values, but for the neutral one, at which some methods have no map."""
+    for panel in found.panels:
+        values = {role: c.values_V[~found.sweep.is_neutral(c.values_V)] for role, c in panel.curves.items()}
+        first, *others = values
+        for role in others:
+            if not np.array_equal(values[first], values[role]):
+                raise ValueError(
+                    f"{found.title}: {first} was measured at {_values_text(values[first])} and {role} at "
+                    f"{_values_text(values[role])}; curves that are compared need the same values"
+                )
+
+
+def _values_text(values_V: Floats) -> str:
+    return f"{len(values_V)} values from {values_V.min():g} to {values_V.max():g}" if len(values_V) else "none"
 
 
 def _by_labels(results: StudyResults) -> dict[tuple[tuple[str, str], ...], list[Entry]]:
     sets: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
     for entry in results.entries():
         if entry.get("role") in ROLES:
-            sets.setdefault(tuple(entry["labels"].items()), []).append(entry)
+            sets.setdefault(tuple(sorted(entry["labels"].items())), []).append(entry)
     return sets

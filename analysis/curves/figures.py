@@ -36,9 +36,9 @@ def curve_data(
     """Means over images at each value, with bands; of every role its mean over seeds, and each seed.
 
     Columns: field_of_view, binarisation, role, seed ("" for the mean), value, dice, dice_low, dice_high, deviation (of
-    the mean curve from its own mean over the axis, each value weighted with the share it stands for), deviation_low,
-    deviation_high, n (images). A band is the pointwise bootstrap interval over blocks of images, of means over seeds;
-    that of the deviation resamples whole curves, so it lacks the images' levels. Single seeds have no band.
+    the mean curve from its own mean over the axis, as the table of levels has it), deviation_low, deviation_high, n
+    (images). A band is the pointwise bootstrap interval over blocks of images, of means over seeds; that of the
+    deviation resamples whole curves, so it lacks the images' levels. Single seeds have no band.
     """
     parts = []
     for panel in panels:
@@ -55,8 +55,7 @@ def curve_data(
 
 def _rows(curve: Curve, seed: str, sweep: SweepFacts, resampling: Resampling | None) -> pl.DataFrame:
     dice_NV = curve.dice_NV
-    once_V = ~sweep.is_repeated(curve.values_V)
-    level_N1 = (dice_NV[:, once_V] @ sweep.weights(curve.values_V[once_V]))[:, None]
+    level_N1 = (dice_NV @ sweep.level_weights(curve.values_V))[:, None]
     columns: dict[str, object] = {VALUE: curve.values_V}
     for quantity, values_NV in ((DICE, dice_NV), ("deviation", dice_NV - level_N1)):
         mean_V = values_NV.mean(axis=0)

@@ -34,8 +34,7 @@ def levels(curves: pl.DataFrame, sweep: SweepFacts) -> pl.DataFrame:
     map_fraction, chance_dice, all_ones_dice and auprc.
     """
     values = curves[VALUE].unique().sort().to_numpy()
-    once = values[~sweep.is_repeated(values)]
-    weights = pl.DataFrame({VALUE: once, "weight": sweep.weights(once)}).filter(~pl.Series(sweep.is_neutral(once)))
+    weights = pl.DataFrame({VALUE: values, "weight": sweep.level_weights(values)}).filter(pl.col("weight") > 0)
     by_value = (
         curves.join(weights, on=VALUE)
         .group_by(*_KEYS, VALUE, "weight", maintain_order=True)
@@ -47,19 +46,24 @@ def levels(curves: pl.DataFrame, sweep: SweepFacts) -> pl.DataFrame:
         )
         .sort(*_KEYS, VALUE)
     )
-    share = pl.col("weight") / pl.col("weight").sum()
     frame = by_value.group_by(_KEYS, maintain_order=True).agg(
         pl.col("n").max().cast(pl.Int64),
         pl.col("num_seeds").max().cast(pl.Int64),
         pl.len().cast(pl.Int64).alias("num_values"),
-        (pl.col(DICE) * share).sum().alias("mean"),
+        _weighted(DICE).alias("mean"),
         pl.col(DICE).min().alias("min"),
         pl.col(VALUE).sort_by(DICE).first().alias("min_at"),
         pl.col(DICE).max().alias("max"),
         pl.col(VALUE).sort_by(DICE).last().alias("max_at"),
-        *((pl.col(name) * share).sum().alias(name) for name in _BESIDE),
+        *(_weighted(name) for name in _BESIDE),
     )
     return sorted_by_role(frame)
+
+
+def _weighted(name: str) -> pl.Expr:
+    """Weighted mean of a column over the values at which it is defined; null where it is at none."""
+    weight = pl.col("weight").filter(pl.col(name).is_not_null())
+    return pl.when(weight.len() > 0).then((pl.col(name) * pl.col("weight")).sum() / weight.sum()).alias(name)
 
 
 def level_table(
@@ -75,9 +79,9 @@ def level_table(
         *label_columns(binarisations),
         Column("mean", "mean"),
         Column("least", "min"),
-        Column("at", "min_at", significant_digits=3, unit=sweep.sign),
+        Column("at", "min_at", significant_digits=3, unit=sweep.unit),
         Column("largest", "max"),
-        Column("at", "max_at", significant_digits=3, unit=sweep.sign),
+        Column("at", "max_at", significant_digits=3, unit=sweep.unit),
         Column("mask fraction", MASK_FRACTION),
         Column("map fraction", MAP_FRACTION),
         Column("chance", CHANCE_DICE),

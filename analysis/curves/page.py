@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis.cells import Cell, missing_lines, mixed_lines
+from analysis.cards import card_rows
+from analysis.cells import Cell, label_values, missing_lines, mixed_lines
 from analysis.curves import samples
 from analysis.curves.evidence import CurveSet
 from analysis.curves.findings import blocks_sentence, verdict_sentence
@@ -22,6 +23,9 @@ from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.tile import Tile, png_bytes
 from analysis.significance import Verdict
+
+_ASKED_START = "pretraining_start"
+"""The fact that says from where pretrainings were asked to start: the page says how they did."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +67,7 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
 
 def answers(group: GroupPage) -> list[str]:
     """One sentence a sweep, from its verdict."""
-    return [
-        f"{_capital(found.sweep.title)}: " + verdict_sentence(found.sweep, verdict) for found, verdict in group.members
-    ]
+    return [f"{found.heading}: {verdict_sentence(found.sweep, verdict)}" for found, verdict in group.members]
 
 
 def _document(
@@ -84,9 +86,9 @@ def _document(
         body, number = part.html(number, drawings)
         rows = shots[found.name]
         if rows:
-            body += page.sample_figure(number, rows, f"Maps, {found.sweep.title}", _sample_caption(rows))
+            body += page.sample_figure(number, rows, f"Maps, {found.heading}", _sample_caption(rows))
             number += 1
-        sections.append((_capital(found.sweep.title), body))
+        sections.append((found.heading, body))
     sections += [
         ("Set-up", _setup(group, number, drawings)),
         (
@@ -102,17 +104,15 @@ def _document(
 
 
 def _setup(group: GroupPage, number: int, drawings: Mapping[str, str]) -> str:
-    card = group.card
-    counts = ", ".join(f"{name} {count}" for name, count in card.get("counts", {}).items())
-    rows = [("Data", f"{group.name}: {counts}" if counts else group.name)]
-    rows += [(title, card[name]) for name, title in (("split", "Split"), ("licence", "Licence")) if card.get(name)]
+    rows = card_rows(group.name, group.card)
     rows.append(("Pretraining starts from", "; ".join(group.starts) or "no pretraining is finished"))
-    rows += [(fact.replace("_", " ").capitalize(), value) for fact, value in group.manifest["facts"].items()]
+    said = {name: value for name, value in group.manifest["facts"].items() if name != _ASKED_START}
+    rows += [(name.replace("_", " ").capitalize(), value) for name, value in said.items()]
     for found, verdict in group.members:
         if text := blocks_sentence(verdict):
-            rows.append((f"Intervals, {found.sweep.title}", text))
+            rows.append((f"Intervals, {found.heading}", text))
     details = "".join(
-        page.folded(f"{' · '.join(cell.labels.values())} · {cell.role}", page.preformatted(page.as_json(shown)))
+        page.folded(f"{' · '.join(label_values(cell.labels))} · {cell.role}", page.preformatted(page.as_json(shown)))
         for cell in group.cells
         for shown in [(list(cell.done) + [entry for entry, _ in cell.missing])[0]["configuration"]]
     )
@@ -168,7 +168,3 @@ def _sample_caption(rows: Sequence[tuple[str, Sequence[Tile]]]) -> str:
         "of the "
         "same images stand at the right where they were published."
     )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

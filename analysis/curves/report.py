@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.cells import cells_of
-from analysis.curves.evidence import CurveSet, curve_sets
+from analysis.cells import cells_of, label_values
+from analysis.curves.evidence import NOT_GROUPING, CurveSet, curve_sets
 from analysis.curves.page import GroupPage, write_page
 from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
@@ -17,8 +17,6 @@ from analysis.results import Entry, StudyResults, load_study
 from analysis.significance import Verdict, verdicts
 from orchestrator.store import Store
 from trainables.api.names import SAMPLES_FILE, START_FILE
-
-_NOT_GROUPING = ("sweep", "method")
 
 
 def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
@@ -39,7 +37,11 @@ def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Seque
 
 
 def _group(labels: Mapping[str, str]) -> str:
-    return " · ".join(value for label, value in labels.items() if label not in _NOT_GROUPING)
+    return " · ".join(label_values(_grouping(labels)))
+
+
+def _grouping(labels: Mapping[str, str]) -> dict[str, str]:
+    return {label: value for label, value in labels.items() if label not in NOT_GROUPING}
 
 
 def _file_name(name: str) -> str:
@@ -47,7 +49,7 @@ def _file_name(name: str) -> str:
 
 
 def _page(results: StudyResults, name: str, members: Sequence[tuple[CurveSet, Verdict]]) -> GroupPage:
-    keys = {label: value for label, value in members[0][0].labels.items() if label not in _NOT_GROUPING}
+    keys = _grouping(members[0][0].labels)
     pretrainings = _pretrainings(results, keys)
     return GroupPage(
         name=name,

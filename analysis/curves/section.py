@@ -56,69 +56,71 @@ class Section:
 
 def section_of(found: CurveSet) -> Section:
     """Everything on one sweep."""
-    parts = _wave_section(found) if found.sweep.period is not None else _trend_section(found)
-    sweep, titles = found.sweep, field_titles(found.sweep)
-    data = curve_data(found.panels, sweep, found.resampling_of)
-    marks = rotation_curve(found.labels.get("data", "")) if sweep.period is not None else None
-    figures = [curve_figure(data, sweep, found.binarisation, marks)]
+    level_frame = levels(found.frame, found.sweep)
+    part = _wave_section(found, level_frame) if found.sweep.period is not None else _trend_section(found, level_frame)
+    data = curve_data(found.panels, found.sweep, found.resampling_of)
+    marks = rotation_curve(found.labels.get("data", "")) if found.sweep.period is not None else None
+    figures = [curve_figure(data, found.sweep, found.binarisation, marks)]
     if not compared(data).is_empty():
-        figures.append(binarisation_figure(data, sweep))
-    level_frame = levels(found.frame, sweep)
-    findings: list[tuple[str, Sequence[str]]] = [
-        (
-            f"{titles[field]}, maps made binary by {found.binarisation}",
-            [_level_sentence(level_frame, found, field), *lines],
-        )
-        for field, lines in parts.findings
-        if field in titles
-    ]
-    findings += [(title, lines) for title, lines in parts.findings if title not in titles]
-    main = level_table(level_frame, sweep, titles, [found.binarisation], "levels", "Levels")
-    every = level_table(level_frame, sweep, titles, found.binarisations, "levels_all", "Levels")
-    shown = [*parts.shown, main, *_published(found, level_frame)]
-    section = Section([*figures, *parts.figures], findings, shown, [*parts.folded, every], parts.note)
-    return _named(section, found)
+        figures.append(binarisation_figure(data, found.sweep))
+    every = _level_table(found, level_frame, found.binarisations, "levels_all")
+    return _named(replace(part, figures=[*figures, *part.figures], folded=[*part.folded, every]), found)
 
 
-def _wave_section(found: CurveSet) -> Section:
+def _wave_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
     panels = fitted(found.panels, found.resampling_of)
-    evidence = WaveEvidence(
-        statistics.coefficients(panels), statistics.explained(panels), statistics.extrema(panels), found.binarisation
-    )
-    titles = field_titles(found.sweep)
+    extrema = statistics.extrema(panels)
+    evidence = WaveEvidence(statistics.coefficients(panels), statistics.explained(panels), extrema, found.binarisation)
+    titles, data = field_titles(found.sweep), found.labels.get("data", "")
     main, every = [found.binarisation], found.binarisations
     plane = wave_figures.coefficient_data(panels)
     figures = [] if plane.is_empty() else [wave_figures.coefficient_figure(plane, found.binarisation, titles)]
-    findings: list[tuple[str, Sequence[str]]] = [(field, wave_sentences(evidence, field)) for field in found.fields]
+    findings = _findings(found, level_frame, {field: wave_sentences(evidence, field) for field in found.fields})
     if text := binarisation_sentence(evidence, titles):
         findings.append(("Peak or dip", [text]))
     explains, wave = "What the controls explain of the trained encoders' 90° wave", "90° wave and spike of each curve"
     shown = [
         wave_tables.explained_table(evidence.explained, main, "explained", explains),
         wave_tables.coefficient_table(evidence.coefficients, main, "coefficients", wave),
-        wave_tables.extrema_table(evidence.extrema, main, "extrema", "Extrema"),
+        wave_tables.extrema_table(extrema, main, "extrema", "Extrema"),
+        _level_table(found, level_frame, main, "levels"),
+        published_table(level_frame, extrema, data, TRAINED, found.binarisation),
     ]
     folded = [
         wave_tables.explained_table(evidence.explained, every, "explained_all", explains),
         wave_tables.coefficient_table(evidence.coefficients, every, "coefficients_all", wave),
     ]
-    return Section(figures, findings, shown, folded, comparability(found.labels.get("data", "")))
+    return Section(figures, findings, shown, folded, comparability(data))
 
 
-def _trend_section(found: CurveSet) -> Section:
+def _trend_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
     trends = trend_frame(found.panels, found.sweep, found.resampling_of)
-    titles = field_titles(found.sweep)
-    findings = [(field, trend_sentences(trends, found.sweep, field, found.binarisation)) for field in found.fields]
-    shown = [trend_table(trends, found.sweep, titles, [found.binarisation], "trends", "Trend of each curve")]
+    titles, main = field_titles(found.sweep), [found.binarisation]
+    said = {field: trend_sentences(trends, found.sweep, field, found.binarisation) for field in found.fields}
+    shown = [
+        trend_table(trends, found.sweep, titles, main, "trends", "Trend of each curve"),
+        _level_table(found, level_frame, main, "levels"),
+    ]
     folded = [trend_table(trends, found.sweep, titles, found.binarisations, "trends_all", "Trend of each curve")]
-    return Section([], findings, shown, folded)
+    return Section([], _findings(found, level_frame, said), shown, folded)
 
 
-def _published(found: CurveSet, level_frame: pl.DataFrame) -> list[Table]:
-    if found.sweep.period is None:
-        return []
-    extrema = statistics.extrema(fitted([found.headline_panel], found.resampling_of))
-    return [published_table(level_frame, extrema, found.labels.get("data", ""), TRAINED, found.binarisation)]
+def _findings(
+    found: CurveSet, level_frame: pl.DataFrame, said: Mapping[str, Sequence[str]]
+) -> list[tuple[str, Sequence[str]]]:
+    """What is seen in each field of view, under its title: levels first."""
+    titles = field_titles(found.sweep)
+    return [
+        (
+            f"{titles[field]}, maps made binary by {found.binarisation}",
+            [_level_sentence(level_frame, found, field), *lines],
+        )
+        for field, lines in said.items()
+    ]
+
+
+def _level_table(found: CurveSet, level_frame: pl.DataFrame, binarisations: Sequence[str], name: str) -> Table:
+    return level_table(level_frame, found.sweep, field_titles(found.sweep), binarisations, name, "Levels")
 
 
 def _level_sentence(level_frame: pl.DataFrame, found: CurveSet, field: str) -> str:
@@ -139,11 +141,10 @@ def _level_sentence(level_frame: pl.DataFrame, found: CurveSet, field: str) -> s
 
 
 def _named(section: Section, found: CurveSet) -> Section:
-    """File names and captions that tell the sweeps of a page apart."""
-    sweep = found.labels.get("sweep", found.name)
+    """File names that tell the curve sets of a page apart."""
     return replace(
         section,
-        figures=[replace(figure, name=f"{sweep}_{figure.name}") for figure in section.figures],
-        shown=[replace(table, name=f"{sweep}_{table.name}") for table in section.shown],
-        folded=[replace(table, name=f"{sweep}_{table.name}") for table in section.folded],
+        figures=[replace(figure, name=f"{found.name}_{figure.name}") for figure in section.figures],
+        shown=[replace(table, name=f"{found.name}_{table.name}") for table in section.shown],
+        folded=[replace(table, name=f"{found.name}_{table.name}") for table in section.folded],
     )

@@ -18,7 +18,7 @@ _SAME = 1e-6
 class SweepFacts:
     """A sweep as its axis shows it.
 
-    ``unit`` in words ("degrees", "fraction of the side", "" for a plain factor). ``period`` is where the values begin
+    ``unit`` stands directly behind a number ("°", " of the side", "" for a factor). ``period`` is where values begin
     anew (360 for a rotation), None where they do not. At ``neutral`` the view is the anchor itself: measured, drawn,
     and left out of every conclusion.
     """
@@ -57,17 +57,22 @@ class SweepFacts:
         shares_V = np.concatenate([[0.0], gaps]) + np.concatenate([gaps, [0.0]])
         return np.asarray(shares_V / shares_V.sum())
 
+    def level_weights(self, values_V: Floats) -> Floats:
+        """The weight of each of these rising values in a mean over the axis: its share, but 0 where the view is the
+        anchor. They sum to 1."""
+        once_V = ~self.is_repeated(values_V)
+        weights_V = np.zeros(len(values_V))
+        weights_V[once_V] = self.weights(values_V[once_V])
+        weights_V[self.is_neutral(values_V)] = 0.0
+        return np.asarray(weights_V / weights_V.sum())
+
     def text(self, value: float) -> str:
         """A value as it stands in a sentence."""
-        return f"{value:g}{self.sign}"
-
-    @property
-    def sign(self) -> str:
-        """What stands directly behind a number: a degree sign, or nothing."""
-        return "°" if self.unit == "degrees" else ""
+        return f"{value:g}{self.unit}"
 
     def axis_title(self) -> str:
-        unit = self.sign or self.unit
+        """The title with the unit, as an axis has it; " of the side" is a fraction."""
+        unit = f"fraction{self.unit}" if self.unit.startswith(" of ") else self.unit
         return f"{self.title} ({unit})" if unit else self.title
 
 

@@ -9,23 +9,17 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.curves.panels import FIXED_MAP, INTENSITY, MASK, TRAINED, UNTRAINED
+from analysis.curves.panels import TRAINED, UNTRAINED
+from analysis.curves.words import CONTROL_WORDS, Estimate, listed, percent, shares, with_interval
 from analysis.render.table import number
 from analysis.rotation.statistics import look_up
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW
 
-CONTROL_WORDS = {
-    UNTRAINED: "untrained encoders",
-    FIXED_MAP: "the round trip of a fixed map",
-    MASK: "the round trip of the mask itself",
-    INTENSITY: "image intensity as the map",
-}
 _SPIKE_WORDS = {
     "peak": "the curve jumps up",
     "dip": "the curve drops",
     "neither": "the curve neither clearly jumps up nor drops",
 }
-Estimate = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +77,8 @@ def _spike_sentence(evidence: WaveEvidence, field: str) -> str:
 
 
 def _control_sentence(evidence: WaveEvidence, field: str) -> str:
-    parts = []
-    for control, words in CONTROL_WORDS.items():
-        value, low, high = evidence.against(control, field, "share_explained")
-        if value is not None and low is not None and high is not None:
-            parts.append(f"{words} {percent(value)} [{percent(low)}, {percent(high)}]")
-    if not parts:
-        return ""
-    return f"Of the trained encoders' 90° wave, the controls have at the same phase: {'; '.join(parts)}."
+    text = shares({control: evidence.against(control, field, "share_explained") for control in CONTROL_WORDS})
+    return f"Of the trained encoders' 90° wave, the controls have at the same phase: {text}." if text else ""
 
 
 def _left_sentence(evidence: WaveEvidence, field: str) -> str:
@@ -129,23 +117,3 @@ def shape_of(spike: Estimate) -> str:
     if low is not None and low > 0:
         return "peak"
     return "dip" if high is not None and high < 0 else "neither"
-
-
-def with_interval(values: Estimate, decimals: int = 4, unit: str = "", signed: bool = False) -> str:
-    """``0.0102 [0.0034, 0.0171]``; the value alone where there is no interval."""
-    value, low, high = values
-    if value is None:
-        return "undefined"
-    text = number(value, decimals, signed) + unit
-    if low is None or high is None:
-        return text
-    return f"{text} [{number(low, decimals, signed)}, {number(high, decimals, signed)}]"
-
-
-def percent(value: float) -> str:
-    return f"{number(100 * value, 0)} %"
-
-
-def listed(words: list[str]) -> str:
-    """``a, b and c``."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -149,7 +149,9 @@ def fit_wave(dice_NA: Floats, angles_deg_A: Floats, num_harmonics: int | None = 
 def _check(dice_NA: Floats, angles_deg_A: Floats) -> None:
     if dice_NA.ndim != 2 or dice_NA.shape[1] != len(angles_deg_A):
         raise ValueError(f"curves of shape {dice_NA.shape} for {len(angles_deg_A)} angles; give one row an image")
-    if len(angles_deg_A) == 0 or angles_deg_A.min() < 0 or angles_deg_A.max() >= 360 - _SAME_ANGLE_DEG:
+    if len(angles_deg_A) == 0:
+        raise CoarseGrid("there is no angle to fit the wave to; add angles between the multiples of 90°")
+    if angles_deg_A.min() < 0 or angles_deg_A.max() >= 360 - _SAME_ANGLE_DEG:
         raise ValueError("angles must lie in [0, 360): 360 is angle 0 again, leave it out of a fit")
     if np.diff(np.sort(angles_deg_A)).min(initial=360) < _SAME_ANGLE_DEG:
         raise ValueError("an angle occurs twice in the grid; average its rows first")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.cards import Card, card_rows
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.style import Figure
@@ -23,8 +24,7 @@ def search_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequ
 
     ``manifest["search"]`` holds ``directions`` (objective -> maximize or minimize), ``space`` (Optuna's JSON of each
     distribution), ``num_suggestions`` and ``suggestions``. The values of single seeds come from the store: a suggestion
-    counts only if all of its trials are there. Facts and cards are shown; a
-    card of one volume leads to a caveat.
+    counts only if all of its trials are there. Its cards say what the data are, and whether they are one volume.
     """
     results = load_search(store, manifest)
     drawn, table = _figures(results), suggestion_table(results)
@@ -61,7 +61,7 @@ def _page(
         ("All suggestions", to_html(table)),
         ("Set-up", _setup(manifest, results)),
         ("What is missing", page.pairs(missing) if missing else page.paragraph(complete)),
-        ("Caveats", page.bullets([*caveats(results), *_data_caveats(manifest["cards"])])),
+        ("Caveats", page.bullets([*caveats(results), *_data_caveats(manifest.get("cards", {}))])),
         ("How to reproduce", page.reproduction([manifest["command"]], manifest["provenance"])),
     ]
     byline = [f"Study {manifest['study']}"]
@@ -80,10 +80,8 @@ def _setup(manifest: Mapping[str, Any], results: SearchResults) -> str:
     rows += [(parameter.name, parameter.text()) for parameter in results.space]
     rows.append(("Budget", f"{results.num_suggestions} suggestions"))
     rows.append(("Seeds a suggestion", ", ".join(map(str, seeds)) or "–"))
+    rows += [row for name, card in manifest.get("cards", {}).items() for row in card_rows(name, card)]
     rows += [(name.replace("_", " "), value) for name, value in manifest["facts"].items()]
-    for name, card in manifest["cards"].items():
-        counts = ", ".join(f"{split} {count}" for split, count in card["counts"].items())
-        rows += [(f"{name}", counts), (f"{name}: split", card["split"]), (f"{name}: licence", card["licence"])]
     return page.pairs(rows) + _configuration(manifest, results)
 
 
@@ -121,9 +119,9 @@ def _other_trials(
     return [(entry["name"], reasons[entry["key"]]) for entry in named if entry["key"] in reasons]
 
 
-def _data_caveats(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _data_caveats(cards: Mapping[str, Card]) -> list[str]:
     return [
         f"The images of {name} are slices of one volume: they say nothing about other people."
         for name, card in cards.items()
-        if card["one_volume"]
+        if card.get("one_volume")
     ]

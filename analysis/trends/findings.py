@@ -6,8 +6,7 @@ import polars as pl
 
 from analysis.curves.panels import TRAINED
 from analysis.curves.sweep import SweepFacts
-from analysis.render.table import number
-from analysis.rotation.findings import CONTROL_WORDS, percent, with_interval
+from analysis.curves.words import CONTROL_WORDS, percent, shares, with_interval
 from analysis.trends.statistics import look_up
 
 
@@ -54,14 +53,10 @@ def _leaving_sentence(trends: pl.DataFrame, sweep: SweepFacts, where: tuple[str,
         if value is None:
             parts.append(f"{beyond} it never surely leaves its level at the start")
         else:
-            parts.append(f"{beyond} it leaves its level at the start from {number(value, 3)} on")
+            parts.append(f"{beyond} it leaves its level at the start from {sweep.text(value)} on")
     return f"Going away from the unchanged image, {'; '.join(parts)}." if parts else ""
 
 
 def _control_sentence(trends: pl.DataFrame, sweep: SweepFacts, where: tuple[str, str]) -> str:
-    parts = []
-    for control, words in CONTROL_WORDS.items():
-        value, low, high = look_up(trends, control, *where, "share_explained")
-        if value is not None and low is not None and high is not None:
-            parts.append(f"{words} {percent(value)} [{percent(low)}, {percent(high)}]")
-    return f"Of the trained encoders' slope, the controls have: {'; '.join(parts)}." if parts else ""
+    text = shares({control: look_up(trends, control, *where, "share_explained") for control in CONTROL_WORDS})
+    return f"Of the trained encoders' slope, the controls have: {text}." if text else ""

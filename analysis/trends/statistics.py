@@ -16,7 +16,7 @@ from analysis import paired
 from analysis.curves.panels import ROLE, TRAINED, Panel
 from analysis.curves.sweep import SweepFacts
 from analysis.resampling import Resampling
-from analysis.trends.trend import slopes, trend
+from analysis.trends.trend import not_neutral, slopes, trend
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW
 
 Row = dict[str, Any]
@@ -35,13 +35,14 @@ def trend_frame(
     ``monotone_share`` with ``monotone_null`` (what it is of blocks that agree on nothing), ``leaves_below`` and
     ``leaves_above`` (the value from which the curve stays outside its band at the start, on that side of the neutral
     value; null: it never does), and of every role but the trained one ``share_explained`` and ``remainder`` (trained
-    minus control, signed).
+    minus control, signed). A curve of one value besides the neutral one has no trend, so no row.
     """
     rows: list[Row] = []
     for panel in panels:
         resampling = resampling_of(panel)
-        slopes_of = {role: slopes(c.dice_NV, c.values_V, sweep.neutral) for role, c in panel.curves.items()}
-        for role, curve in panel.curves.items():
+        curves = {r: c for r, c in panel.curves.items() if not_neutral(c.values_V, sweep.neutral).sum() > 1}
+        slopes_of = {role: slopes(curve.dice_NV, curve.values_V, sweep.neutral) for role, curve in curves.items()}
+        for role, curve in curves.items():
             found = trend(curve.dice_NV, curve.values_V, sweep.neutral, resampling)
             values: list[tuple[str, float, float, float]] = [
                 ("slope", *found.slope),

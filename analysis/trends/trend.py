@@ -28,6 +28,10 @@ _CHUNK = 256  # resamples whose V x V averages are in memory at once
 Side = Literal["below", "above"]
 
 
+class TooFewValues(ValueError):
+    """Fewer than two values besides the neutral one carry no trend."""
+
+
 @dataclass(frozen=True, eq=False)
 class Departure:
     """Where the curve leaves its own start, going away from the neutral value on one side.
@@ -84,7 +88,8 @@ def stretch_weights(values_V: Floats) -> Floats:
 def slopes(scores_NV: Floats, values_V: Floats, neutral: float) -> Floats:
     """Weighted least-squares slope of each image's curve, score per unit of the sweep, [N]: the headline of a trend.
 
-    Raises ValueError with fewer than 2 values besides the neutral one, values out of order, or scores not finite.
+    Raises TooFewValues with fewer than 2 values besides the neutral one, ValueError with values out of order or scores
+    that are not finite.
     """
     scores_NV, values_V = _usable(scores_NV, values_V, neutral)
     return np.asarray(scores_NV @ _slope_operator(values_V))
@@ -185,7 +190,7 @@ def _usable(scores_NV: Floats, values_V: Floats, neutral: float) -> tuple[Floats
     keep_V = not_neutral(values_V, neutral)
     used_NV, used_V = scores_NV[:, keep_V], values_V[keep_V]
     if len(used_V) < 2:
-        raise ValueError(f"a trend needs 2 values besides the neutral {neutral:g}, got {used_V.tolist()}")
+        raise TooFewValues(f"a trend needs 2 values besides the neutral {neutral:g}, got {used_V.tolist()}")
     if not np.isfinite(used_NV).all():
         image, at = np.argwhere(~np.isfinite(used_NV))[0]
         raise ValueError(f"the score of image {image} is {used_NV[image, at]} at {used_V[at]:g}; leave that image out")

@@ -1,13 +1,23 @@
-"""Rotation curves with a known wave, spike and noise."""
+"""Curves over a sweep with a known wave, spike, slope and noise."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 
+from analysis.curves.panels import panels
+from analysis.curves.sweep import SweepFacts
+from analysis.resampling import Bootstrap, Resampling
+from analysis.rotation.fitted import fitted
+
+ROTATION = SweepFacts("Rotation", "rotation angle", "°", 360.0, 0.0)
+BLUR = SweepFacts("GaussianBlur", "standard deviation of the blur", " of the side", None, 0.0)
+BRIGHTNESS = SweepFacts("Brightness", "brightness factor", "", None, 1.0)
 GRID_5 = np.arange(0, 361, 5.0)
 GRID_FINE = np.unique(np.concatenate([GRID_5, [a + d for a in (0, 90, 180, 270, 360) for d in (-1, 1)]]))
 GRID_FINE = GRID_FINE[(GRID_FINE >= 0) & (GRID_FINE <= 360)]
+UNTRAINED_SEEDS = 3
+BOOTSTRAP = Bootstrap(300)
 
 
 def wave_curve(angles_deg, level=0.5, amplitude=0.02, peak_deg=20.0, spike=0.0, harmonics=()):
@@ -20,22 +30,24 @@ def wave_curve(angles_deg, level=0.5, amplitude=0.02, peak_deg=20.0, spike=0.0, 
 
 
 def noisy(curve, num_images, rng, noise=0.01, spread=0.05):
-    """[N, A]: the curve, a level of its own for each image, independent noise at each angle."""
+    """[N, V]: the curve, a level of its own for each image, independent noise at each value."""
     level = rng.normal(0, spread, (num_images, 1))
     return curve + level + rng.normal(0, noise, (num_images, len(curve)))
 
 
-def frame(name, dice_NA, angles_deg, fields=("full",), binarisations=("otsu",), group="volume", mask_fraction=0.12):
-    """Rows as a trial publishes them, with the curve's name."""
-    num_images, num_angles = dice_NA.shape
+def frame(role, dice_NV, values, seed="0", fields=("full",), binarisations=("otsu",), groups=None, mask_fraction=0.12):
+    """Rows as a trial publishes them, with the curve's role and seed; by default every image is a person."""
+    num_images, num_values = dice_NV.shape
+    names = [f"person {i:02d}" for i in range(num_images)] if groups is None else groups
     base = pl.DataFrame(
         {
-            "curve": name,
-            "image_id": np.repeat([f"image {i:02d}" for i in range(num_images)], num_angles),
-            "group": group,
-            "position": np.repeat(np.arange(num_images), num_angles),
-            "angle_deg": np.tile(np.asarray(angles_deg, dtype=float), num_images),
-            "dice": dice_NA.ravel(),
+            "role": role,
+            "seed": seed,
+            "image_id": np.repeat([f"image {i:02d}" for i in range(num_images)], num_values),
+            "group": np.repeat(names, num_values),
+            "position": np.repeat(np.arange(num_images), num_values),
+            "value": np.tile(np.asarray(values, dtype=float), num_images),
+            "dice": dice_NV.ravel(),
             "mask_fraction": mask_fraction,
             "map_fraction": 0.2,
             "chance_dice": 2 * mask_fraction * 0.2 / (mask_fraction + 0.2),
@@ -50,24 +62,42 @@ def frame(name, dice_NA, angles_deg, fields=("full",), binarisations=("otsu",), 
     )
 
 
-def study(num_images=16, angles_deg=GRID_5, seed=0, trained_amplitude=0.02, peaks=("otsu",), leave_out=(), noise=0.01):
-    """All curves of a study: untrained waves of 0.02 at 0°, spikes that dip, but peak under ``peaks``."""
+def shapes(trained_amplitudes=(0.02,)):
+    """(role, seed) -> wave of a study: untrained encoders of amplitude 0.02 at 0°, controls with smaller ones."""
+    found = {("trained", str(k)): {"level": 0.47, "amplitude": a} for k, a in enumerate(trained_amplitudes)}
+    for k in range(UNTRAINED_SEEDS):
+        found["untrained", str(k)] = {"level": 0.44 + 0.01 * k, "amplitude": 0.02 + 0.001 * (k - 1)}
+    found["fixed map", "0"] = {"level": 0.52, "amplitude": 0.015}
+    found["mask", "0"] = {"level": 0.96, "amplitude": 0.004}
+    found["intensity", "0"] = {"level": 0.3, "amplitude": 0.006, "peak_deg": 45.0}
+    return {key: {"peak_deg": 0.0} | shape for key, shape in found.items()}
+
+
+def study(
+    num_images=16, angles_deg=GRID_5, seed=0, trained_amplitudes=(0.02,), peaks=("otsu",), leave_out=(), noise=0.01,
+    groups=None,
+):  # fmt: skip
+    """All curves of a rotation: spikes that dip, but peak under ``peaks``; without the roles of ``leave_out``."""
     rng = np.random.default_rng(seed)
-    shapes = {"trained": {"level": 0.47, "amplitude": trained_amplitude, "peak_deg": 0.0}}
-    for k in range(3):
-        shapes[f"untrained seed {k}"] = {"level": 0.44 + 0.01 * k, "amplitude": 0.02 + 0.001 * (k - 1), "peak_deg": 0.0}
-    shapes["fixed map"] = {"level": 0.52, "amplitude": 0.015, "peak_deg": 0.0}
-    shapes["mask ceiling"] = {"level": 0.96, "amplitude": 0.004, "peak_deg": 0.0}
-    shapes["intensity"] = {"level": 0.3, "amplitude": 0.006, "peak_deg": 45.0}
     parts = []
-    for field in ("full", "circle"):
+    for field in ("full", "kept"):
         for binarisation in ("otsu", "top_area", "soft"):
             sign = 1 if binarisation in peaks else -1
-            for name, shape in shapes.items():
-                spike = 0.04 if name == "mask ceiling" else 0.02 * sign
-                curve = wave_curve(angles_deg, **shape, spike=spike)
-                quiet = 0.1 if name in ("mask ceiling", "intensity") else 1.0
+            for (role, name), shape in shapes(trained_amplitudes).items():
+                curve = wave_curve(angles_deg, **shape, spike=0.04 if role == "mask" else 0.02 * sign)
+                quiet = 0.1 if role in ("mask", "intensity") else 1.0
                 dice = noisy(curve, num_images, rng, noise=noise * quiet, spread=0.0 if quiet < 1 else 0.05)
-                if name not in leave_out:
-                    parts.append(frame(name, np.clip(dice, 0, 1), angles_deg, (field,), (binarisation,)))
+                if role not in leave_out:
+                    rows = np.clip(dice, 0, 1), angles_deg, name, (field,), (binarisation,), groups
+                    parts.append(frame(role, *rows))
     return pl.concat(parts)
+
+
+def people(panel, bootstrap=BOOTSTRAP):
+    """The resamples of a panel whose groups are people."""
+    return Resampling(panel.groups, bootstrap)
+
+
+def fit(curves, bootstrap=BOOTSTRAP):
+    """Panels of curves with every wave fitted."""
+    return fitted(panels(curves), lambda panel: people(panel, bootstrap))

@@ -33,7 +33,8 @@ class FabricatedSearch:
         self.manifest = {
             "study": "toy_search",
             "question": "Which setting finds <most> images again?",
-            "facts": {"scale": "smoke", "toy.one_volume": "True", "toy.counts": '{"train": 77, "val": 36}'},
+            "facts": {"scale": "smoke", "search_begins": "defaults"},
+            "cards": {"toy": {"counts": {"train": 77, "val": 36}, "one_volume": True, "licence": "free"}},
             "command": "python studies/toy_search.py --scale smoke",
             "provenance": {"git": "0123abc", "date": "2025-01-01"},
             "trials": self.trials,

@@ -1,4 +1,5 @@
-import dataclasses
+"""The report of a study of curves, from a store and a manifest to its pages."""
+
 import json
 import re
 from html.parser import HTMLParser
@@ -7,17 +8,20 @@ import altair as alt
 import numpy as np
 import polars as pl
 import pytest
-from analysis.statistics import look_up
-from synthetic_curves import GRID_5, study
-from synthetic_report import inputs
+from synthetic_curves import BLUR, ROTATION, frame, study
+from synthetic_study import BRATS, MADE, MNI152, FabricatedStudy, blur, labels, rotation_and_blur, sample_maps
 
+from analysis.curves import page as curve_page
+from analysis.curves import report
+from analysis.curves.evidence import curve_sets
 from analysis.render import files, page
 from analysis.render.style import Datasets, Figure
 from analysis.resampling import Bootstrap
-from analysis.rotation import findings
-from analysis.rotation import page as report
+from analysis.results import load_study
+from analysis.significance import Comparison, Outcome, holm, seed_test
+from trainables.api.names import START_FILE
 
-SEEDS = [f"untrained seed {k}" for k in range(3)]
+ANGLES = np.arange(0, 361, 15.0)
 
 
 class Addresses(HTMLParser):
@@ -42,14 +46,47 @@ class Addresses(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
+    """A whole report with everything drawn: a rotation and a blur sweep of twelve people."""
     folder = tmp_path_factory.mktemp("report")
-    given = inputs(study(num_images=8), missing=[("intensity", "killed <twice>")])
-    return given, report.write_report(given, folder)
+    made = rotation_and_blur(folder, angles_deg=ANGLES)
+    return made, report.curve_report(made.store, made.manifest, folder / "out")
 
 
 @pytest.fixture(scope="module")
 def html(written):
-    return written[1].report_html.read_text()
+    return written[1][0].read_text()
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Pages without drawings and with few resamples: what is said, in a second."""
+    monkeypatch.setattr(curve_page, "write_figures", lambda figures, folder: {f.name: "<svg/>" for f in figures})
+    monkeypatch.setattr(page, "_library", lambda: "")
+    monkeypatch.setattr(report, "Bootstrap", lambda: Bootstrap(100))
+
+
+def reported(made, folder):
+    """Name of the page's folder -> its HTML."""
+    paths = report.curve_report(made.store, made.manifest, folder)
+    return {path.parent.name: path.read_text() for path in paths if path.name == "report.html"}
+
+
+def only(pages):
+    (html,) = pages.values()
+    return html
+
+
+def section(html, name):
+    return re.search(rf"<h2>{name}</h2>\n(.*?)</section>", html, re.S)[1]
+
+
+def small(num_trained=2, num_images=4, **changes):
+    """A rotation on a coarse grid, quickly made."""
+    amplitudes = tuple(0.03 + 0.001 * k for k in range(num_trained))
+    return study(**({"num_images": num_images, "angles_deg": ANGLES, "trained_amplitudes": amplitudes} | changes))
+
+
+# -- the whole page -------------------------------------------------------------------------------------------------
 
 
 def test_the_page_loads_nothing_from_outside(html):
@@ -65,32 +102,357 @@ def test_the_page_loads_nothing_from_outside(html):
 
 def test_charts_hold_their_data_and_the_library_stands_once(html):
     charts = re.findall(r'<script type="application/json" data-chart="chart-(\w+)">(.*?)</script>', html, re.S)
-    assert [name for name, _ in charts] == ["rotation_curve", "pretraining", "binarisations", "coefficients"]
+    assert [name for name, _ in charts] == [
+        "rotation_curve", "rotation_binarisations", "rotation_coefficients", "blur_curve", "blur_binarisations",
+        "pretraining",
+    ]  # fmt: skip
     for name, content in charts:
-        specification = json.loads(content)
-        assert specification["datasets"], name
+        assert json.loads(content)["datasets"], name
         assert "http" not in content
         assert f'id="chart-{name}"' in html
     assert html.count("window.vegaEmbed=") == 1
+    numbers = [int(number) for number in re.findall(r"Figure (\d+)\.", html)]
+    assert numbers == list(range(1, 9)), "two pictures of sample maps among them"
 
 
-def test_the_page_holds_the_numbers_of_the_statistics(written, html):
-    evidence = report.gather(written[0])
-    value, low, high = look_up(evidence.explained, "untrained mean", "full", "otsu", "remainder")
-    assert f"{value:.4f} [{low:.4f}, {high:.4f}]" in html
-    value, low, high = look_up(evidence.coefficients, "trained", "circle", "otsu", "amplitude")
-    assert f"{value:.4f} [{low:.4f}, {high:.4f}]" in html
-    assert "0.627" in html
-    assert "thesis 5.3, Fig. 5.8" in html
+def test_figures_and_tables_lie_beside_the_page(written):
+    html_path, figures, tables = written[1]
+    assert html_path.parent.name == "brats-tumour"
+    charts = ["rotation_curve", "rotation_binarisations", "rotation_coefficients", "blur_curve", "blur_binarisations"]
+    drawn = {f"{name}.{suffix}" for name in [*charts, "pretraining"] for suffix in ("svg", "png")}
+    assert {path.name for path in figures.iterdir()} == drawn | {"samples-rotation.png", "samples-blur.png"}
+    assert {path.suffix for path in tables.iterdir()} == {".md", ".tex", ".csv"}
+    explained = pl.read_csv(tables / "rotation_explained.csv")
+    assert explained.filter(role="untrained", field_of_view="full")["share_explained"].item() == pytest.approx(
+        0.5, abs=0.02
+    )
+    trends = pl.read_csv(tables / "blur_trends.csv")
+    assert trends.filter(role="trained", field_of_view="full")["slope"].item() == pytest.approx(-3.0, abs=0.05)
+
+
+def test_the_answer_is_the_verdict_of_every_sweep(written, html):
+    first, second = re.findall(r'<p class="answer">(.*?)</p>', section(html, "Answer"))
+    assert first.startswith("Rotation angle: Learnt: training changes the 90° wave between the exact multiples of 90°")
+    assert "by 0.02" in first
+    assert second.startswith("Standard deviation of the blur: Learnt: training changes the slope of Dice over the ")
+    assert "by −2.0" in second
+    assert "3 pretraining(s) against 3 untrained encoder(s), p &lt; 0.001 after Holm" in first
+    assert "Incomplete" not in html
+    assert "Nothing: every seed is in this report." in section(html, "What is missing")
 
 
 def test_the_page_says_what_it_is_about(written, html):
     for text in (
-        written[0].setup.question, "ICBM licence &lt;free &amp; open&gt;", "random weights", "0123abc",
-        "python studies/rotation_period.py --scale laptop", "killed &lt;twice&gt;", "Not comparable in level",
-        "&quot;num_samples&quot;: 10", "rotated by 95°",
+        "&lt;90°&gt; period", "brats · tumour: train 37, val 5", "by patient", "BraTS 2020", "0123abc", "scale laptop",
+        "python studies/toy_curves.py --scale laptop", "&quot;num_samples&quot;: 10", "rotation angle 95°",
+        "standard deviation of the blur 0.06 of the side", "they speak of 12 people", "thesis 5.3, Fig. 5.6",
     ):  # fmt: skip
         assert text in html, text
+
+
+def test_the_numbers_of_the_findings_are_those_of_the_curves(written, html):
+    frame = load_study(written[0].store, written[0].manifest)
+    (found, _) = curve_sets(frame, Bootstrap(50))
+    trained = found.frame.filter(role="trained", field_of_view="full", binarisation="otsu")
+    by_angle = (
+        trained.filter((pl.col("value") > 0) & (pl.col("value") < 360)).group_by("value").agg(pl.col("dice").mean())
+    )
+    low, high = by_angle["dice"].min(), by_angle["dice"].max()
+    assert f"over 12 images and 3 seed(s) lies between {low:.3f} (at " in section(html, "Rotation angle")
+    assert f" and {high:.3f} (at " in section(html, "Rotation angle")
+    assert "chance for maps of this size is 0.150, a map of ones everywhere has 0.214" in html
+
+
+# -- starts, seeds, what is missing ---------------------------------------------------------------------------------
+
+
+def test_the_page_says_how_pretrainings_really_started(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(), ROTATION, labels())
+    setup = section(only(reported(made, tmp_path / "out")), "Set-up")
+    assert "random start, pretrain_seed 0: no pretrained weights were used; random start, pretrain_seed 1" in setup
+    assert "asked_for.pth.tar" not in setup
+    released = FabricatedStudy(tmp_path / "released")
+    released.pretraining(0, "continued from released.pth.tar (321 tensors)")
+    released.curves(small(1), ROTATION, labels())
+    html = only(reported(released, tmp_path / "out2"))
+    assert "continued from released.pth.tar (321 tensors)" in section(html, "Set-up")
+    assert "started from random weights" not in html
+    assert "started from random weights" in only(reported(made, tmp_path / "out"))
+
+
+def test_missing_seeds_are_counted_and_asked_for(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(), ROTATION, labels())
+    made.pretraining(2, is_done=False)
+    made.add("t2", "trained", labels(), {"encoder.pretrain_seed": 2}, upstream=["moco-2"])
+    made.add("u3", "untrained", labels(), {"encoder.init_seed": 3})
+    made.fail("u3", "bad configuration", "killed <twice>")
+    html = only(reported(made, tmp_path / "out"))
+    rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", section(html, "What is missing"))
+    assert [name for name, _ in rows] == [
+        "mni152 · white_matter · rotation · trained: 2 of 3 seeds",
+        "mni152 · white_matter · rotation · untrained: 3 of 4 seeds",
+    ]
+    assert "pretrain_seed 2 (waits for a trial without result (not finished))" in rows[0][1]
+    assert "init_seed 3 (bad configuration: killed &lt;twice&gt;)" in rows[1][1]
+    assert "--retry-failed" in rows[1][1]
+    assert "Incomplete: mni152 · white_matter · rotation · trained: 2 of 3 seeds;" in section(html, "Answer")
+    assert "2 seed(s)" in html
+
+
+def test_seeds_of_different_machines_are_a_caveat(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(1), ROTATION, labels())
+    rows = small().filter(role="trained", seed="1")
+    made.curve(rows, ROTATION, labels(), "trained", "1", upstream=[made.pretraining(1)], made=MADE | {"device": "H100"})
+    caveats = section(only(reported(made, tmp_path / "out")), "Caveats")
+    assert "trained: its seeds were computed with different device (H100, cpu)" in caveats
+
+
+# -- verdicts, both ways --------------------------------------------------------------------------------------------
+
+
+def answer_of(folder, rows, sweep=ROTATION, cards=(BRATS,), data="brats"):
+    made = FabricatedStudy(folder, list(cards))
+    made.curves(rows, sweep, labels(data, "tumour", sweep.name.lower()), samples=False)
+    html = only(reported(made, folder / "out"))
+    return re.search(r'<p class="answer">(.*?)</p>', html)[1], html
+
+
+WAVE = {"angles_deg": ANGLES, "num_images": 8, "noise": 0.002}
+
+
+def test_encoders_alike_cannot_be_told_apart(plain, tmp_path):
+    said, _ = answer_of(tmp_path, study(**WAVE, trained_amplitudes=(0.019, 0.02, 0.0212)))
+    assert "cannot be told apart" in said
+    assert "Learnt" not in said
+    said, _ = answer_of(tmp_path / "blur", blur(8, (-3.0, -1.0, 1.0), (-2.5, -0.4, 0.9)), BLUR)
+    assert (
+        "slope of Dice over the standard deviation of the blur of trained and untrained encoders cannot be told" in said
+    )
+
+
+def test_training_that_makes_the_wave_smaller_is_learnt_too(plain, tmp_path):
+    said, html = answer_of(tmp_path, study(**WAVE, trained_amplitudes=(0.0, 0.0005, -0.0005)))
+    assert "Learnt: training changes the 90° wave" in said
+    assert "which cannot be told from none" in html
+    assert "controls have at the same phase" not in html, "shares of nothing must not be quoted"
+
+
+def test_a_slope_that_training_raises_has_its_sign(plain, tmp_path):
+    said, html = answer_of(tmp_path, blur(8, (1.0, 1.1, 0.9), (-1.0, -1.1, -0.9)), BLUR)
+    assert re.search(r"by \+(1\.9|2\.0)\d+ \[\+", said)
+    assert "it rises." in html
+
+
+def test_one_volume_is_no_people(plain, tmp_path):
+    slabs = [f"slab {i // 2}" for i in range(8)]
+    rows = study(**WAVE, trained_amplitudes=(0.039, 0.04, 0.041), groups=slabs)
+    said, html = answer_of(tmp_path, rows, cards=[MNI152], data="mni152")
+    assert "On these images training changes the 90° wave" in said
+    assert "of other people nothing is said: one volume has no interval for people" in said
+    assert "8 images from 4 slab(s) of one volume" in section(html, "Caveats")
+    assert "ICBM licence &lt;free &amp; open&gt;" in section(html, "Set-up")
+
+
+def test_one_pretraining_is_said_of_this_encoder(plain, tmp_path):
+    said, html = answer_of(tmp_path, study(**WAVE, trained_amplitudes=(0.04,)))
+    assert "This encoder's 90° wave" in said.replace("&#x27;", "'")
+    assert "One pretraining: what is said is said of this encoder. --pretrain-seeds varies it." in section(
+        html, "Caveats"
+    )
+
+
+def test_the_family_of_holm_is_every_set_of_the_study(plain, tmp_path, monkeypatch):
+    made = FabricatedStudy(tmp_path, [BRATS, MNI152])
+    noisy = (-3.0, -2.0, -2.5)
+    for given in (labels("brats", "tumour", "blur"), labels("brats", "core", "blur"), labels("mni152", sweep="blur")):
+        made.curves(blur(6, noisy, seed=len(made.trials)), BLUR, given, samples=False)
+    made.curves(small(), ROTATION, labels("brats", "tumour"), samples=False)
+    seen = []
+    monkeypatch.setattr(report, "verdicts", lambda family: seen.append(family) or original(family))
+    pages = reported(made, tmp_path / "out")
+    assert list(pages) == ["brats-tumour", "brats-core", "mni152-white_matter"]
+    (family,) = seen
+    assert len(family) == 4
+    assert all(isinstance(comparison, Comparison) for comparison in family.values())
+    tests = [seed_test(c.trained_SN.mean(axis=1), c.untrained_SN.mean(axis=1)) for c in family.values()]
+    adjusted = holm([test.p for test in tests])
+    assert adjusted[1] > tests[1].p
+    assert f"p = {adjusted[1]:.3f} after Holm" in pages["brats-core"]
+    assert [c.one_volume for c in family.values()] == [False, False, True, False]
+
+
+original = report.verdicts
+
+
+# -- published curves -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "published"),
+    [("brats", "BraTS"), ("kvasir", "Kvasir-SEG"), ("lung_mask", "Lung Mask Image"), ("mni152", None),
+     ("folder-kvasir", None), ("folder-brats", None)],
+)  # fmt: skip
+def test_published_extrema_are_worn_by_the_thesiss_data_sets_only(plain, tmp_path, data, published):
+    made = FabricatedStudy(tmp_path, [BRATS | {"name": data}])
+    made.curves(small(1), ROTATION, labels(data), samples=False)
+    html = only(reported(made, tmp_path / "out"))
+    assert re.findall(r"extrema published for ([\w -]+) \(", html) == ([published] if published else [])
+    assert ("Not comparable in level" in html) is (published is None)
+    assert (f"The {published} row may be compared" in html) is (published is not None)
+
+
+def test_no_published_extrema_on_a_blur(plain, tmp_path):
+    _, html = answer_of(tmp_path, blur(4), BLUR)
+    assert "published" not in html
+
+
+# -- odd studies ----------------------------------------------------------------------------------------------------
+
+
+def test_two_methods_of_one_sweep_stand_on_one_page_with_files_of_their_own(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(1), ROTATION, labels())
+    made.curves(small(1, trained_amplitudes=(0.06,)), ROTATION, labels(method="smoothgrad_of_the_tool"))
+    pages = reported(made, tmp_path / "out")
+    html = only(pages)
+    for heading in ("Rotation angle", "Rotation angle, smoothgrad_of_the_tool"):
+        assert f"<h2>{heading}</h2>" in html
+        assert f'<p class="answer">{heading}: ' in html
+    tables = tmp_path / "out" / "mni152-white_matter" / "tables"
+    amplitudes = []
+    for name in ("rotation", "rotation-smoothgrad_of_the_tool"):
+        table = pl.read_csv(tables / f"{name}_coefficients.csv")
+        amplitudes.append(table.filter(role="trained", field_of_view="full")["amplitude"].item())
+    assert amplitudes == pytest.approx([0.03, 0.06], abs=0.005)
+
+
+def test_labels_that_were_written_and_read_again_change_nothing(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(1), ROTATION, labels(method="other"), samples=False)
+    first = reported(made, tmp_path / "out")
+    made.manifest = json.loads(json.dumps(made.manifest, sort_keys=True))
+    assert reported(made, tmp_path / "again") == first
+
+
+def test_only_untrained_curves_are_finished(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(leave_out=("trained", "fixed map", "mask", "intensity")), ROTATION, labels())
+    made.add("t0", "trained", labels(), {"encoder.pretrain_seed": 0}, upstream=[made.pretraining(0, is_done=False)])
+    html = only(reported(made, tmp_path / "out"))
+    assert "cannot be answered from what is there: no trained encoder was measured" in html
+    assert "No trained encoder was measured." in html
+    assert "no pretraining is finished" in html
+    assert "trained: 0 of 1 seeds" in html
+
+
+def test_only_a_mask_is_finished(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small().filter(role="mask"), ROTATION, labels())
+    html = only(reported(made, tmp_path / "out"))
+    assert "no trained encoder was measured; no untrained encoder was measured" in html
+
+
+def test_a_study_without_any_finished_curve_has_no_page(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.add("t0", "trained", labels(), {"encoder.pretrain_seed": 0})
+    assert report.curve_report(made.store, made.manifest, tmp_path / "out") == []
+
+
+def test_one_image_has_no_intervals(plain, tmp_path):
+    html = only(reported_one(tmp_path, small(num_images=1), ROTATION))
+    assert "too few independent blocks of images for an interval" in html
+    assert "over 1 images and 2 seed(s)" in html
+    html = only(reported_one(tmp_path / "blur", blur(1), BLUR))
+    assert "too few independent blocks of images for an interval" in html
+
+
+def reported_one(folder, rows, sweep):
+    made = FabricatedStudy(folder)
+    made.curves(rows, sweep, labels(sweep=sweep.name), samples=False)
+    return reported(made, folder / "out")
+
+
+def test_one_value_carries_neither_trend_nor_wave(plain, tmp_path):
+    html = only(reported_one(tmp_path, blur(4).filter(pl.col("value").is_in([0.0, 0.04])), BLUR))
+    assert "cannot be answered from what is there: a trend needs 2 values besides the neutral 0, got [0.04]" in html
+    html = only(reported_one(tmp_path / "wave", small().filter(pl.col("value").is_in([0.0, 90.0])), ROTATION))
+    assert "there is no angle to fit the wave to; add angles between the multiples of 90°" in html
+    alone = only(reported_one(tmp_path / "alone", blur(4).filter(value=0.04), BLUR))
+    assert "got [0.04]" in alone
+
+
+def test_coarse_angles_are_said(plain, tmp_path):
+    html = only(reported_one(tmp_path, study(2, np.arange(0, 361, 45.0)), ROTATION))
+    assert "this grid resolves 0" in section(html, "Answer")
+    assert "The grid of angles is too coarse" in html
+
+
+def test_curves_of_different_values_are_refused_by_name(tmp_path):
+    made = FabricatedStudy(tmp_path)
+    rows = small(1)
+    made.curves(
+        rows.filter((pl.col("role") != "mask") | (pl.col("value") % 30 == 0)), ROTATION, labels(), samples=False
+    )
+    said = (
+        "mni152 · white_matter · rotation: trained was measured at 23 values from 15 to 345 and mask at 11 values from"
+    )
+    with pytest.raises(ValueError, match=said):
+        report.curve_report(made.store, made.manifest, tmp_path / "out")
+    seeds = FabricatedStudy(tmp_path / "seeds")
+    odd = (pl.col("role") == "untrained") & (pl.col("seed") == "1") & (pl.col("value") == 45)
+    seeds.curves(rows.filter(~odd), ROTATION, labels(), samples=False)
+    with pytest.raises(
+        ValueError, match=r"the seeds \['0', '1', '2'\] of 'untrained' were measured at different values"
+    ):
+        report.curve_report(seeds.store, seeds.manifest, tmp_path / "out")
+
+
+def test_a_method_that_has_no_map_at_the_neutral_value_may_lack_it(plain, tmp_path):
+    rows = small(1).filter((pl.col("role") == "mask") | ~pl.col("value").is_in([0.0, 360.0]))
+    assert "This encoder" in only(reported_one(tmp_path, rows, ROTATION))
+
+
+def test_a_released_encoder_is_shown_and_no_control(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(1), ROTATION, labels())
+    values = np.tile(0.5 + 0.01 * np.cos(4 * np.deg2rad(ANGLES)), (4, 1))
+    rows = frame("released", values, ANGLES, fields=("full", "kept"), binarisations=("otsu", "top_area", "soft"))
+    made.curve(rows, ROTATION, labels(), "released", "0")
+    html = only(reported(made, tmp_path / "out"))
+    table = pl.read_csv(tmp_path / "out/mni152-white_matter/tables/rotation_levels.csv")
+    assert table["role"].unique(maintain_order=True).to_list()[:4] == ["trained", "untrained", "released", "fixed map"]
+    assert "rotation · released" in section(html, "Set-up")
+
+
+def test_seeds_that_differ_in_several_fields_are_all_counted(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    rows = small(1)
+    made.curves(rows.filter(pl.col("role") != "untrained"), ROTATION, labels())
+    one = rows.filter(role="untrained", seed="0")
+    for place, (init, choice) in enumerate([(0, 0), (0, 1), (1, 0), (10, 1)]):
+        part = one.with_columns(pl.col("dice") + 0.001 * place)
+        made.curve(part, ROTATION, labels(), "untrained", str(place))
+        made.trials[-1]["seeds"] = {"encoder.init_seed": init, "images.selection_seed": choice, "split_seed": 5}
+    (found,) = curve_sets(load_study(made.store, made.manifest), Bootstrap(20))
+    assert found.headline_panel.curves["untrained"].seeds == ("0,0", "0,1", "1,0", "10,1")
+    assert len(found.comparison.untrained_SN) == 4
+    assert "2 untrained" not in only(reported(made, tmp_path / "out"))
+
+
+def test_images_that_one_curve_lacks_are_left_out_of_all_and_said(plain, tmp_path):
+    rows = small(1).filter((pl.col("role") != "mask") | (pl.col("image_id") != "image 02"))
+    html = only(reported_one(tmp_path, rows, ROTATION))
+    assert "over 3 images" in html
+    assert "1 image(s) without finite Dice in every curve were left out" in section(html, "Caveats")
+    other = pl.when(pl.col("role") == "mask").then(pl.lit("x")).otherwise("image_id").alias("image_id")
+    with pytest.raises(ValueError, match="must measure the same images"):
+        reported_one(tmp_path / "none", rows.with_columns(other), ROTATION)
+
+
+# -- how it is written ----------------------------------------------------------------------------------------------
 
 
 def test_data_cannot_end_the_script_element():
@@ -102,96 +464,40 @@ def test_data_cannot_end_the_script_element():
     assert json.loads(content)["datasets"]["data-0"][0]["x"] == "</script><script>alert(1)"
 
 
-def test_a_smoke_study_of_two_images_and_eight_angles_still_gets_its_report(tmp_path):
-    curves = study(num_images=2, angles_deg=np.arange(0, 361, 45.0))
-    given = inputs(curves)
-    only_0 = {name: content | {"angles_deg": np.array([0.0])} for name, content in given.samples.items()}
-    given = dataclasses.replace(given, samples=only_0)
-    html = report.write_report(given, tmp_path).report_html.read_text()
-    assert "the grid of angles is too coarse" in html
-    assert "published none at 0° and at another angle" in html
-    assert "–" in (tmp_path / "tables" / "coefficients.md").read_text()
-
-
-def test_figures_and_tables_lie_beside_the_page(written):
-    paths = written[1]
-    names = {path.name for path in paths.figures.iterdir()}
-    assert names == {f"{n}.{s}" for n in ("rotation_curve", "binarisations", "coefficients", "pretraining")
-                     for s in ("svg", "png")} | {"samples.png"}  # fmt: skip
-    assert {path.suffix for path in paths.tables.iterdir()} == {".md", ".tex", ".csv"}
-    explained = pl.read_csv(paths.tables / "explained.csv")
-    assert "share_explained" in explained.columns
-
-
-def test_missing_curves_samples_and_history_are_listed(tmp_path):
-    curves = study(num_images=4, leave_out=[*SEEDS, "intensity"])
-    given = inputs(curves, samples=False, missing=[("trained / MoCo", "still running")], history=pl.DataFrame(
-        schema={"metric": pl.String, "step": pl.Int64, "value": pl.Float64}))  # fmt: skip
-    html = report.write_report(given, tmp_path).report_html.read_text()
-    missing = html[html.index("<h2>What is missing</h2>") : html.index("<h2>Caveats</h2>")]
-    for name in (*SEEDS, "intensity", "trained / MoCo", "still running", "sample maps", "history of the pretraining"):
-        assert name in missing, name
-    assert "no untrained encoder was measured" in html
-    assert "fixed map" not in missing
-
-
-def test_a_report_without_any_curve(tmp_path):
-    html = report.write_report(inputs(pl.DataFrame(), samples=False), tmp_path).report_html.read_text()
-    assert "No curve has been measured yet" in html
-    assert "mask ceiling" in html[html.index("<h2>What is missing</h2>") :]
-
-
-def test_unknown_binarisation_is_refused():
-    with pytest.raises(ValueError, match=r"'mean' was not measured; the curves hold \['otsu'"):
-        report.gather(inputs(study(num_images=3), binarisation="mean"))
-
-
-def test_an_interrupted_write_leaves_the_former_page(tmp_path, monkeypatch):
-    given = inputs(study(num_images=3, angles_deg=GRID_5), samples=False)
-    monkeypatch.setattr(page, "_library", lambda: "")
-    monkeypatch.setattr(report, "_figures", lambda *_: [])
-    path = report.write_report(given, tmp_path).report_html
-    before = path.read_bytes()
+def test_an_interrupted_write_leaves_the_former_page(plain, tmp_path, monkeypatch):
+    made = FabricatedStudy(tmp_path)
+    made.curves(small(1), ROTATION, labels(), samples=False)
+    before = reported(made, tmp_path / "out")
 
     def interrupted(source, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        report.write_report(given, tmp_path)
-    assert path.read_bytes() == before
-    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")], "a temporary file was left behind"
+        reported(made, tmp_path / "out")
+    assert (tmp_path / "out/mni152-white_matter/report.html").read_text() == only(before)
+    left = [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+    assert left == [], "a temporary file was left behind"
 
 
-def said(**changes):
-    evidence = report.gather(inputs(study(num_images=16, noise=0.004, **changes), bootstrap=Bootstrap(200)))
-    found = [line for lines in findings.sentences(evidence).values() for line in lines]
-    return findings.headline(evidence), " ".join(found)
+def test_verdicts_know_every_outcome():
+    assert {outcome.name for outcome in Outcome} == {
+        "LEARNT",
+        "NOT_TOLD_APART",
+        "THIS_ENCODER",
+        "NO_INTERVAL",
+        "UNKNOWN",
+    }
 
 
-def test_headline_when_nothing_is_left():
-    headline, found = said()
-    assert headline.startswith("Nothing distinguishable is left to training")
-    # The draws of the three synthetic untrained curves differ a little; a difference within theirs is no finding.
-    assert headline.endswith("one untrained seed lies as far from the others: this may be the luck of a seed.")
-    assert "is not above the null" in found
-    assert "a peak for otsu (full) and otsu (circle); a dip for top_area (full)" in found
-    assert "decided by how the map is made binary" in found
-
-
-def test_headline_when_training_enlarges_or_removes_the_wave():
-    headline, found = said(trained_amplitude=0.04)
-    assert headline.startswith("Training changes the 90° wave")
-    assert re.search(r"the trained wave being larger \(0\.0(39|40)\d against 0\.0(19|20)\d\)", headline)
-    assert "is above the null" in found
-    headline, found = said(trained_amplitude=0.0)
-    assert "training takes the wave away" in headline
-    assert "which cannot be told from none" in found
-    assert "controls have at the same phase" not in found, "shares of nothing must not be quoted"
-
-
-def test_signs_agree_with_all_binarisations():
-    _, found = said(peaks=())
-    assert "a peak for" not in found
-    assert "decided by" not in found
-    assert "the curve drops: −0.0" in found
+def test_the_file_of_the_start_is_the_one_that_pretrainings_write():
+    assert START_FILE == "artifacts/provenance.json"
+    assert set(sample_maps()) == {
+        "image_id",
+        "images_KHW",
+        "masks_KHW",
+        "values",
+        "views_KVHW",
+        "view_maps_KVHW",
+        "maps_KVHW",
+    }

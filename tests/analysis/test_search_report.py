@@ -5,6 +5,7 @@ import re
 
 import polars as pl
 import pytest
+from charts import layers_of, panels_of
 from synthetic_search import ACCURACY, LOSS, FabricatedSearch, large, params
 
 from analysis.render.table import to_csv, to_markdown
@@ -286,6 +287,52 @@ def test_a_small_learning_rate_is_drawn_where_it_is(written):
     assert 5 not in places
 
 
+def test_every_quantity_of_the_search_stands_on_its_own_axis(written):
+    results = results_of(written[0])
+    figure = figures.progress_figure(results)
+    panel = panels_of(figure)[0]
+    (steps,) = layers_of(panel, "line")
+    assert (steps.fields["x"], steps.fields["y"]) == ("number", "best_so_far")
+    best = [row["best_so_far"] for row in steps.rows]
+    assert best == pytest.approx(results.best_so_far(results.objectives[0]))
+    assert best == sorted(best)
+    assert best != pytest.approx([row["mean"] for row in steps.rows])
+    (spread,) = layers_of(panel, "rule")
+    assert [spread.fields[axis] for axis in ("x", "y", "y2")] == ["number", "low", "high"]
+    lacking, single, means = layers_of(panel, "point")[-1], *layers_of(panel, "point")[:2]
+    assert [row["number"] for row in lacking.rows] == [5, 16]
+    assert (lacking.fields["x"], "y" in lacking.fields) == ("number", False)
+    assert (single.fields["x"], single.fields["y"]) == ("number", "value")
+    of_seven = [row["value"] for row in single.rows if row["number"] == 7]
+    assert of_seven == pytest.approx([written[0].store.result(f"s7-seed{s}").metrics[ACCURACY] for s in range(3)])
+    assert (means.fields["x"], means.fields["y"]) == ("number", "mean")
+    assert means.encoding["color"]["condition"]["test"] == "datum.best"
+
+
+def test_seed_points_stand_where_the_parameter_of_their_suggestion_is(written):
+    for _, layers in panels_of(figures.parameter_figure(results_of(written[0]))):
+        spread, single, means = layers
+        assert [layer.fields["x"] for layer in layers] == ["place"] * 3
+        assert [spread.fields["y"], spread.fields["y2"], single.fields["y"], means.fields["y"]] == [
+            "low", "high", "value", "mean",
+        ]  # fmt: skip
+        places = {row["number"]: row["place"] for row in means.rows}
+        assert {(row["number"], row["place"]) for row in single.rows} == set(places.items())
+        assert len(single.rows) == 3 * len(means.rows)
+
+
+def test_the_front_has_the_first_objective_across_and_the_second_upwards(tmp_path):
+    results = results_of(large(tmp_path, BOTH))
+    ((_, layers),) = panels_of(figures.front_figure(results))
+    for layer in layers:
+        assert (layer.fields["x"], layer.fields["y"]) == ("x", "y")
+        assert layer.encoding["x"]["title"] == f"{ACCURACY} (maximize)"
+        assert layer.encoding["y"]["title"] == f"{LOSS} (minimize)"
+    suggestion = results.complete[2]
+    row = figures.front_data(results).filter(number=suggestion.number).row(0, named=True)
+    assert (row["x"], row["y"]) == tuple(suggestion.mean(objective) for objective in results.objectives)
+
+
 # -- the page ----------------------------------------------------------------------------------------
 
 
@@ -309,11 +356,12 @@ def test_page_answers_and_shows_its_set_up(written):
     best = results.ranked(results.objectives[0])[0].number
     for text in (
         "maximize val/retrieval_accuracy", "1e-07 to 0.1, on a log scale", "one of 0.9, 0.99, 0.999", "16 suggestions",
-        "train 77, val 36", f"configuration of s{best}-seed0",
+        "toy: train 77, val 36", "<dt>Licence</dt><dd>free</dd>",
+        "<dt>search begins</dt><dd>defaults</dd>", f"configuration of s{best}-seed0",
     ):  # fmt: skip
         assert text in section(html, "Set-up"), text
     assert "&lt;most&gt;" in section(html, "Question")
-    assert "slices of one volume" in section(html, "Caveats")
+    assert "The images of toy are slices of one volume" in section(html, "Caveats")
     assert "python studies/toy_search.py --scale smoke" in section(html, "How to reproduce")
     assert "0123abc" in section(html, "How to reproduce")
 

@@ -3,27 +3,38 @@ import time
 import numpy as np
 import polars as pl
 import pytest
-from analysis.figures.rotation import coefficient_data, curve_data
-from analysis.fitted import fitted
-from analysis.wave import fit_wave
-from synthetic_curves import GRID_5, GRID_FINE, frame, noisy, study, wave_curve
+from synthetic_curves import (
+    BLUR,
+    GRID_5,
+    GRID_FINE,
+    ROTATION,
+    fit,
+    frame,
+    noisy,
+    people,
+    study,
+    wave_curve,
+)
 
-from analysis import panels, statistics
+from analysis.curves.figures import curve_data
+from analysis.curves.levels import levels
+from analysis.curves.panels import panels
 from analysis.resampling import Bootstrap
-
-BOOTSTRAP = Bootstrap(300)
+from analysis.rotation import statistics
+from analysis.rotation.figures import coefficient_data
+from analysis.rotation.wave import fit_wave
 
 
 def coefficients_of(curves):
-    return statistics.coefficients(fitted(curves, BOOTSTRAP))
+    return statistics.coefficients(fit(curves))
 
 
 def explained_of(curves):
-    return statistics.explained(fitted(curves, BOOTSTRAP))
+    return statistics.explained(fit(curves))
 
 
 def extrema_of(curves):
-    return statistics.extrema(fitted(curves, BOOTSTRAP))
+    return statistics.extrema(fit(curves))
 
 
 def one(table, curve, quantity, fit="interpolated", binarisation="otsu"):
@@ -101,14 +112,14 @@ def test_differences_are_paired_over_images():
 def test_images_are_joined_by_id_not_by_order_of_rows():
     curves = study(num_images=6, noise=0.001)
     shuffled = curves.sample(fraction=1.0, shuffle=True, seed=0)
-    first = explained_of(curves).sort("curve", "field_of_view", "binarisation", "fit", "quantity")
-    second = explained_of(shuffled).sort("curve", "field_of_view", "binarisation", "fit", "quantity")
+    first = explained_of(curves).sort("role", "field_of_view", "binarisation", "fit", "quantity")
+    second = explained_of(shuffled).sort("role", "field_of_view", "binarisation", "fit", "quantity")
     np.testing.assert_allclose(first["value"].to_numpy(), second["value"].to_numpy(), rtol=1e-9)
 
 
 def test_an_image_that_one_curve_lacks_is_left_out_of_all_and_counted():
-    curves = study(num_images=6).filter(~((pl.col("curve") == "intensity") & (pl.col("image_id") == "image 03")))
-    panel = panels.panels(curves)[0]
+    curves = study(num_images=6).filter(~((pl.col("role") == "intensity") & (pl.col("image_id") == "image 03")))
+    panel = panels(curves)[0]
     assert "image 03" not in panel.image_ids
     assert len(panel.image_ids) == 5
     assert panel.num_left_out == 1
@@ -116,42 +127,21 @@ def test_an_image_that_one_curve_lacks_is_left_out_of_all_and_counted():
 
 def test_incomplete_or_doubled_rows_name_the_curve():
     curves = study(num_images=4)
-    holes = (pl.col("curve") == "fixed map") & (pl.col("image_id") == "image 01") & (pl.col("angle_deg") == 90)
-    with pytest.raises(ValueError, match="'fixed map'"):
-        panels.panels(curves.filter(~holes))
-    with pytest.raises(ValueError, match="'fixed map'"):
-        panels.panels(pl.concat([curves, curves.filter(curve="fixed map")]))
+    holes = (pl.col("role") == "fixed map") & (pl.col("image_id") == "image 01") & (pl.col("value") == 90)
+    with pytest.raises(ValueError, match="'fixed map 0'"):
+        panels(curves.filter(~holes))
+    with pytest.raises(ValueError, match="'fixed map 0'"):
+        panels(pl.concat([curves, curves.filter(role="fixed map")]))
 
 
-@pytest.mark.parametrize(
-    ("trained_amplitude", "expected"), [(0.02, "nothing"), (0.04, "left"), (0.0, "left"), (0.0225, "within seeds")]
-)
-def test_verdict(trained_amplitude, expected):
-    curves = study(num_images=20, trained_amplitude=trained_amplitude, noise=0.004, seed=3)
-    if expected == "within seeds":
-        odd = pl.when(pl.col("curve") == "untrained seed 2").then(0.01 * (4 * pl.col("angle_deg").radians()).cos())
-        curves = curves.with_columns(dice=pl.col("dice") + odd.otherwise(0.0))
-        wave = pl.when(pl.col("curve") == "trained").then(0.005 * (4 * pl.col("angle_deg").radians()).cos())
-        curves = curves.with_columns(dice=pl.col("dice") + wave.otherwise(0.0))
-    tables = coefficients_of(curves), explained_of(curves)
-    assert statistics.verdict(*tables, "full", "otsu") == expected
-
-
-def test_verdict_without_untrained_or_with_too_few_images_is_unknown():
-    curves = study(num_images=6, leave_out=[f"untrained seed {k}" for k in range(3)])
-    tables = coefficients_of(curves), explained_of(curves)
-    assert statistics.verdict(*tables, "full", "otsu") == "unknown"
-    few = study(num_images=2)
-    tables = coefficients_of(few), explained_of(few)
-    assert statistics.verdict(*tables, "full", "otsu") == "unknown"
-
-
-def test_untrained_mean_and_seed_distance():
+def test_a_role_is_the_mean_of_its_seeds_whose_coefficients_are_kept():
     curves = study(num_images=4, noise=0.0)
-    table = coefficients_of(curves)
-    assert one(table, "untrained mean", "amplitude")[0] == pytest.approx(0.02, abs=1e-9)
-    left = explained_of(curves)
-    assert one(left, "untrained mean", "seed_distance")[0] == pytest.approx(0.0015, abs=1e-9)
+    assert one(coefficients_of(curves), "untrained", "amplitude")[0] == pytest.approx(0.02, abs=1e-9)
+    untrained = fit(curves)[0].curves["untrained"]
+    assert [abs(value) for value in untrained.seed_coefficients.values()] == pytest.approx([0.019, 0.02, 0.021])
+    assert list(untrained.seed_coefficients) == ["0", "1", "2"]
+    alone = coefficients_of(curves.filter((pl.col("role") != "untrained") | (pl.col("seed") == "2")))
+    assert one(alone, "untrained", "amplitude")[0] == pytest.approx(0.021, abs=1e-9)
 
 
 def test_a_coarse_grid_leaves_the_value_undefined_instead_of_failing():
@@ -170,38 +160,62 @@ def test_extrema_of_wave_and_curve():
     assert found["wave", "maximum"] == [66.0]
     assert found["wave", "minimum"] == [21.0]
     assert found["raw", "maximum"] == [66.0, 156.0, 246.0, 336.0]
-    at_zero = statistics.extrema(
-        fitted(frame("trained", np.tile(wave_curve(GRID_5, peak_deg=0.0), (3, 1)), GRID_5), BOOTSTRAP)
-    )
+    at_zero = statistics.extrema(fit(frame("trained", np.tile(wave_curve(GRID_5, peak_deg=0.0), (3, 1)), GRID_5)))
     assert at_zero.filter(source="raw", kind="maximum")["angle_deg"].to_list() == [0.0, 90.0, 180.0, 270.0]
 
 
 def test_levels():
     curve = wave_curve(GRID_5, level=0.5, amplitude=0.1, peak_deg=30.0)
-    table = statistics.levels(frame("trained", np.tile(curve, (3, 1)), GRID_5))
-    row = table.row(0, named=True)
-    assert row["mean"] == pytest.approx(0.5)
-    assert (row["max"], row["max_deg"] % 90) == (pytest.approx(0.6), 30.0)
-    assert (row["n"], row["num_angles"]) == (3, 72)
+    curve[[0, -1]] = 0.99  # both views are the same image there
+    row = levels(frame("trained", np.tile(curve, (3, 1)), GRID_5), ROTATION).row(0, named=True)
+    assert row["mean"] == pytest.approx(curve[1:-1].mean())
+    assert (row["max"], row["max_at"] % 90) == (pytest.approx(0.6), 30.0)
+    assert (row["min"], row["min_at"] % 90) == (pytest.approx(0.4), 75.0)
+    assert (row["n"], row["num_seeds"], row["num_values"]) == (3, 1, 71)
     assert row["chance_dice"] == pytest.approx(2 * 0.12 * 0.2 / 0.32)
+    assert row["all_ones_dice"] == pytest.approx(2 * 0.12 / 1.12)
+    assert row["map_fraction"] == pytest.approx(0.2)
+    assert row["mask_fraction"] == pytest.approx(0.12)
+
+
+def test_levels_are_means_over_seeds_and_say_how_many():
+    found = levels(study(num_images=4, noise=0.0, trained_amplitudes=(0.02, 0.03)), ROTATION)
+    row = found.filter(role="untrained", field_of_view="full", binarisation="otsu").row(0, named=True)
+    assert row["num_seeds"] == 3
+    assert row["mean"] == pytest.approx(0.45, abs=0.05)
+    assert found["role"].unique(maintain_order=True).to_list() == [
+        "trained", "untrained", "fixed map", "mask", "intensity",
+    ]  # fmt: skip
 
 
 def test_levels_and_own_mean_count_angles_by_the_arc_they_stand_for():
-    curve = wave_curve(
-        GRID_FINE, level=0.5, amplitude=0.0, spike=0.3
-    )  # 1° to both neighbours: 1/360 of the circle each
+    # 1° to both neighbours: 1/360 of the circle each; angle 0 counts for nothing
+    curve = wave_curve(GRID_FINE, level=0.5, amplitude=0.0, spike=0.3)
     curves = frame("trained", np.tile(curve, (3, 1)), GRID_FINE).with_columns(
-        auprc=pl.when(pl.col("angle_deg") % 90 == 0).then(0.9).otherwise(0.1)
+        auprc=pl.when(pl.col("value") % 90 == 0).then(0.9).otherwise(0.1)
     )
-    row = statistics.levels(curves).row(0, named=True)
-    assert row["mean"] == pytest.approx(0.5 + 0.3 * 4 / 360)
-    assert row["auprc"] == pytest.approx(0.1 + 0.8 * 4 / 360)
-    drawn = curve_data(fitted(curves, BOOTSTRAP)).filter(angle_deg=45)
-    assert drawn["deviation"].item() == pytest.approx(-0.3 * 4 / 360)
+    row = levels(curves, ROTATION).row(0, named=True)
+    assert row["mean"] == pytest.approx(0.5 + 0.3 * 3 / 359)
+    assert row["auprc"] == pytest.approx(0.1 + 0.8 * 3 / 359)
+    drawn = curve_data(panels(curves), ROTATION, people).filter(value=45)
+    assert drawn["deviation"].item() == pytest.approx(-0.3 * 3 / 359)
+
+
+def test_levels_count_only_values_at_which_they_are_defined():
+    curves = frame("trained", np.full((3, len(GRID_5)), 0.5), GRID_5)
     no_auprc = curves.with_columns(auprc=pl.lit(None, dtype=pl.Float64))
-    assert statistics.levels(no_auprc)["auprc"].to_list() == [None]
-    half = curves.with_columns(auprc=pl.when(pl.col("angle_deg") < 180).then("auprc").otherwise(float("nan")))
-    assert statistics.levels(half)["auprc"].item() == pytest.approx(0.1 + 0.8 * 2 / 182, rel=0.01)
+    assert levels(no_auprc, ROTATION)["auprc"].to_list() == [None]
+    nan, low, high = float("nan"), pl.col("value") < 90, pl.col("value") < 180
+    half = curves.with_columns(auprc=pl.when(low).then(0.2).when(high).then(0.4).otherwise(nan))
+    assert levels(half, ROTATION)["auprc"].item() == pytest.approx((17 * 0.2 + 18 * 0.4) / 35)
+
+
+def test_levels_of_a_sweep_without_period_weigh_the_stretch_of_each_value():
+    values = np.array([0.0, 1.0, 2.0, 4.0])
+    row = levels(frame("trained", np.tile([0.9, 0.5, 0.4, 0.2], (2, 1)), values), BLUR).row(0, named=True)
+    weights = np.array([1.0, 1.5, 1.0]) / 3.5  # half the way to both neighbours, the neutral 0 among them
+    assert row["mean"] == pytest.approx(weights @ [0.5, 0.4, 0.2])
+    assert (row["max"], row["max_at"], row["min_at"]) == (0.5, 1.0, 4.0)
 
 
 def test_every_wave_is_fitted_once(monkeypatch):
@@ -211,13 +225,13 @@ def test_every_wave_is_fitted_once(monkeypatch):
         calls.append(len(dice_NA))
         return fit_wave(dice_NA, *others)
 
-    monkeypatch.setattr("analysis.wave.fit_wave", counting)
-    curves = study(num_images=4)
-    found = fitted(curves, BOOTSTRAP)
-    for table in (statistics.coefficients, statistics.explained, statistics.extrema, curve_data, coefficient_data):
+    monkeypatch.setattr("analysis.rotation.wave.fit_wave", counting)
+    found = fit(study(num_images=4))
+    for table in (statistics.coefficients, statistics.explained, statistics.extrema, coefficient_data):
         assert len(table(found)) > 0
-    assert len(calls) == 2 * 3 * 8 * 2, "fields of view x binarisations x curves x fits"
-    assert set(calls) == {4}
+    means, of_seeds = calls.count(4), len(calls) - calls.count(4)
+    assert means == 2 * 3 * 5 * 2, "fields of view x binarisations x roles x fits"
+    assert of_seeds == 2 * 3 * 5, "the seeds of a role at once"
 
 
 @pytest.mark.parametrize("amplitude", [0.02, 0.05])
@@ -232,42 +246,14 @@ def test_phase_interval_is_as_wide_as_the_phases_scatter(amplitude):
     assert (high - low) / (2 * 1.96 * expected) == pytest.approx(1.0, abs=0.35)
 
 
-def test_missing_curves():
-    curves = study(num_images=3, leave_out=["intensity", "untrained seed 1"])
-    assert panels.missing_curves(curves) == ["untrained seed 1", "intensity"]
-    assert len(panels.missing_curves(pl.DataFrame())) == 7
-
-
 def test_paper_scale_takes_seconds():
     rng = np.random.default_rng(5)
     angles = np.arange(0, 361, 1.0)
     curves = pl.concat(
-        frame(name, noisy(wave_curve(angles), 75, rng), angles) for name in ("trained", "untrained seed 0", "fixed map")
+        frame(role, noisy(wave_curve(angles), 75, rng), angles) for role in ("trained", "untrained", "fixed map")
     )
     start = time.perf_counter()
-    found = fitted(curves, Bootstrap(1000))
+    found = fit(curves, Bootstrap(1000))
     statistics.coefficients(found)
     statistics.explained(found)
     assert time.perf_counter() - start < 10
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "null", "expected"),
-    [
-        (0.010, 0.002, 0.006, "left"),  # the interval leaves out 0; that it reaches below the null is no objection
-        (0.010, 0.000, 0.006, "nothing"),
-        (0.010, 0.007, 0.011, "nothing"),
-        (0.003, 0.002, 0.001, "within seeds"),
-    ],
-)
-def test_a_difference_counts_by_its_interval_and_its_null(value, low, null, expected):
-    where = {"field_of_view": "full", "binarisation": "otsu", "fit": "interpolated"}
-    rows = [("remainder", value, low, 0.02), ("remainder_null", null, None, None), ("seed_distance", 0.004, None, None)]
-    explained = pl.DataFrame(
-        [
-            {"curve": "untrained mean", **where, "quantity": q, "value": v, "low": lo, "high": hi}
-            for q, v, lo, hi in rows
-        ]
-    )
-    own = {"curve": "trained", **where, "quantity": "amplitude", "value": 0.02, "low": 0.01, "high": 0.03}
-    assert statistics.verdict(pl.DataFrame([own]), explained, "full", "otsu") == expected

@@ -1,15 +1,21 @@
 import io
 
+import numpy as np
 import polars as pl
 import pytest
-from analysis.fitted import fitted
-from analysis.tables import rotation
-from analysis.tables.render import Column, Table, number, to_csv, to_html, to_latex, to_markdown
-from synthetic_curves import study
+from synthetic_curves import BLUR, BRIGHTNESS, GRID_5, ROTATION, fit, frame, people, study, wave_curve
 
-from analysis import statistics
-from analysis.published import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
+from analysis.curves.figures import FIELD_TITLES, ROTATION_FIELD_TITLES
+from analysis.curves.levels import level_table, levels
+from analysis.curves.panels import panels
+from analysis.exhibits.rotation import published_table
+from analysis.published.rotation import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
+from analysis.render.table import Column, Table, number, to_csv, to_html, to_latex, to_markdown
 from analysis.resampling import Bootstrap
+from analysis.rotation import statistics
+from analysis.rotation import tables as rotation
+from analysis.trends.statistics import look_up, trend_frame
+from analysis.trends.tables import trend_table
 
 FRAME = pl.DataFrame(
     {"name": ["a_b & 5 %", "x|y"], "value": [0.12345, None], "low": [-0.00001, 0.1], "high": [0.2, 0.3], "n": [16, 2]}
@@ -59,55 +65,137 @@ def test_numbers(value, signed, text):
 @pytest.fixture(scope="module")
 def evidence():
     curves = study(num_images=6)
-    bootstrap = Bootstrap(100)
-    panels = fitted(curves, bootstrap)
+    panels = fit(curves, Bootstrap(100))
     return (
-        statistics.coefficients(panels), statistics.explained(panels),
-        statistics.levels(curves), statistics.extrema(panels),
+        statistics.coefficients(panels), statistics.explained(panels), levels(curves, ROTATION),
+        statistics.extrema(panels),
     )  # fmt: skip
+
+
+def printed(table):
+    """Rows of a table as they are printed: column title -> text; of two columns of one title, the first."""
+    titles = [column.title for column in table.columns]
+    return [dict(reversed(list(zip(titles, cells, strict=True)))) for cells in table.cells()]
 
 
 def test_coefficient_table_holds_the_tidy_values_in_reading_order(evidence):
     table = rotation.coefficient_table(evidence[0], ["otsu"], "c", "C")
-    expected = ["trained", *(f"untrained seed {k}" for k in range(3)), "untrained mean", "fixed map", "mask ceiling"]
-    assert table.frame["curve"].to_list()[:7] == expected
-    assert table.frame["field of view"].to_list()[0] == "full field"
-    row = table.frame.filter(curve="fixed map", field_of_view="circle").row(0, named=True)
-    value, low, high = statistics.look_up(evidence[0], "fixed map", "circle", "otsu", "amplitude")
-    assert (row["amplitude"], row["amplitude_low"], row["amplitude_high"]) == (value, low, high)
-    assert f"{value:.4f} [{low:.4f}, {high:.4f}]" in to_markdown(table)
+    assert table.frame["role"].unique(maintain_order=True).to_list() == [
+        "trained", "untrained", "fixed map", "mask", "intensity",
+    ]  # fmt: skip
+    assert table.frame["field of view"].to_list() == ["full field of view"] * 5 + ["inscribed circle"] * 5
+    (row,) = [r for r in printed(table) if (r["curve"], r["field of view"]) == ("fixed map", "inscribed circle")]
+
+    def own(quantity):
+        return statistics.look_up(evidence[0], "fixed map", "kept", "otsu", quantity)
+
+    value, low, high = own("amplitude")
+    assert row["amplitude of the 90° wave"] == f"{value:.4f} [{low:.4f}, {high:.4f}]"
+    assert row["null"] == f"{own('amplitude_null')[0]:.4f}"
+    assert row["share of variance"] == f"{100 * own('share_fundamental')[0]:.0f} %"
+    assert row["with harmonics"] == f"{100 * own('share_wave')[0]:.0f} %"
+    value, low, high = own("spike")
+    text = " ".join(f"{number(v, 4, signed=True)}" for v in (value, low, high))
+    assert row["spike at 90°, 180°, 270°"] == "{} [{}, {}]".format(*text.split())
+    assert row["at 0°"] == number(own("spike_at_0")[0], 4, signed=True)
+    assert row["first maximum"].startswith(f"{own('phase_deg')[0]:.1f} [")
+    assert row["first maximum"].endswith("]°")
+    assert row["n"] == "6"
 
 
-def test_explained_table_prints_per_cent(evidence):
+def test_explained_table_prints_per_cent_and_what_is_left(evidence):
     table = rotation.explained_table(evidence[1], ["otsu"], "e", "E")
-    value, low, high = statistics.look_up(evidence[1], "fixed map", "full", "otsu", "share_explained")
-    assert f"{100 * value:.0f} [{100 * low:.0f}, {100 * high:.0f}] %" in to_markdown(table)
-    assert "trained" not in table.frame["curve"]
+    (row,) = [r for r in printed(table) if (r["curve"], r["field of view"]) == ("fixed map", "full field of view")]
+
+    def of(quantity):
+        return statistics.look_up(evidence[1], "fixed map", "full", "otsu", quantity)
+
+    value, low, high = of("share_explained")
+    assert row["explained"] == f"{100 * value:.0f} [{100 * low:.0f}, {100 * high:.0f}] %"
+    value, low, high = of("remainder")
+    assert row["left: |c trained − c control|"] == f"{value:.4f} [{low:.4f}, {high:.4f}]"
+    assert row["debiased"] == f"{of('remainder_debiased')[0]:.4f}"
+    assert row["null"] == f"{of('remainder_null')[0]:.4f}"
+    assert row["left of the spike"].startswith(number(of("spike_remainder")[0], 4, signed=True))
+    assert "trained" not in table.frame["role"]
+
+
+def test_level_table_has_each_level_in_its_own_column():
+    curves = frame("trained", np.array([[0.9, 0.5, 0.3]] * 2), [0.0, 90.0, 200.0])
+    distinct = {"mask_fraction": 0.11, "map_fraction": 0.22, "chance_dice": 0.33, "all_ones_dice": 0.44, "auprc": 0.55}
+    curves = curves.with_columns(**{name: pl.lit(value) for name, value in distinct.items()})
+    titles = ["mask fraction", "map fraction", "chance", "all ones", "AUPRC"]
+    table = level_table(levels(curves, ROTATION), ROTATION, ROTATION_FIELD_TITLES, ["otsu"], "l", "L")
+    (row,) = printed(table)
+    assert [row[title] for title in titles] == ["0.110", "0.220", "0.330", "0.440", "0.550"]
+    assert (row["least"], row["at"], row["largest"]) == ("0.300", "200°", "0.500")
+    assert table.cells()[0][-2:] == ["2", "1"]
+    assert "leave out 0°" in table.note
 
 
 def test_tables_over_all_binarisations_name_them(evidence):
-    table = rotation.level_table(evidence[2], ["soft", "otsu"], "l", "L")
+    table = level_table(evidence[2], ROTATION, ROTATION_FIELD_TITLES, ["soft", "otsu"], "l", "L")
     assert table.frame["binarisation"].unique(maintain_order=True).to_list() == ["soft", "otsu"]
     assert "map made binary by" in to_markdown(table)
+    alone = level_table(evidence[2], ROTATION, ROTATION_FIELD_TITLES, ["soft"], "l", "L")
+    assert "map made binary by" not in to_markdown(alone)
 
 
-def test_extrema_table(evidence):
-    table = rotation.extrema_table(evidence[3], ["otsu"], "x", "X")
-    row = table.frame.filter(curve="mask ceiling", field_of_view="full").row(0, named=True)
-    assert row["raw maximum"] == "0°, 90°, 180°, 270°"
+def test_extrema_table():
+    curve = wave_curve(GRID_5, amplitude=0.02, peak_deg=30.0)
+    found = statistics.extrema(fit(frame("mask", np.tile(curve, (3, 1)), GRID_5), Bootstrap(20)))
+    (row,) = printed(rotation.extrema_table(found, ["otsu"], "x", "X"))
+    assert row["maxima of the curve"] == "30°, 120°, 210°, 300°"
+    assert row["minima of the curve"] == "75°, 165°, 255°, 345°"
+    assert (row["maxima of the wave"], row["minima of the wave"]) == ("30°", "75°")
+    assert row["largest prominence"] == "0.0400"
+
+
+def test_trend_table_prints_its_own_numbers():
+    values = np.array([0.5, 0.8, 1.0, 1.2, 1.5])
+    rng = np.random.default_rng(0)
+    curves = pl.concat(
+        frame(role, 0.5 + slope * (values - 1) + rng.normal(0, 0.001, (8, 5)), values)
+        for role, slope in (("trained", -0.2), ("untrained", -0.1))
+    )
+    trends = trend_frame(panels(curves), BRIGHTNESS, people)
+    table = trend_table(trends, BRIGHTNESS, FIELD_TITLES, ["otsu"], "t", "T")
+    trained, untrained = printed(table)
+    value, low, high = look_up(trends, "untrained", "full", "otsu", "slope")
+    assert untrained["slope"] == "{} [{}, {}]".format(*(number(v, 4, signed=True) for v in (value, low, high)))
+    assert trained["explained of the trained slope"] == "–"
+    assert untrained["explained of the trained slope"] == "50 %"
+    assert untrained["left of the slope"].startswith("−0.10")
+    assert (trained["correlation with the value"][:5], trained["monotone part"]) == ("−1.00", "100 %")
+    assert trained["null"] == f"{100 * look_up(trends, 'trained', 'full', 'otsu', 'monotone_null')[0]:.0f} %"
+    # at 0.8 and at 1.2 the curve starts; it has left there at the next value
+    assert (trained["leaves its start at, below 1"], trained["leaves its start at, above 1"]) == ("0.5", "1.5")
+    one_sided = trend_frame(panels(curves.filter(pl.col("value") >= 1)), BLUR, people)
+    titles = [c.title for c in trend_table(one_sided, BLUR, FIELD_TITLES, ["otsu"], "t", "T").columns]
+    assert "leaves its start at, above 0 of the side" in titles
+    assert not any("below" in title for title in titles)
 
 
 def test_published_table_has_the_thesis_and_ours(evidence):
-    table = rotation.published_table(evidence[2], evidence[3], "mni152", "trained", "otsu")
+    table = published_table(evidence[2], evidence[3], "mni152", "trained", "otsu")
     assert table.frame["dataset"].to_list() == ["mni152", "mni152", "BraTS", "Lung Mask Image", "Kvasir-SEG"]
-    assert table.frame["source"].to_list()[:2] == ["this study, full field", "this study, inscribed circle"]
+    assert table.frame["source"].to_list()[:2] == ["this study, full field of view", "this study, inscribed circle"]
     assert "Not comparable" in table.note
     assert "| 0.627 | 0.658 | 90°, 180°, 270° | 45°, 135°, 225°, 315° | 0.47 | 75 |" in to_markdown(table)
-    same = rotation.published_table(evidence[2], evidence[3], "brats", "trained", "otsu")
+    ours = evidence[2].filter(role="trained", field_of_view="full", binarisation="otsu").row(0, named=True)
+    row = table.frame.row(0, named=True)
+    assert (row["min"], row["max"], row["n"]) == (ours["min"], ours["max"], 6)
+    assert row["all_ones_fraction"] == pytest.approx(0.12)
+    assert row["maxima"] == "0°, 90°, 180°, 270°"
+    same = published_table(evidence[2], evidence[3], "brats", "trained", "otsu")
     assert "Not comparable" not in same.note
+    assert "The BraTS row may be compared" in same.note
 
 
-def test_published_values():
-    assert rotation_curve("BRATS") is ROTATION_CURVES[0]
-    assert rotation_curve("mni152") is None
+def test_published_values_are_found_by_the_names_of_the_command_line():
+    assert [rotation_curve(name) for name in ("brats", "lung_mask", "kvasir")] == list(ROTATION_CURVES)
+    for other in ("mni152", "folder-brats", "folder-kvasir", "BraTS", "Kvasir-SEG", ""):
+        assert rotation_curve(other) is None
+    kvasir = rotation_curve("kvasir")
+    assert (kvasir.dataset, kvasir.maxima_deg, kvasir.figure) == ("Kvasir-SEG", (45, 135, 225, 315), "5.8")
     assert all_ones_mask_fraction(2 * 0.31 / 1.31) == pytest.approx(0.31)

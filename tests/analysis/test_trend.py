@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from analysis import trend
 from analysis.headline import headline
 from analysis.paired import describe, explained
 from analysis.resampling import Bootstrap, Resampling
+from analysis.trends import trend
 
 VALUES = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0])
 PEOPLE = [f"person {i}" for i in range(16)]
@@ -80,7 +80,7 @@ def test_wrong_input_is_named():
     assert np.isfinite(trend.slopes(bad, VALUES, 0.0)).all(), "nobody looks at the neutral value"
     with pytest.raises(ValueError, match="must increase"):
         trend.slopes(scores, VALUES[::-1], 0.0)
-    with pytest.raises(ValueError, match=r"2 values besides the neutral 1, got \[2.0\]"):
+    with pytest.raises(trend.TooFewValues, match=r"2 values besides the neutral 1, got \[2.0\]"):
         trend.slopes(scores[:, :2], np.array([1.0, 2.0]), 1.0)
     with pytest.raises(ValueError, match=r"shape \(16, 7\) for 3 values"):
         trend.slopes(scores, VALUES[:3], 0.0)
@@ -209,7 +209,7 @@ def test_headline_is_complex_for_a_turn_and_real_without_period():
     np.testing.assert_array_equal(slopes, trend.slopes(scores, VALUES, 0.0))
     with pytest.raises(ValueError, match="period 180; known are 360"):
         headline(scores, VALUES, period=180.0, neutral=0.0)
-    with pytest.raises(ValueError, match="multiples of 90° only"):
+    with pytest.raises(ValueError, match="no angle to fit the wave to; add angles between"):
         headline(np.zeros((1, 4)), np.array([0.0, 90.0, 180.0, 270.0]), period=360.0, neutral=0.0)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from synthetic_curves import GRID_5, GRID_FINE, wave_curve
 
-from analysis import wave
+from analysis.rotation import wave
 
 HARMONICS = ((2, 0.007, 10.0), (3, 0.003, 5.0))
 FOUR = (*HARMONICS, (4, 0.005, 7.0))

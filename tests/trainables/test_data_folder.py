@@ -47,7 +47,7 @@ def _source(root, image_size_px=48):
 
 def test_pictures_come_with_masks_and_labels(root, context):
     source = _source(root)
-    assert source.name == "my images, été #1 [100%]"
+    assert source.name == "folder-my images, été #1 [100%]"
     assert isinstance(source.images, Folder)
     assert source.images.num_channels == 3
     assert list(source.regions) == ["mask"]

@@ -100,22 +100,22 @@ def _lung_mask(image_size_px: int, data_root: Path | None) -> Source:
 
 
 def _folder(path: Path, image_size_px: int) -> Source:
-    """The user's own images, or volumes where there are any."""
+    """The user's own images, or volumes where there are any; its name tells a folder called brats from BraTS."""
     root = path.resolve()
-    names = files_below(images_folder(root))
-    if not names:
+    files = files_below(images_folder(root))
+    if not files:
         raise FileNotFoundError(f"folder:{path}: {root}/images is empty; expected images or NIfTI volumes in it")
-    has_masks = (root / "masks").is_dir()
+    name, has_masks = f"folder-{root.name}", (root / "masks").is_dir()
     labels: Labels
-    if any(name.lower().endswith(VOLUME_SUFFIXES) for name in names):
+    if any(file.lower().endswith(VOLUME_SUFFIXES) for file in files):
         volumes = FolderVolumes(root, image_size_px)
         regions = _by_name(FolderVolumeMask(volumes)) if has_masks else {}
         labels = FolderVolumeLabels(volumes)
-        return Source(root.name, volumes, regions, labels=labels if labels.class_names else None)
+        return Source(name, volumes, regions, labels=labels if labels.class_names else None)
     images = Folder.found(root, image_size_px)
     labels = FolderLabels(images)
     regions = _by_name(FolderMask(images)) if has_masks else {}
-    return Source(root.name, images, regions, labels=labels if labels.class_names else None)
+    return Source(name, images, regions, labels=labels if labels.class_names else None)
 
 
 def _own_without_path(image_size_px: int, data_root: Path | None) -> Source:

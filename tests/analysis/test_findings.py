@@ -1,0 +1,293 @@
+"""Every sentence in each of its directions: what is said must follow from the numbers."""
+
+import numpy as np
+import polars as pl
+import pytest
+from synthetic_curves import BLUR, BRIGHTNESS, ROTATION, fit, frame, people, study
+
+from analysis.blocks import Blocks
+from analysis.curves.findings import blocks_sentence, verdict_sentence
+from analysis.curves.panels import panels
+from analysis.curves.words import listed, percent, with_interval
+from analysis.resampling import Bootstrap
+from analysis.rotation import statistics
+from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
+from analysis.significance import Interval, Outcome, SeedTest, Verdict
+from analysis.trends.findings import trend_sentences
+from analysis.trends.statistics import trend_frame
+
+TITLES = {"full": "Full field of view", "kept": "Inscribed circle"}
+WAVE, SLOPE = "90° wave between the exact multiples of 90°", "slope of Dice over the standard deviation of the blur"
+
+
+def verdict(outcome, difference=0.012 + 0.016j, radius=0.005, p=0.0123, why=(), seeds=(3, 4)):
+    test = None if p is None else SeedTest(9.0, 4.0, p / 2)
+    interval = None if radius is None else Interval(difference, radius)
+    return Verdict(outcome, *seeds, difference, test, p, interval, None, why)
+
+
+# -- verdicts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sweep", "what", "difference", "size"),
+    [
+        (ROTATION, WAVE, 0.012 + 0.016j, "0.0200 [0.0150, 0.0250]"),
+        (ROTATION, WAVE, -0.012 - 0.016j, "0.0200 [0.0150, 0.0250]"),
+        (BLUR, SLOPE, 0.02, "+0.0200 [+0.0150, +0.0250]"),
+        (BLUR, SLOPE, -0.02, "−0.0200 [−0.0250, −0.0150]"),
+    ],
+)
+def test_learnt_gives_what_changed_by_how_much_and_over_what(sweep, what, difference, size):
+    assert verdict_sentence(sweep, verdict(Outcome.LEARNT, difference)) == (
+        f"Learnt: training changes the {what}, by {size}. It holds over seeds (3 pretraining(s) against 4 untrained "
+        "encoder(s), p = 0.012 after Holm) and over blocks of images."
+    )
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0004, "p < 0.001 after Holm"), (0.001, "p = 0.001"), (0.049, "p = 0.049")])
+def test_a_small_p_is_not_called_0(p, text):
+    assert text in verdict_sentence(BLUR, verdict(Outcome.LEARNT, 0.02, p=p))
+
+
+def test_the_adjusted_p_is_said_not_the_raw_one():
+    assert "0.006" not in verdict_sentence(BLUR, verdict(Outcome.LEARNT, 0.02, p=0.0123))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "difference", "size"),
+    [(ROTATION, 0.012 + 0.016j, "0.0200"), (BLUR, 0.02, "+0.0200"), (BLUR, -0.02, "−0.0200")],
+)
+def test_one_volume_speaks_of_these_images_only(sweep, difference, size):
+    said = verdict_sentence(
+        sweep, verdict(Outcome.NO_INTERVAL, difference, None, why=("one volume has no interval for people",))
+    )
+    assert said.startswith("On these images training changes the ")
+    assert f", by {size} (3 pretraining(s) against 4 untrained encoder(s), p = 0.012 after Holm); of other" in said
+    assert said.endswith("of other people nothing is said: one volume has no interval for people.")
+    assert "Learnt" not in said
+
+
+@pytest.mark.parametrize(("sweep", "difference", "size"), [(ROTATION, 0.02j, "0.0200"), (BLUR, -0.02, "−0.0200")])
+def test_one_pretraining_speaks_of_this_encoder(sweep, difference, size):
+    why = ("one pretraining: no test over seeds",)
+    said = verdict_sentence(sweep, verdict(Outcome.THIS_ENCODER, difference, p=None, why=why, seeds=(1, 3)))
+    assert said.startswith("This encoder's ")
+    assert f"is {size} away from that of the untrained ones; it says nothing about training: one pretraining" in said
+
+
+@pytest.mark.parametrize(("sweep", "what", "difference"), [(ROTATION, WAVE, 0.02j), (BLUR, SLOPE, -0.02)])
+def test_what_cannot_be_told_apart_is_the_coefficient_only(sweep, what, difference):
+    why = ("the seeds differ as much among themselves",)
+    said = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=0.3, why=why))
+    assert said == (
+        f"The {what} of trained and untrained encoders cannot be told apart (3 pretraining(s) against 4 untrained "
+        "encoder(s), p = 0.300 after Holm: the seeds differ as much among themselves). Only this coefficient is "
+        "compared; levels and shapes may differ."
+    )
+    untested = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=None, why=why, seeds=(1, 4)))
+    assert "(1 pretraining(s) against 4 untrained encoder(s): the seeds" in untested
+
+
+def test_what_is_unknown_says_why():
+    said = verdict_sentence(ROTATION, Verdict(Outcome.UNKNOWN, why=("no untrained encoder was measured",)))
+    assert said == (
+        f"Whether training changes the {WAVE} cannot be answered from what is there: no untrained encoder was measured."
+    )
+
+
+def blocks(**changes):
+    known = {"length": 4, "num_blocks": 9, "correlation": 0.42, "of_people": False, "num_people": 1}
+    return Blocks((), **(known | changes))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "Intervals draw 9 blocks of up to 4 neighbouring image(s), as long as the correlation that is seen (r = "
+             "0.42); they speak of this volume only, not other people."),
+        ({"of_people": True, "num_people": 9}, "they speak of 9 people."),
+        ({"correlation": float("nan")}, "(no neighbours)"),
+        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 are left, too few "
+                                         "for intervals."),
+    ],
+)  # fmt: skip
+def test_blocks_sentence(given, said):
+    text = blocks_sentence(Verdict(Outcome.UNKNOWN, blocks=blocks(**given)))
+    assert said in text
+    assert ("Intervals draw" in text) is (given.get("num_blocks") != 2)
+
+
+def test_without_blocks_nothing_is_said_of_them():
+    assert blocks_sentence(Verdict(Outcome.UNKNOWN)) == ""
+
+
+# -- waves -----------------------------------------------------------------------------------------------
+
+
+def wave_evidence(own=(), against=()):
+    """Evidence of hand-made numbers: (role, quantity, value, low, high) of curves and of what controls explain."""
+    schema = ["role", "quantity", "value", "low", "high"]
+
+    def tidy(rows):
+        typed = pl.DataFrame(rows, schema=schema, orient="row", schema_overrides=dict.fromkeys(schema[2:], pl.Float64))
+        return typed.with_columns(
+            pl.lit("full").alias("field_of_view"), pl.lit("otsu").alias("binarisation"),
+            pl.lit("interpolated").alias("fit"), pl.lit(8).alias("n"),
+        )  # fmt: skip
+
+    return WaveEvidence(tidy(own), tidy(against), pl.DataFrame(), "otsu")
+
+
+def said_of_wave(own=(), against=()):
+    return " ".join(wave_sentences(wave_evidence(own, against), "full"))
+
+
+AMPLITUDE = ("trained", "amplitude", 0.02, 0.015, 0.025)
+
+
+@pytest.mark.parametrize(("low", "certainty"), [(0.0, "may be 0"), (0.001, "is not 0")])
+def test_what_is_left_may_be_0_where_its_interval_begins_there(low, certainty):
+    said = said_of_wave([AMPLITUDE], [("untrained", "remainder", 0.01, low, 0.02),
+                                      ("untrained", "remainder_debiased", 0.009, None, None)])  # fmt: skip
+    assert (
+        f"is 0.0100 [{low:.4f}, 0.0200] (0.0090 without what noise adds); on images like these it {certainty}," in said
+    )
+    assert ("may be 0" in said) is (low == 0)
+
+
+def test_what_a_fixed_map_leaves_is_not_said_of_untrained_encoders():
+    assert "on images like these" not in said_of_wave([AMPLITUDE], [("fixed map", "remainder", 0.01, 0.005, 0.02)])
+
+
+def test_a_wave_is_told_from_none_by_its_interval_and_its_null():
+    more = [("trained", "phase_deg", 12.34, 11.0, 13.0), ("trained", "share_fundamental", 0.8, 0.7, 0.9)]
+    said = said_of_wave([AMPLITUDE, ("trained", "amplitude_null", 0.01, None, None), *more])
+    assert "has the amplitude 0.0200 [0.0150, 0.0250] and makes up 80 % of the curve's variance there" in said
+    assert "with its first maximum at 12.3° [11.0, 13.0]." in said
+    below_null = said_of_wave([AMPLITUDE, ("trained", "amplitude_null", 0.021, None, None), *more])
+    at_zero = said_of_wave([("trained", "amplitude", 0.02, 0.0, 0.03), *more])
+    few = said_of_wave([("trained", "amplitude", 0.02, None, None), *more])
+    for text in (below_null, at_zero):
+        assert "which cannot be told from none" in text
+        assert "maximum" not in text
+    assert "too few independent blocks of images for an interval" in few
+    assert "too coarse" in said_of_wave([("trained", "amplitude", None, None, None)])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.03, "the curve jumps up"), (-0.03, -0.01, "the curve drops"),
+     (-0.01, 0.03, "the curve neither clearly jumps up nor drops")],
+)  # fmt: skip
+def test_the_spike_goes_up_or_down_and_so_do_controls(low, high, words):
+    middle = (low + high) / 2
+    trained = ("trained", "spike", middle, low, high)
+    alike, other = ("fixed map", "spike", middle, low, high), ("mask", "spike", -middle, -high, -low)
+    said = said_of_wave([AMPLITUDE, trained, alike, other])
+    assert f"where rotation needs no interpolation, {words}: {with_interval(trained[2:], signed=True)}" in said
+    expected = "; so it does for the round trip of a fixed map, which have learnt nothing."
+    assert (expected in said) is (low * high > 0)
+    assert "mask itself" not in said
+
+
+def test_shares_of_controls_are_named_in_words_and_without_interval_not_at_all():
+    shares = [("untrained", "share_explained", 0.52, 0.4, 0.63), ("mask", "share_explained", -0.1, -0.2, 0.05),
+              ("fixed map", "share_explained", 0.9, None, None)]  # fmt: skip
+    said = said_of_wave([AMPLITUDE], shares)
+    assert (
+        "at the same phase: untrained encoders 52 % [40 %, 63 %]; the round trip of the mask itself −10 % [−20 %, "
+        in said
+    )
+    assert "fixed map" not in said
+
+
+def test_sentences_of_a_whole_study_follow_its_shape():
+    found = fit(study(num_images=12, noise=0.004, trained_amplitudes=(0.04,), peaks=("otsu",)), Bootstrap(200))
+    tables = statistics.coefficients(found), statistics.explained(found), statistics.extrema(found)
+    evidence = WaveEvidence(*tables, "otsu")
+    assert "the curve jumps up: +0.0" in " ".join(wave_sentences(evidence, "full"))
+    assert binarisation_sentence(evidence, TITLES) == (
+        "The exact multiples of 90° are a peak for otsu (full field of view) and otsu (inscribed circle); a dip for "
+        "top_area (full field of view), soft (full field of view), top_area (inscribed circle) and soft (inscribed "
+        "circle). Whether 90° looks best or worst is thus decided by how the map is made binary."
+    )
+    dips = fit(study(num_images=12, noise=0.004, peaks=()), Bootstrap(200))
+    tables = statistics.coefficients(dips), statistics.explained(dips), statistics.extrema(dips)
+    text = binarisation_sentence(WaveEvidence(*tables, "otsu"), TITLES)
+    assert "a dip for otsu" in text
+    assert "peak" not in text
+    assert "decided by" not in text
+
+
+# -- trends ----------------------------------------------------------------------------------------------
+
+
+def said_of_trend(shape, values, sweep, num_images=8, noise=0.001, control=None):
+    rng = np.random.default_rng(1)
+
+    def dice(curve):
+        return curve + rng.normal(0, 0.05, (num_images, 1)) + rng.normal(0, noise, (num_images, len(values)))
+
+    values = np.asarray(values, dtype=float)
+    parts = [frame("trained", dice(shape(values)), values)]
+    if control is not None:
+        parts.append(frame("untrained", dice(control(values)), values))
+    trends = trend_frame(panels(pl.concat(parts)), sweep, people)
+    return " ".join(trend_sentences(trends, sweep, "full", "otsu"))
+
+
+FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"), [(0.2, "+0.2000 [+0.2000, +0.2000]"), (-0.2, "−0.2000 [−0.2000, −0.2000]")]
+)
+def test_a_slope_rises_or_falls(slope, words):
+    said = said_of_trend(lambda v: 0.5 + slope * v, FACTORS, BRIGHTNESS, noise=1e-6)
+    assert f"Over the brightness factor its Dice changes by {words} per unit: it " in said
+    assert ("it rises." in said) is (slope > 0)
+    assert ("it falls." in said) is (slope < 0)
+    assert "100 % of its variance over the axis is monotone, more than images that agree on nothing would show" in said
+
+
+def test_a_slope_of_noise_cannot_be_told_from_none():
+    said = said_of_trend(lambda v: 0.5 + 0 * v, FACTORS, BRIGHTNESS, noise=0.02)
+    assert "a slope that cannot be told from none" in said
+    assert "rises" not in said
+    assert "falls" not in said
+    assert "no more than images that agree on nothing would show" in said
+
+
+def test_few_people_have_no_interval_of_a_slope():
+    said = said_of_trend(lambda v: 0.5 + 0.1 * v, FACTORS, BRIGHTNESS, num_images=2)
+    assert "there are too few independent blocks of images for an interval" in said
+
+
+def test_leaving_the_start_is_said_of_each_side_with_its_value_and_unit():
+    said = said_of_trend(lambda v: np.where(v < 0.5, 0.2, 0.5), FACTORS, BRIGHTNESS)
+    assert said.endswith(
+        "Going away from the unchanged image, below 1 it leaves its level at the start from 0.25 on; above 1 it never "
+        "surely leaves its level at the start."
+    )
+    said = said_of_trend(lambda v: np.where(v > 0.03, 0.2, 0.5), (0, 0.01, 0.02, 0.04, 0.06), BLUR)
+    assert "above 0 of the side it leaves its level at the start from 0.04 of the side on." in said
+    assert "below" not in said
+
+
+def test_what_controls_have_of_the_slope():
+    said = said_of_trend(lambda v: 0.5 + 0.2 * v, FACTORS, BRIGHTNESS, control=lambda v: 0.4 + 0.1 * v)
+    assert "Of the trained encoders' slope, the controls have: untrained encoders 50 % [" in said
+
+
+def test_one_value_carries_no_trend():
+    assert said_of_trend(lambda v: 0.5 + v, (1.0, 2.0), BRIGHTNESS) == ""
+
+
+def test_words():
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert percent(0.126) == "13 %"
+    assert with_interval((0.0102, 0.0034, 0.0171)) == "0.0102 [0.0034, 0.0171]"
+    assert with_interval((-1.0, None, None), 1, "°", signed=True) == "−1.0°"
+    assert with_interval((None, None, None)) == "undefined"
