@@ -28,6 +28,7 @@ _BLUR_RADIUS_SIGMAS = 4.0  # as scipy.ndimage.gaussian_filter
 class Sweep(Part, ABC):
     """A change of images by a value. Subclasses are frozen dataclasses."""
 
+    family: ClassVar[str] = "sweep"
     title: ClassVar[str]
     """What the value is, for an axis."""
     unit: ClassVar[str]

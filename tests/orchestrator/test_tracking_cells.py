@@ -191,7 +191,7 @@ def test_a_cell_that_was_cut_short_has_one_whole_run_afterwards(submitted, datab
 def test_a_damaged_member_does_not_hold_up_other_cells(submitted, database, capsys):
     store, name = submitted({**THREE, **ONE}, fields=CELLS_WITH_ONE)
     (cell, _) = cells_of(next(store.manifests()))
-    store.remove(f"trials/{cell.keys[0]}/result.json")
+    store.remove(f"results/{cell.keys[0]}.json")
     with pytest.raises(DamagedResult, match=cell.keys[0]):
         means_of(store, cell, dict.fromkeys(cell.keys, "done:"))
     feeder.sync(store, name, database)
