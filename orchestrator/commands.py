@@ -14,8 +14,7 @@ from orchestrator.leftovers import unneeded_paths
 from orchestrator.options import DefaultInHelp
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
-from orchestrator.provenance import without_password
-from orchestrator.publishing import first_line
+from orchestrator.provenance import first_line, without_password
 from orchestrator.snapshot import UnusableDatabase, default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Manifest
@@ -106,7 +105,7 @@ def _existing(storage: str) -> Store:
 
 def _latest_manifests(store: Store) -> list[Manifest]:
     latest: dict[str, Manifest] = {}
-    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+    for manifest in sorted(store.manifests(), key=lambda m: m["submitted_at"]):
         latest[manifest["study"]] = manifest
     return list(latest.values())
 

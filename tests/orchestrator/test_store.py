@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.claims import is_held
+from orchestrator.publishing import Known, known_of, publisher
+from orchestrator.snapshot import report_files
 from orchestrator.store import DamagedResult, FileEntry, Generation, Result, Store
 
 
@@ -154,6 +156,26 @@ def test_documents_of_another_shape_count_as_absent(store, content):
     assert (store.failure("k1"), store.crash("k1"), store.attempts("k1")) == (None, None, 0)
     assert store.generations("k1") == []
     is_held(store, "trials/k1")
+
+
+@pytest.mark.parametrize(
+    "document", [[1], "text", None, {"trials": {}}, {"trials": []}, {"trials": [], "submitted_at": "x"}]
+)
+def test_a_manifest_of_another_shape_is_none(store, document):
+    whole = {"study": "s", "trials": [], "submitted_at": 1.5}
+    store.write_document("studies/s/a.json", document)
+    store.write_document("studies/s/b.json", whole)
+    store.write_document("studies/s/suggestions/000001.json", whole)
+    store.write_document("studies/s/publishers/ab.json", whole)
+    assert list(store.manifests()) == [whole]
+
+
+@pytest.mark.parametrize("document", [[1], "text", {"token": "t"}, {"token": "t", "paths": [], "files": {"a": 1}}])
+def test_what_is_remembered_in_another_shape_is_forgotten(store, document):
+    store.write_document("reports/s/made_from.json", document)
+    assert report_files(store, "s") is None
+    store.write_document(f"{publisher('s', 'sqlite:///x')}.json", document)
+    assert known_of(store, "s", "sqlite:///x") == Known()
 
 
 def test_one_garbled_state_leaves_the_one_before_it(store):

@@ -14,6 +14,7 @@ from orchestrator import feeder, printing, publishing
 from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
+from orchestrator.store import Generation
 from orchestrator.study import Study
 from orchestrator.trial import Payload, run_trial
 from orchestrator.trial_runs import KEY_TAG
@@ -177,6 +178,17 @@ def test_a_damaged_journal_does_not_hold_up_the_others(submitted, database):
     assert feeder.follow(store, name, database, io.StringIO(""))
     assert "good" in runs_of(database, name)[1]
     assert store.result(entries["bad"]) is None
+
+
+def test_a_damaged_journal_of_an_unfinished_trial_says_nothing_of_its_result(submitted, database):
+    store, name = submitted({"t": Count(2)})
+    (result,) = (store.result(key) for key in store.finished())
+    store.remove(f"results/{result.key}.json")  # as it is before its end
+    store.write_generations(result.key, [Generation("1", segments=result.segments, started_at=1.0)])
+    store.write_bytes(f"trials/{result.key}/journal/{result.segments[0]}", b"[]")
+    assert feeder.follow(store, name, database, io.StringIO(""))
+    assert store.names("damaged") == []
+    assert "t" not in runs_of(database, name)[1]
 
 
 def test_the_end_of_a_submission_names_the_page_with_the_charts(submitted, database, capsys):
