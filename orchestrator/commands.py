@@ -83,6 +83,7 @@ def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_onl
         latest_only: Only the latest submission of each study counts as a need; earlier ones are forgotten.
     """
     store = _existing(storage)
+    _refuse_garbled_manifests(store)
     manifests = _latest_manifests(store) if latest_only else list(store.manifests())
     paths = unneeded_paths(store, manifests)
     total = 0
@@ -108,6 +109,17 @@ def _latest_manifests(store: Store) -> list[Manifest]:
     for manifest in sorted(store.manifests(), key=lambda m: m["submitted_at"]):
         latest[manifest["study"]] = manifest
     return list(latest.values())
+
+
+def _refuse_garbled_manifests(store: Store) -> None:
+    """What they name would look unneeded."""
+    for study in store.names("studies"):
+        for name in store.names(f"studies/{study}"):
+            if name.endswith(".json") and store.manifest(study, name) is None:
+                raise ValueError(
+                    f"{store.uri}/studies/{study}/{name} is garbled, and nobody knows what it needs: remove it, and "
+                    "submit its study again"
+                )
 
 
 def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
 from tracked import first_runnable, history, runs_of
 
-from orchestrator import feeder, printing, publishing
+from orchestrator import commands, feeder, printing, publishing
 from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
@@ -268,6 +268,8 @@ def test_a_trial_that_mlflow_refuses_does_not_hold_up_the_others(submitted, data
     assert feeder.sync(store, name, database) == (1, 1)
     assert set(runs_of(database, name)[1]) == {f"report of {name}", "good"}
     assert f"MLflow lacks bad ({result.key[:8]}): " in capsys.readouterr().err
+    assert commands.sync(store.uri, tracking_uri=database, study=name) == 1
+    assert f"{name}: 1 trials are in MLflow" in capsys.readouterr().out
     store.remove(f"studies/{name}/publishers")
     assert not feeder.follow(store, name, database, io.StringIO(""))
 
