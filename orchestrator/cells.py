@@ -106,9 +106,8 @@ def _shared_name(entries: Sequence[Mapping[str, Any]]) -> str:
 def _history(store: Store, result: Result) -> dict[str, list[tuple[int, float, int]]]:
     """Steps, values and times by metric; of two rows for one step the later counts."""
     found: dict[str, dict[int, tuple[int, float, int]]] = {}
-    for segment in result.segments:
-        for name, step, value, at_ms in store.segment(result.key, segment):
-            found.setdefault(name, {})[step] = (step, value, at_ms)
+    for name, step, value, at_ms in store.rows(result):
+        found.setdefault(name, {})[step] = (step, value, at_ms)
     return {name: list(by_step.values()) for name, by_step in found.items()}
 
 

@@ -14,8 +14,7 @@ from orchestrator.leftovers import unneeded_paths
 from orchestrator.options import DefaultInHelp
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
-from orchestrator.provenance import without_password
-from orchestrator.publishing import first_line
+from orchestrator.provenance import first_line, without_password
 from orchestrator.snapshot import UnusableDatabase, default_tracking_uri
 from orchestrator.store import Store
 from orchestrator.study import Manifest
@@ -84,6 +83,7 @@ def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_onl
         latest_only: Only the latest submission of each study counts as a need; earlier ones are forgotten.
     """
     store = _existing(storage)
+    _refuse_garbled_manifests(store)
     manifests = _latest_manifests(store) if latest_only else list(store.manifests())
     paths = unneeded_paths(store, manifests)
     total = 0
@@ -106,9 +106,20 @@ def _existing(storage: str) -> Store:
 
 def _latest_manifests(store: Store) -> list[Manifest]:
     latest: dict[str, Manifest] = {}
-    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+    for manifest in sorted(store.manifests(), key=lambda m: m["submitted_at"]):
         latest[manifest["study"]] = manifest
     return list(latest.values())
+
+
+def _refuse_garbled_manifests(store: Store) -> None:
+    """What they name would look unneeded."""
+    for study in store.names("studies"):
+        for name in store.names(f"studies/{study}"):
+            if name.endswith(".json") and store.manifest(study, name) is None:
+                raise ValueError(
+                    f"{store.uri}/studies/{study}/{name} is garbled, and nobody knows what it needs: remove it, and "
+                    "submit its study again"
+                )
 
 
 def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:

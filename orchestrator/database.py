@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.provenance import first_line
 from orchestrator.snapshot import UnusableDatabase, sqlite_path, sqlite_uri
 
 _LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
@@ -44,7 +45,7 @@ def prepare(tracking_uri: str) -> None:
             with contextlib.suppress(FileExistsError):  # another process was faster, and its database is whole
                 os.link(aside, path)
     except (OSError, sqlite3.Error, SQLAlchemyError) as error:
-        raise UnusableDatabase(f"the MLflow database {path} cannot be made: {_first_line(error)}") from error
+        raise UnusableDatabase(f"the MLflow database {path} cannot be made: {first_line(error)}") from error
     finally:
         for leftover in path.parent.glob(f"{aside.name}*"):
             leftover.unlink(missing_ok=True)
@@ -100,10 +101,6 @@ def _is_on_local_disk(path: Path) -> bool:
     folders = {str(folder) for folder in path.resolve().parents}
     inside = [(len(point), kind) for point, kind in mounts if point in folders]
     return max(inside, default=(0, ""))[1] in _LOCAL_FILE_SYSTEMS
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @event.listens_for(Engine, "connect")

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator import database
 from orchestrator.parameters import valid_name
+from orchestrator.provenance import first_line
 from orchestrator.snapshot import UnusableDatabase
 from orchestrator.store import FileEntry, Store
 
@@ -64,8 +65,7 @@ class Experiment:
             self.client = MlflowClient(tracking_uri=tracking_uri)
             self.id, self._tags = self._ensure(artifact_root)
         except SQLAlchemyError as error:
-            first_line = str(error).splitlines()[0]
-            raise UnusableDatabase(f"the MLflow database cannot be opened: {first_line}") from error
+            raise UnusableDatabase(f"the MLflow database cannot be opened: {first_line(error)}") from error
         if _INSTANCE_TAG not in self._tags:
             self._set_tag(_INSTANCE_TAG, uuid.uuid4().hex)
         self.instance = self._tags[_INSTANCE_TAG]

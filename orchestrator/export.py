@@ -38,14 +38,15 @@ def export(
 
 def _result(store: Store, beginning: str) -> Result:
     """The finished trial whose key begins so. Raises ValueError where there is none, or more than one."""
-    keys = [key for key in store.names("trials") if key.startswith(beginning)]
+    keys = [key for key in sorted(store.finished()) if key.startswith(beginning)]
     results = [result for result in map(store.result, keys) if result is not None]
     if len(results) == 1:
         return results[0]
     if results:
         found = ", ".join(result.key for result in results)
         raise ValueError(f"key {beginning!r}: {len(results)} finished trials of {store.uri} begin so: {found}")
-    what = "that trial is not done" if keys else "no trial begins so"
+    is_known = keys or any(key.startswith(beginning) for key in store.names("trials"))
+    what = "that trial is not done" if is_known else "no trial begins so"
     raise ValueError(f"key {beginning!r}: {what} in {store.uri}; `python -m orchestrator status --json` lists the keys")
 
 

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from typing import IO, Self
 
 from orchestrator.claims import Claim
-from orchestrator.publishing import TICK_S, Publishing, first_line, publisher
+from orchestrator.provenance import first_line
+from orchestrator.publishing import TICK_S, Publishing, publisher
 from orchestrator.snapshot import UnusableDatabase
 from orchestrator.store import Store
 

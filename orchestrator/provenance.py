@@ -95,6 +95,11 @@ def without_password(text: str) -> str:
     return re.sub(r"([?&]password=)[^&\s]*", r"\1...", text)
 
 
+def first_line(error: Exception) -> str:
+    """An error for a person: one line, without a password."""
+    return without_password((str(error).splitlines() or [type(error).__name__])[0])[:300]
+
+
 def _parts_reading_files(value: Any) -> Iterator[ReadsFiles]:
     if isinstance(value, ReadsFiles):
         yield value

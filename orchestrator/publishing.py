@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cells import cells_of
-from orchestrator.provenance import without_password
+from orchestrator.provenance import first_line, without_password
 from orchestrator.snapshot import Snapshot, artifact_root, report_files, snapshot
 from orchestrator.store import DamagedResult, Store
 
@@ -51,21 +51,13 @@ class Known:
 
 def known_of(store: Store, study: str, tracking_uri: str) -> Known:
     """What is remembered of earlier publishing to this URI."""
-    try:
-        return Known(**(store.read_document(_record(study, tracking_uri)) or {}))
-    except TypeError:
-        return Known()
+    return store.read_as(Known, _record(study, tracking_uri)) or Known()
 
 
 def publisher(study: str, tracking_uri: str) -> str:
     """Path in the store for who feeds one MLflow with one study; another MLflow has a feeder of its own."""
     digest = hashlib.sha256(without_password(tracking_uri).encode()).hexdigest()
     return f"studies/{study}/publishers/{digest[:16]}"
-
-
-def first_line(error: Exception) -> str:
-    """The error for a person: one line, without a password."""
-    return without_password((str(error).splitlines() or [type(error).__name__])[0])[:300]
 
 
 class Publishing:
@@ -137,7 +129,8 @@ class Publishing:
         try:
             tracker.publish(self._store, entry, manifest, shot)
         except DamagedResult as error:
-            self._store.report_damage(shot.key, str(error))
+            if shot.state == "done":  # of an unfinished trial its own process finds out, and goes on from before it
+                self._store.report_damage(shot.key, str(error))
         except Exception as error:
             self._tries[shot.key] += 1
             if not _is_refusal(error) and self._tries[shot.key] < _MAX_TRIES:
@@ -166,10 +159,10 @@ class Publishing:
 
     def _manifests(self) -> list[dict[str, Any]]:
         for name in self._store.names(f"studies/{self._study}"):
-            manifest = None if name in self._read else self._store.read_document(f"studies/{self._study}/{name}")
-            if isinstance(manifest, dict) and "trials" in manifest:
+            manifest = None if name in self._read else self._store.manifest(self._study, name)
+            if manifest is not None:
                 self._read[name] = manifest
-        return sorted(self._read.values(), key=lambda m: float(m["submitted_at"]))
+        return sorted(self._read.values(), key=lambda m: m["submitted_at"])
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -6,12 +6,12 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from orchestrator.entry import code_digest, load_entry
 from orchestrator.plan import Plan, State
+from orchestrator.snapshot import ReportFiles, record_report, report_files
 from orchestrator.store import DamagedResult, FileEntry, Store
 from orchestrator.study import Manifest, Report, Study
 from trainables.api.identity import sha256_of
@@ -28,31 +28,29 @@ def report_on(
         return []
     folder = f"reports/{study.name}"
     made_from = _token(study.report, plan, manifest)
-    before = store.read_document(f"{folder}/made_from.json")
-    paths = before.get("paths") if isinstance(before, dict) and before.get("token") == made_from else None
-    if isinstance(paths, list) and all(store.exists(f"{folder}/{name}") for name in paths):
-        return [f"{store.uri}/{folder}/{name}" for name in paths]
-    try:
-        names, files = _write_report(study.report, store, manifest, folder)
-    except DamagedResult as error:
-        say(f"no report: {error}")
-        return None
-    store.write_document(f"{folder}/made_from.json", {"token": made_from, "paths": names, "files": files})
-    return [f"{store.uri}/{folder}/{name}" for name in names]
+    report = report_files(store, study.name)
+    if report is None or report.token != made_from or not all(store.exists(f"{folder}/{p}") for p in report.paths):
+        try:
+            report = ReportFiles(made_from, *_write_report(study.report, store, manifest, folder), folder)
+        except DamagedResult as error:
+            say(f"no report: {error}")
+            return None
+        record_report(store, report)
+    return [f"{store.uri}/{folder}/{path}" for path in report.paths]
 
 
-def _write_report(entry: str, store: Store, manifest: Manifest, folder: str) -> tuple[list[str], dict[str, Any]]:
+def _write_report(entry: str, store: Store, manifest: Manifest, folder: str) -> tuple[list[str], dict[str, FileEntry]]:
     """Returns the paths worth showing, and digest and size of every file that belongs to the report."""
     report: Report = load_entry(entry)
     if not store.is_local:
         with tempfile.TemporaryDirectory() as temporary:
             names = _paths_below(report(store, manifest, Path(temporary)), Path(temporary))
-            return names, {name: asdict(file) for name, file in store.upload(Path(temporary), folder).items()}
+            return names, store.upload(Path(temporary), folder)
     out_dir = Path(store.uri) / folder
     out_dir.mkdir(parents=True, exist_ok=True)
     names = _paths_below(report(store, manifest, out_dir), out_dir)
     files = [path for path in sorted(out_dir.rglob("*")) if path.is_file() and path != out_dir / "made_from.json"]
-    entries = [asdict(FileEntry(sha256_of(path), path.stat().st_size)) for path in files]
+    entries = [FileEntry(sha256_of(path), path.stat().st_size) for path in files]
     return names, dict(zip(_paths_below(files, out_dir), entries, strict=True))
 
 

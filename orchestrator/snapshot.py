@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from orchestrator.store import FileEntry, Store
 
@@ -73,22 +73,29 @@ class ReportFiles:
 
     token: str
     """Changes whenever the report is made anew."""
-    folder: str
-    files: Mapping[str, FileEntry]
+    paths: list[str]
+    """Of what is worth showing, below the folder."""
+    files: dict[str, FileEntry]
+    folder: str = ""
 
 
 def report_files(store: Store, study: str) -> ReportFiles | None:
     """The files of a study's newest report; None without one."""
     folder = f"reports/{study}"
-    document = store.read_document(f"{folder}/made_from.json") or {}
-    files = {name: FileEntry(**entry) for name, entry in document.get("files", {}).items()}
-    return ReportFiles(document["token"], folder, files) if files else None
+    found = store.read_as(ReportFiles, f"{folder}/made_from.json")
+    return replace(found, folder=folder) if found is not None and found.files else None
+
+
+def record_report(store: Store, report: ReportFiles) -> None:
+    """Remember what the report in a folder was made from."""
+    document = {"token": report.token, "paths": report.paths, "files": {n: asdict(f) for n, f in report.files.items()}}
+    store.write_document(f"{report.folder}/made_from.json", document)
 
 
 def default_tracking_uri(store: Store) -> str:
     """MLflow's own variable, else a database beside local results.
 
-    Raises ValueError where neither is possible, or the storage's path would mean another file in a URI.
+    Raises ValueError where neither is possible.
     """
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
@@ -100,8 +107,12 @@ def default_tracking_uri(store: Store) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of an SQLite database. It is unquoted by whoever opens it, and ends at a question mark."""
-    return f"{_SQLITE}{str(path).replace('%', '%25').replace('?', '%3F')}"
+    """The address of an SQLite database. It is unquoted by whoever opens it, and ends at a question mark.
+
+    Where something has to be quoted, slashes are too: MLflow would make the folders of an address as it stands.
+    """
+    text = str(path)
+    return _SQLITE + (quote(text, safe=" #") if "%" in text or "?" in text else text)
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:

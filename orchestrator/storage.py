@@ -217,6 +217,8 @@ class Storage:
             target = Path(self._at(path))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+            with target.open("rb+") as copied:  # on the disk before the document that names it
+                os.fsync(copied.fileno())
             arrived = target.stat().st_size
         else:
             self._fs.put_file(str(file), self._at(path))

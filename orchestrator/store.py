@@ -220,7 +220,7 @@ class Store(Storage):
 
     def failure(self, key: str) -> Failure | None:
         """Why a trial failed for good, or None."""
-        return self._read(Failure, f"trials/{key}/failure.json")
+        return self.read_as(Failure, f"trials/{key}/failure.json")
 
     def record_failure(self, key: str, failure: Failure) -> None:
         """Remember that a trial failed for good."""
@@ -237,7 +237,7 @@ class Store(Storage):
 
     def crash(self, key: str) -> Failure | None:
         """What the last crash of a trial left behind."""
-        return self._read(Failure, f"trials/{key}/crash.json")
+        return self.read_as(Failure, f"trials/{key}/crash.json")
 
     def attempts(self, key: str) -> int:
         """How many attempts of a trial were begun, as far as is known."""
@@ -248,7 +248,7 @@ class Store(Storage):
     def generations(self, key: str) -> list[Generation]:
         """The resumable states of a trial, newest first; without those that are garbled."""
         folder = f"trials/{key}/progress"
-        found = (self._read(Generation, f"{folder}/{name}") for name in reversed(self.names(folder)))
+        found = (self.read_as(Generation, f"{folder}/{name}") for name in reversed(self.names(folder)))
         return [generation for generation in found if generation is not None]
 
     def write_generations(self, key: str, kept: list[Generation]) -> None:
@@ -302,11 +302,18 @@ class Store(Storage):
         """All manifests, study by study."""
         for study in self.names("studies"):
             for name in self.names(f"studies/{study}"):
-                manifest = self.read_document(f"studies/{study}/{name}") if name.endswith(".json") else None
-                if isinstance(manifest, dict) and isinstance(manifest.get("trials"), list):
+                if (manifest := self.manifest(study, name)) is not None:
                     yield manifest
 
-    def _read(self, kind: type[Document], path: str) -> Document | None:
+    def manifest(self, study: str, name: str) -> dict[str, Any] | None:
+        """The manifest of this name among what lies in a study's folder; None for everything else."""
+        found = self.read_document(f"studies/{study}/{name}") if name.endswith(".json") else None
+        if not isinstance(found, dict):
+            return None
+        is_one = isinstance(found.get("trials"), list) and isinstance(found.get("submitted_at"), int | float)
+        return found if is_one else None
+
+    def read_as(self, kind: type[Document], path: str) -> Document | None:
         """A document as a dataclass; None when it is absent or of another shape."""
         document = self.read_document(path)
         try:

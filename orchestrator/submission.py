@@ -60,7 +60,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     if options.plan:
         printing.show_plan(plan, console, as_json=options.json)
         return EXIT_OK
-    command = without_password(shlex.join(["python", *sys.argv]))
+    command = shlex.join(["python", *map(without_password, sys.argv)])
     document = manifest_of(plan, command, provenance(), submission.keys)
     manifest = ManifestWriter(store, document, submission.suggestions)
     with contextlib.ExitStack() as fed:

@@ -32,6 +32,7 @@ class CellRuns:
         """``runs`` are those of kind cell that are there, oldest first."""
         self._experiment = experiment
         self._runs = _newest_whole(experiment, runs)
+        self._damaged: set[str] = set()  # tokens of cells whose mean cannot be shown, which was said
 
     def publish(self, store: Store, cell: Cell, manifest: Mapping[str, Any], tokens: Mapping[str, str]) -> None:
         """Make a cell's run anew if there is news of its trials. ``tokens`` is what MLflow has of each trial."""
@@ -59,9 +60,13 @@ class CellRuns:
     def _replace(
         self, store: Store, cell: Cell, manifest: Mapping[str, Any], tokens: Mapping[str, str], start_ms: int
     ) -> None:
+        token = cell.token(tokens)
+        if token in self._damaged:
+            return
         try:
             means, entry = means_of(store, cell, tokens), cell.entries[0]
         except DamagedResult as error:  # the other cells go on
+            self._damaged.add(token)
             print(f"warning: the mean of {cell.name} cannot be shown: {error}", file=sys.stderr)
             return
         seeds = sorted({path for one in cell.entries for path in one.get("seeds", {})})
@@ -79,10 +84,9 @@ class CellRuns:
         run = self._experiment.create(cell.name, "cell", start_ms, tags)
         self._experiment.log_data(run, entry, manifest)
         shown = parameters(entry["configuration"], without=seeds)
-        token = {TOKEN_TAG: cell.token(tokens)}
-        self._experiment.log(run, shown, _metrics(means), token)
+        self._experiment.log(run, shown, _metrics(means), {TOKEN_TAG: token})
         self._experiment.client.set_terminated(run.info.run_id, "FINISHED", end_time=start_ms)
-        run.data.tags.update(token)
+        run.data.tags[TOKEN_TAG] = token
         if (before := self._runs.get(cell.identity)) is not None:
             self._experiment.client.delete_run(before.info.run_id)
         self._runs[cell.identity] = run

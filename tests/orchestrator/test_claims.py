@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -97,6 +98,48 @@ def test_a_renewed_claim_of_another_machine_does_not_lapse(store, monkeypatch):
     assert opened.wait(5)
     for thread in threads:
         thread.join()
+
+
+def test_a_claim_that_is_renewed_between_the_look_and_the_move_is_given_back(store, monkeypatch):
+    monkeypatch.setattr(claims, "LAPSE_S", 0.2)
+    path, beats, real = "trials/k/claim.json", [0], Store.take_away
+
+    def renewed():
+        return {"token": "t", "beat": beats[-1], "host": "elsewhere", "pid": 1}
+
+    def take_away(self, path, aside=None):
+        beats.append(beats[-1] + 1)
+        self.write_document(path, renewed())
+        return real(self, path, aside)
+
+    store.create_document(path, renewed())
+    monkeypatch.setattr(Store, "take_away", take_away)
+    deadline = time.monotonic() + 5
+    assert not Claim(store, "trials/k").acquire(lambda: len(beats) < 2 and time.monotonic() < deadline)
+    assert len(beats) == 2
+    assert store.read_document(path) == renewed()
+    assert store.names("trials/k") == ["claim.json"]
+
+
+def test_a_process_with_the_number_of_a_dead_one_is_not_the_holder(store):
+    store.create_document("trials/k/claim.json", {"token": "t", "beat": 0, **claims._this_process(), "pid_start": "1"})
+    assert is_held(store, "trials/k") is None
+    claim = Claim(store, "trials/k")
+    assert claim.acquire(lambda: False)
+    claim.release()
+
+
+def test_a_dead_process_that_nobody_waited_for_holds_nothing(store):
+    process = subprocess.Popen(["sleep", "60"])
+    holder = {**claims._this_process(), "pid": process.pid, "pid_start": claims._start_of(process.pid)}
+    store.create_document("trials/k/claim.json", {"token": "t", "beat": 0, **holder})
+    assert str(process.pid) in is_held(store, "trials/k")
+    process.kill()
+    deadline = time.monotonic() + 10
+    while is_held(store, "trials/k") is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.wait()
 
 
 def test_a_garbled_claim_lapses(store, monkeypatch):

@@ -122,9 +122,14 @@ def test_a_search_for_what_no_trial_reports_stops_and_says_so(call, tmp_path):
     assert len((tmp_path / "bowls").read_text().splitlines()) <= 3  # not the eight of its budget
 
 
-def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):
-    assert call("--max-concurrent", "2")[0] == 0
-    results = tmp_path / "results"
+def test_gc_lists_and_removes_only_what_no_study_needs_in_a_folder_of_any_name(call, tmp_path):
+    results = tmp_path / "what? 50%20 of #1"
+    code, out, err = call("--max-concurrent", "2", "--storage", str(results))
+    assert code == 0, err
+    assert "warning" not in out + err
+    code, out, _ = call("--storage", str(results), command=("-m", "orchestrator", "sync"))
+    assert (code, out.split(" at ")[0]) == (0, "toy: 4 trials are in MLflow")
+    assert {path.name for path in tmp_path.iterdir()} == {results.name, "cache", "base", "tuned", "other", "items"}
     (results / "trials" / "forgotten").mkdir()
     (results / "trials" / "forgotten" / "big").write_text("x" * 1000)
     needed = {p.name for p in (results / "trials").iterdir()} - {"forgotten"}
@@ -133,7 +138,7 @@ def test_gc_lists_and_removes_only_what_no_study_needs(call, tmp_path):
     assert (results / "trials" / "forgotten").exists()
     call("--storage", str(results), "--delete", command=("-m", "orchestrator", "gc"))
     assert {p.name for p in (results / "trials").iterdir()} == needed
-    assert json.loads(call("--plan", "--json")[1])["done"] == 4
+    assert json.loads(call("--plan", "--json", "--storage", str(results))[1])["done"] == 4
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mlflow.utils.validation import _validate_metric_name
-from toy import Count, Diverge, Flaky, Misconfigured, ReadsText
+from toy import Count, Diverge, Flaky, Grow, Misconfigured, ReadsText
 
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.claims import Claim, ClaimLost
@@ -353,6 +353,26 @@ def test_a_process_that_was_replaced_touches_nothing_and_waits(store, quick_sett
     assert any("taken over" in line for line in said)
 
 
+def test_a_process_that_was_replaced_records_no_failure(store, quick_settings, monkeypatch, tmp_path):
+    """What it runs into after that, such as a full memory of its own machine, says nothing about the trial."""
+    monkeypatch.setattr("orchestrator.context._PROGRESS_S", 0.0)
+    settings = dataclasses.replace(quick_settings(store), checkpoint_interval_s=3600.0)
+    elsewhere = dataclasses.replace(settings, cache_dir=tmp_path / "cache of another machine")
+    payload = payload_of(Grow(4, fail_at=2), settings)
+    said = []
+
+    def be_replaced(progress):
+        if progress.done == 2 and not said:
+            said.append("replaced")
+            store.remove(f"trials/{payload.trial.key}/claim.json")
+            run_trial(payload_of(Grow(4), elsewhere))
+
+    run_trial(payload, be_replaced, said.append)
+    assert store.result(payload.trial.key).metrics == {"sum": 6.0}
+    assert (store.failure(payload.trial.key), store.crash(payload.trial.key)) == (None, None)
+    assert any("taken over" in line for line in said)
+
+
 def test_a_trial_that_failed_while_another_waited_is_not_run_again(store, quick_settings, tmp_path):
     payload = payload_of(Flaky(9, log_path=tmp_path / "tries"), quick_settings(store))
     key = payload.trial.key
@@ -468,6 +488,7 @@ def test_a_process_that_slept_while_publishing_leaves_its_successors_result(stor
     run_trial(payload, say=said.append)
     assert store.result(key) == first[0]
     assert store.fetch(key, Path(payload.settings.cache_dir)).name == first[0].token
+    assert len(store.names(f"trials/{key}/published")) == 2  # each wrote into a folder of its own
     assert any("published by another process" in line for line in said)
 
 

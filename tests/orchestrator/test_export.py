@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from toy import Count, Squares
 
 from orchestrator.export import export
-from orchestrator.plan import Trial
+from orchestrator.inputs import record_digests
+from orchestrator.plan import Trial, trials_of
 from orchestrator.store import Store
+from orchestrator.study import Study
 from orchestrator.trial import Payload, run_trial
-from trainables.api.identity import FileDigests, key_of
+from trainables.api.identity import FileDigests, Keys, key_of
 
 
 @pytest.fixture
@@ -27,17 +30,56 @@ def store(tmp_path, quick_settings):
     return store, keys
 
 
+def exported(key, out, store, folder):
+    """The command, as it ended."""
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", "export", key, "--storage", store.uri, "--out", out],
+        capture_output=True, text=True, timeout=60, cwd=folder, env=dict(os.environ),
+    )  # fmt: skip
+
+
 def test_the_command_writes_what_the_class_exports_of_the_trial_that_is_named(store, tmp_path):
     store, (first, second, _) = store
     for key, total in [(first[:8], 6), (second, 10)]:
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", "export", key, "--storage", store.uri, "--out", "sum.txt"],
-            capture_output=True, text=True, timeout=60, cwd=tmp_path, env=dict(os.environ),
-        )  # fmt: skip
+        done = exported(key, "sum.txt", store, tmp_path)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "sum.txt").read_text() == f"sum = {total}"
         assert "open('sum.txt') holds the sum" in done.stdout
         assert key[:8] in done.stdout
+
+
+def test_a_pretraining_in_a_store_becomes_an_encoder_of_torchvision(tmp_path, quick_settings, monkeypatch):
+    """A real result, from the command line: a strict load gives the features of the published encoder."""
+    import torch
+    import torchvision
+    from safetensors.torch import load_file
+
+    from trainables.models.encoder import load_encoder
+    from trainables.ssl.moco import MoCo
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "trainables"))
+    from tiny_shapes import TinyShapes
+
+    data = TinyShapes(num_train=12, num_val=4)
+    moco = MoCo(data, backbone="resnet18", num_epochs=1, batch_size=4, queue_size=8, embedding_dim=16)
+    store = Store(str(tmp_path / "results"))
+    keys = Keys(FileDigests())
+    (trial,) = trials_of(Study("s", "?", {"pretraining": moco}), keys)
+    record_digests(trial.parts, store, keys)
+    run_trial(Payload(trial, quick_settings(store)))
+    assert store.failure(trial.key) is None
+    done = exported(trial.key[:12], "encoder.safetensors", store, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "network.load_state_dict" in done.stdout
+    encoder = load_encoder(store.fetch(trial.key, tmp_path) / "encoder.pt").eval()
+    network = torchvision.models.resnet18()
+    network.fc = torch.nn.Identity()
+    network.load_state_dict(load_file(tmp_path / "encoder.safetensors"), strict=True)
+    images_BCHW = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    standardised_BCHW = ((images_BCHW - encoder.mean) / encoder.std).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        features_BD = network.eval()(standardised_BCHW)
+        torch.testing.assert_close(features_BD, encoder.features(images_BCHW), atol=1e-5, rtol=1e-3)
 
 
 def test_what_cannot_be_exported_is_said(store, tmp_path):
@@ -48,7 +90,7 @@ def test_what_cannot_be_exported_is_said(store, tmp_path):
         export("", tmp_path / "x", store.uri)
     with pytest.raises(ValueError, match="a Squares has nothing to export"):
         export(squares, tmp_path / "x", store.uri)
-    store.remove(f"trials/{first}/result.json")
+    store.remove(f"results/{first}.json")
     with pytest.raises(ValueError, match="that trial is not done"):
         export(first, tmp_path / "x", store.uri)
 

@@ -188,6 +188,15 @@ def test_gc_keeps_the_longest_state_and_what_an_unfinished_training_needs(store,
     capsys.readouterr()
 
 
+def test_gc_removes_nothing_beside_a_manifest_that_cannot_be_read(store, train):
+    (key,) = train(Grow(2))
+    store.write_document("studies/other/a.json", {"study": "other", "trials": [], "submitted_at": 1.0})
+    store.write_bytes("studies/s/b.json", b'{"trials": [')
+    with pytest.raises(ValueError, match=r"studies/s/b\.json is garbled"):
+        commands.gc(store.uri, delete=True)
+    assert store.result(key) is not None
+
+
 def test_gc_takes_what_attempts_left_that_did_not_publish(store, train):
     (key,) = train(Grow(2))
     manifest = {"trials": [{"key": key, "family": None, "length": 0}]}

@@ -121,13 +121,13 @@ def test_a_missing_input_file_is_named_with_its_reader(tmp_path):
 def test_digests_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
     file = tmp_path / "data.bin"
     file.write_bytes(b"one")
-    first = FileDigests(tmp_path / "memo.json").digest_all({"data": file})
+    first = FileDigests(tmp_path / "memo.json").digest_files({"data": file})
     read = []
     monkeypatch.setattr("trainables.api.identity.sha256_of", lambda path: read.append(path) or "other")
-    assert FileDigests(tmp_path / "memo.json").digest_all({"data": file}) == first
+    assert FileDigests(tmp_path / "memo.json").digest_files({"data": file}) == first
     assert read == []
     file.write_bytes(b"changed")
-    assert FileDigests(tmp_path / "memo.json").digest_all({"data": file}) != first
+    assert FileDigests(tmp_path / "memo.json").digest_files({"data": file}) != first
     assert read == [file]
 
 
@@ -135,7 +135,9 @@ def test_a_garbled_memo_only_costs_time(tmp_path):
     (tmp_path / "data.bin").write_bytes(b"one")
     (tmp_path / "memo.json").write_text("{ half")
     digests = FileDigests(tmp_path / "memo.json")
-    assert digests.digest_all({"d": tmp_path / "data.bin"}) == FileDigests().digest_all({"d": tmp_path / "data.bin"})
+    assert digests.digest_files({"d": tmp_path / "data.bin"}) == FileDigests().digest_files(
+        {"d": tmp_path / "data.bin"}
+    )
 
 
 @pytest.mark.parametrize(

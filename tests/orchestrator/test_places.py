@@ -100,6 +100,7 @@ def test_mlflow_finds_database_and_artifacts_in_any_folder(tmp_path, folder, mon
     assert (tmp_path / folder / "results" / "mlflow.db").stat().st_size > 0
     (note,) = (tmp_path / folder / "results" / "mlflow-artifacts").rglob("note.txt")
     assert note.read_text() == "text"
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
 def test_only_sqlite_addresses_have_a_file():

@@ -16,7 +16,7 @@ from orchestrator.store import Failure, Store
 from orchestrator.study import Entry, Study
 from orchestrator.trial import Payload, run_trial
 from trainables.api.card import Card
-from trainables.api.identity import FileDigests, Keys
+from trainables.api.identity import FileDigests, Keys, digest_of_all
 from trainables.api.trainable import Trainable, seed
 
 
@@ -165,7 +165,11 @@ def test_the_manifest_tells_what_is_needed_and_with_which_data(store, tmp_path):
     assert (upstream["named"], named["named"]) == (False, True)
     assert named["upstream"] == [upstream["key"]]
     assert named["configuration"]["upstream"]["repeat"] == 1
-    assert upstream["data"] == named["data"] == {"ReadsText": FileDigests().digest_all(base.source_files())}
+    assert (
+        upstream["data"]
+        == named["data"]
+        == {"ReadsText": digest_of_all(FileDigests().digest_files(base.source_files()))}
+    )
 
 
 # -- what is needed, and what is not whole ------------------------------------------------------------

@@ -1,6 +1,8 @@
 """A result is there whole or not at all, on a file system and on an object store."""
 
 import dataclasses
+import os
+import re
 import threading
 import uuid
 from pathlib import Path
@@ -8,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.claims import is_held
-from orchestrator.store import DamagedResult, FileEntry, Generation, Result, Store
+from orchestrator.publishing import Known, known_of, publisher
+from orchestrator.snapshot import report_files
+from orchestrator.store import DamagedResult, Failure, FileEntry, Generation, Result, Store
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -156,6 +160,26 @@ def test_documents_of_another_shape_count_as_absent(store, content):
     is_held(store, "trials/k1")
 
 
+@pytest.mark.parametrize(
+    "document", [[1], "text", None, {"trials": {}}, {"trials": []}, {"trials": [], "submitted_at": "x"}]
+)
+def test_a_manifest_of_another_shape_is_none(store, document):
+    whole = {"study": "s", "trials": [], "submitted_at": 1.5}
+    store.write_document("studies/s/a.json", document)
+    store.write_document("studies/s/b.json", whole)
+    store.write_document("studies/s/suggestions/000001.json", whole)
+    store.write_document("studies/s/publishers/ab.json", whole)
+    assert list(store.manifests()) == [whole]
+
+
+@pytest.mark.parametrize("document", [[1], "text", {"token": "t"}, {"token": "t", "paths": [], "files": {"a": 1}}])
+def test_what_is_remembered_in_another_shape_is_forgotten(store, document):
+    store.write_document("reports/s/made_from.json", document)
+    assert report_files(store, "s") is None
+    store.write_document(f"{publisher('s', 'sqlite:///x')}.json", document)
+    assert known_of(store, "s", "sqlite:///x") == Known()
+
+
 def test_one_garbled_state_leaves_the_one_before_it(store):
     first, second = Generation("001", fraction=0.25), Generation("002", fraction=0.5)
     store.write_generations("k1", [first])
@@ -220,6 +244,23 @@ def test_a_document_is_never_seen_half_written(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         store.write_document("a.json", {"is": "new"})
     assert store.read_document("a.json") == {"is": "whole"}
+
+
+def test_all_that_a_result_rests_on_is_on_the_disk_before_it(tmp_path, monkeypatch):
+    """Or a loss of power could leave a finished trial without its files."""
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    store = Store(str(tmp_path / "results"))
+    result = publish(store, tmp_path)
+    store.write_generations("k2", [Generation("1")])
+    store.record_failure("k3", Failure("crash", "", "", 1, 0.0))
+    places = [Path(path).relative_to(store.uri) for path in synced]
+    # A document is written beside its place, under its name with a dot and a number.
+    named = [str(place.with_name(re.sub(r"^\.(.*)\.[0-9a-f]{32}$", r"\1", place.name))) for place in places]
+    assert named == [
+        "trials/k1/published/t/b.txt", "trials/k1/published/t/sub/a.txt", f"trials/k1/journal/{result.segments[0]}",
+        "results/k1.json", "trials/k2/progress/1.json", "trials/k3/failure.json",
+    ]  # fmt: skip
 
 
 def test_an_unknown_protocol_is_named():

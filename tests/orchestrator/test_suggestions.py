@@ -1,5 +1,6 @@
 """A search knows what its results say, whatever happened to its driver; Optuna alone is the oracle."""
 
+import dataclasses
 from pathlib import Path
 
 import optuna
@@ -11,7 +12,7 @@ from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.plan import State, make_plan
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
-from orchestrator.study import Search, Study
+from orchestrator.study import Entry, Search, Study
 from orchestrator.trial import Payload, run_trial
 from trainables.api.identity import FileDigests, Keys
 
@@ -149,6 +150,21 @@ def test_two_drivers_share_one_budget_and_never_a_point(store, run):
     assert [s["state"] for s in one.describe()["suggestions"]] == ["running"] * 3 + ["complete"] + ["running"] * 2
 
 
+def test_a_suggestion_of_another_driver_is_not_averaged_over_fewer_seeds(store, run):
+    one, two = (suggestions_of(store, bowls(num_seeds=2)) for _ in range(2))
+    study = one.next(set(), set())
+    two.refresh()
+    run(dataclasses.replace(study, trials=dict([next(iter(study.trials.items()))])))
+    two.settle(set(), set())
+    (told,) = two.describe()["suggestions"]
+    assert (told["state"], told["values"]) == ("running", None)
+    run(study)
+    two.settle(set(), set())
+    (told,) = two.describe()["suggestions"]
+    x, y = told["params"]["x"], told["params"]["y"]
+    assert told["values"]["val/loss"] == pytest.approx((x - 0.3) ** 2 + (y != "flat") + 0.0005)
+
+
 def test_a_small_space_is_tried_out_and_no_point_twice(store, run):
     space = {"x": IntDistribution(0, 2), "y": CategoricalDistribution(["flat", "steep"])}
     suggestions = suggestions_of(store, space=space, num=50)
@@ -237,6 +253,21 @@ def test_drivers_that_write_the_manifest_by_turns_keep_each_others_trials(store)
         writer.add(entries_of(make_plan(driver.next(set(), set()), store, keys), keys))
     (manifest,) = store.manifests()
     assert {entry["name"] for entry in manifest["trials"]} >= {"suggestion 1: val/loss 1", "suggestion 2: val/loss 1"}
+
+
+def test_a_search_leaves_the_roles_of_the_study_s_own_trials(store):
+    base, keys = Count(2), Keys(FileDigests())
+    own = {"base": Entry(base, "pretraining", {"data": "toy"})}
+    study = Study("s", "?", own, Search(SPACE, bowls(upstream=base), LOSS, 2))
+    suggestions = Suggestions(study, store, keys)
+    writer = ManifestWriter(store, manifest_of(make_plan(suggestions.study(), store, keys), "x", {}, keys), suggestions)
+    writer.add(entries_of(make_plan(suggestions.next(set(), set()), store, keys), keys))
+    writer.add(entries_of(make_plan(suggestions.study(), store, keys), keys))
+    (manifest,) = store.manifests()
+    assert [(entry["name"], entry["role"], entry["labels"]) for entry in manifest["trials"]] == [
+        ("base", "pretraining", {"data": "toy"}), ("suggestion 1: val/loss 1", "", {}),
+    ]  # fmt: skip
+    assert manifest["trials"][1]["upstream"] == [manifest["trials"][0]["key"]]
 
 
 def test_starting_points_come_first_and_as_the_space_writes_them(store, run):

@@ -1,5 +1,6 @@
 """MLflow says what the store says: one run a trial, every row once, whatever happened on the way."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -9,12 +10,11 @@ from mlflow import MlflowClient
 from toy import Count, Diverge, Squares
 from tracked import first_runnable, history, runs_of
 
-from orchestrator import feeder, printing, publishing
+from orchestrator import commands, feeder, printing, publishing
 from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
-from orchestrator.snapshot import default_tracking_uri
-from orchestrator.store import Store
+from orchestrator.store import Generation
 from orchestrator.study import Study
 from orchestrator.trial import Payload, run_trial
 from orchestrator.trial_runs import KEY_TAG
@@ -180,6 +180,17 @@ def test_a_damaged_journal_does_not_hold_up_the_others(submitted, database):
     assert store.result(entries["bad"]) is None
 
 
+def test_a_damaged_journal_of_an_unfinished_trial_says_nothing_of_its_result(submitted, database):
+    store, name = submitted({"t": Count(2)})
+    (result,) = (store.result(key) for key in store.finished())
+    store.remove(f"results/{result.key}.json")  # as it is before its end
+    store.write_generations(result.key, [Generation("1", segments=result.segments, started_at=1.0)])
+    store.write_bytes(f"trials/{result.key}/journal/{result.segments[0]}", b"[]")
+    assert feeder.follow(store, name, database, io.StringIO(""))
+    assert store.names("damaged") == []
+    assert "t" not in runs_of(database, name)[1]
+
+
 def test_the_end_of_a_submission_names_the_page_with_the_charts(submitted, database, capsys):
     store, name = submitted({"t": Count(2)})
     assert publishing.known_of(store, name, database).charts == ""
@@ -251,11 +262,14 @@ def test_a_trial_that_mlflow_refuses_does_not_hold_up_the_others(submitted, data
     store, name = submitted({"bad": Count(3), "good": Count(2)})
     entries = {t["name"]: t["key"] for t in next(store.manifests())["trials"]}
     result = store.result(entries["bad"])
-    result.segments.append(store.write_segment(result.key, "x", [row]))
-    store.publish(result)
+    segments = [*result.segments, store.write_segment(result.key, "x", [row])]
+    store.remove(f"results/{result.key}.json")
+    assert store.publish(dataclasses.replace(result, segments=segments))
     assert feeder.sync(store, name, database) == (1, 1)
     assert set(runs_of(database, name)[1]) == {f"report of {name}", "good"}
     assert f"MLflow lacks bad ({result.key[:8]}): " in capsys.readouterr().err
+    assert commands.sync(store.uri, tracking_uri=database, study=name) == 1
+    assert f"{name}: 1 trials are in MLflow" in capsys.readouterr().out
     store.remove(f"studies/{name}/publishers")
     assert not feeder.follow(store, name, database, io.StringIO(""))
 
@@ -292,11 +306,3 @@ def test_two_drivers_with_an_mlflow_each_feed_both(submitted, database, tmp_path
     known = [publishing.known_of(store, name, uri) for uri in (database, other)]
     assert [list(k.tokens) for k in known] == [store.names("trials")] * 2
     assert known[0].instance != known[1].instance
-
-
-@pytest.mark.parametrize("name", ["a?b", "50%20", "a#b"])
-def test_a_storage_whose_path_means_another_file_in_a_uri_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ValueError, match="--tracking-uri"):
-        default_tracking_uri(Store(str(tmp_path / name)))
-    assert default_tracking_uri(Store(str(tmp_path / "a b"))) == f"sqlite:///{tmp_path}/a b/mlflow.db"

@@ -17,6 +17,7 @@ from orchestrator.plan import make_plan
 from orchestrator.publishing import known_of
 from orchestrator.store import DamagedResult, FileEntry
 from orchestrator.study import Study
+from orchestrator.tracking import Tracker
 from orchestrator.trial import Payload, run_trial
 from trainables.api.identity import FileDigests, Keys, sha256_of
 from trainables.api.names import cell_name
@@ -191,13 +192,35 @@ def test_a_cell_that_was_cut_short_has_one_whole_run_afterwards(submitted, datab
 def test_a_damaged_member_does_not_hold_up_other_cells(submitted, database, capsys):
     store, name = submitted({**THREE, **ONE}, fields=CELLS_WITH_ONE)
     (cell, _) = cells_of(next(store.manifests()))
-    store.remove(f"trials/{cell.keys[0]}/result.json")
+    store.remove(f"results/{cell.keys[0]}.json")
     with pytest.raises(DamagedResult, match=cell.keys[0]):
         means_of(store, cell, dict.fromkeys(cell.keys, "done:"))
     feeder.sync(store, name, database)
     runs = runs_of(database, name)[1]
     assert runs[CELL].data.metrics["n"] == 2
     assert runs["untrained · brats"].data.metrics["n"] == 1
+
+
+def test_a_mean_that_cannot_be_shown_is_said_once_and_its_trial_is_to_run_again(
+    submitted, database, quick_settings, capsys
+):
+    store, name = submitted({**THREE, **ONE}, fields=CELLS_WITH_ONE)
+    manifest = next(store.manifests())
+    cell, other = cells_of(manifest)
+    damaged = store.result(cell.keys[0])
+    store.write_bytes(f"trials/{damaged.key}/journal/{damaged.segments[0]}", b"[]")
+    tracker, tokens = Tracker(database, name), dict.fromkeys([*cell.keys, *other.keys], "done:1:")
+    for _ in range(2):
+        tracker.describe_study(store, manifest, tokens, None, has_ended=False)
+    said = capsys.readouterr().err
+    assert said.count(f"the mean of {CELL} cannot be shown") == 1
+    assert damaged.segments[0] in store.look(damaged.key).damage
+    assert set(runs_of(database, name)[1]) == {"untrained · brats", f"report of {name}"}
+    store.settle_damage(damaged.key)
+    run_rest(store, quick_settings(store), name, THREE)
+    tokens[damaged.key] = "done:2:"
+    tracker.describe_study(store, manifest, tokens, None, has_ended=False)
+    assert runs_of(database, name)[1][CELL].data.metrics["n"] == 3
 
 
 def write_report(store, name, text):

@@ -74,10 +74,6 @@ class FileDigests:
         self._save()
         return digests
 
-    def digest_all(self, files: Mapping[str, Path]) -> str:
-        """One digest over names and contents, whatever the order and the folders."""
-        return digest_of_all(self.digest_files(files))
-
     def _save(self) -> None:
         if self._memo_path is None or not self._has_news:
             return

@@ -1,6 +1,6 @@
 """A trained trunk as a file that torchvision, and all that read its ResNets, load.
 
-python -m trainables.models.export results/.../encoder.pt encoder.safetensors
+``python -m orchestrator export KEY --out encoder.safetensors`` calls ``export_result``.
 """
 
 from __future__ import annotations
