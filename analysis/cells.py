@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from analysis.results import Entry, StudyResults
 
 _LABEL_ORDER = ("data", "region", "sweep", "method")
-HOW_COMPUTED = ("device", "cpu", "threads", "precision")
-"""What a result records of the machine: it changes float sums, so a cell that mixes them says so."""
+HOW_COMPUTED = ("device", "cpu", "threads", "version.torch")
+"""What a result records of how it was computed and what changes float sums, so that a cell that mixes them says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,14 @@ def _cell(results: StudyResults, cell: str, entries: Sequence[Entry]) -> Cell:
     found = [results.results[entry["key"]] for entry in done]
     shared = [name for name in (found[0].metrics if found else ()) if all(name in result.metrics for result in found)]
     values = {name: [result.metrics[name] for result in found] for name in shared}
-    how = {name: sorted({result.provenance.get(name, "unknown") for result in found}) for name in HOW_COMPUTED}
+    # A curve is as its encoder is: how the pretraining was computed counts as well.
+    before = [results.results[key] for entry in done for key in entry["upstream"] if key in results.results]
+    for_each = {"": found, " of what it was made from": before}
+    how = {
+        name + whose: sorted({result.provenance.get(name, "unknown") for result in made})
+        for whose, made in for_each.items()
+        for name in HOW_COMPUTED
+    }
     mixed = {name: values for name, values in how.items() if len(values) > 1}
     return Cell(cell, entries[0].get("role", ""), entries[0].get("labels", {}), done, missing, values, mixed)
 

@@ -51,9 +51,8 @@ def blocks_sentence(verdict: Verdict) -> str:
     whom = f"{blocks.num_people} people" if blocks.of_people else "this volume only, not other people"
     if not blocks.can_give_intervals:
         return (
-            f"Neighbouring images are alike ({seen}): {blocks.num_blocks} block(s) of {blocks.length} are left, too "
-            "few "
-            "for intervals."
+            f"Neighbouring images are alike ({seen}): {blocks.num_blocks} block(s) of {blocks.length} images are left, "
+            "too few for intervals."
         )
     return (
         f"Intervals draw {blocks.num_blocks} blocks of up to {blocks.length} neighbouring image(s), as long as the "

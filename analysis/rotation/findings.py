@@ -40,7 +40,7 @@ class WaveEvidence:
 
 def wave_sentences(evidence: WaveEvidence, field: str) -> list[str]:
     """What one field of view shows of the trained encoders' wave, one finding a sentence."""
-    makers = (_wave_sentence, _spike_sentence, _control_sentence, _left_sentence)
+    makers = (_wave_sentence, _sizes_sentence, _spike_sentence, _control_sentence, _left_sentence)
     return [sentence for make in makers if (sentence := make(evidence, field))]
 
 
@@ -61,15 +61,30 @@ def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
     return text + f", with its first maximum at {with_interval(evidence.own(TRAINED, field, 'phase_deg'), 1, '°')}."
 
 
+def _sizes_sentence(evidence: WaveEvidence, field: str) -> str:
+    """Which of the two waves is the larger one, and where they peak: what a difference of them consists of."""
+    trained, untrained = (evidence.own(role, field, "amplitude")[0] for role in (TRAINED, UNTRAINED))
+    if trained is None or untrained is None:
+        return ""
+    phase = evidence.own(UNTRAINED, field, "phase_deg")[0]
+    at = "" if phase is None else f", with its first maximum at {number(phase, 1)}°"
+    relation = "larger" if trained > untrained else "smaller"
+    return (
+        f"The mean curve of the untrained encoders has a wave of {number(untrained, 4)}{at}; that of the trained ones, "
+        f"{number(trained, 4)}, is the {relation} one."
+    )
+
+
 def _spike_sentence(evidence: WaveEvidence, field: str) -> str:
     spike = evidence.own(TRAINED, field, "spike")
     if spike[0] is None:
         return ""
+    where = "At exactly 90°, 180° and 270°, where rotation needs no interpolation,"
+    if spike[1] is None:
+        away = with_interval(spike, signed=True)
+        return f"{where} the curve lies {away} from the wave; there are too few independent blocks for an interval."
     shape = shape_of(spike)
-    text = (
-        f"At exactly 90°, 180° and 270°, where rotation needs no interpolation, {_SPIKE_WORDS[shape]}: "
-        f"{with_interval(spike, signed=True)} against the wave"
-    )
+    text = f"{where} {_SPIKE_WORDS[shape]}: {with_interval(spike, signed=True)} against the wave"
     same = [words for role, words in CONTROL_WORDS.items() if shape_of(evidence.own(role, field, "spike")) == shape]
     if shape != "neither" and same:
         text += f"; so it does for {listed(same)}, which have learnt nothing"
@@ -95,7 +110,7 @@ def _left_sentence(evidence: WaveEvidence, field: str) -> str:
 
 def binarisation_sentence(evidence: WaveEvidence, titles: dict[str, str]) -> str:
     """Peak or dip at the multiples, by the way of making the map binary."""
-    rows = evidence.coefficients.filter(role=TRAINED, quantity="spike")
+    rows = evidence.coefficients.filter(role=TRAINED, quantity="spike").drop_nulls("low")
     if rows.is_empty():
         return ""
     shapes: dict[str, list[str]] = {}

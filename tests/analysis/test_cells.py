@@ -80,6 +80,16 @@ def test_seeds_that_were_computed_on_different_machines_are_said(tmp_path, name)
     assert f"{name} ({', '.join(sorted([MADE[name], 'other']))})" in line
 
 
+def test_how_the_encoder_was_trained_counts_as_well(tmp_path):
+    made = fabricated(tmp_path, seeds=0)
+    for seed, threads in ((0, "1"), (1, "2")):
+        made.add(f"moco{seed}", named=False, files={}, made=MADE | {"threads": threads})
+        made.add(f"t{seed}", "trained", labels(), {"encoder.pretrain_seed": seed}, upstream=[f"moco{seed}"], files={},
+                 metrics={"val/interpretability": 0.1})  # fmt: skip
+    (line,) = mixed_lines(cells(made, role="trained"))
+    assert "computed with different threads of what it was made from (1, 2)." in line
+
+
 def test_machines_that_are_alike_are_no_word_worth(tmp_path):
     assert mixed_lines(cells(fabricated(tmp_path))) == []
 

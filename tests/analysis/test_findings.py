@@ -108,7 +108,7 @@ def blocks(**changes):
              "0.42); they speak of this volume only, not other people."),
         ({"of_people": True, "num_people": 9}, "they speak of 9 people."),
         ({"correlation": float("nan")}, "(no neighbours)"),
-        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 are left, too few "
+        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 images are left, too few "
                                          "for intervals."),
     ],
 )  # fmt: skip
@@ -154,6 +154,22 @@ def test_what_is_left_may_be_0_where_its_interval_begins_there(low, certainty):
         f"is 0.0100 [{low:.4f}, 0.0200] (0.0090 without what noise adds); on images like these it {certainty}," in said
     )
     assert ("may be 0" in said) is (low == 0)
+
+
+@pytest.mark.parametrize(("untrained", "relation"), [(0.03, "smaller"), (0.01, "larger")])
+def test_which_of_the_two_waves_is_the_larger_one_is_said(untrained, relation):
+    own = [AMPLITUDE, ("untrained", "amplitude", untrained, None, None), ("untrained", "phase_deg", 44.4, None, None)]
+    assert (
+        f"The mean curve of the untrained encoders has a wave of {untrained:.4f}, with its first maximum at 44.4°; that "
+        f"of the trained ones, 0.0200, is the {relation} one." in said_of_wave(own)
+    )
+    assert "is the" not in said_of_wave([AMPLITUDE])
+
+
+def test_a_spike_without_interval_is_neither_a_jump_nor_none():
+    said = said_of_wave([AMPLITUDE, ("trained", "spike", -0.0076, None, None)])
+    assert "the curve lies −0.0076 from the wave; there are too few independent blocks for an interval." in said
+    assert "neither" not in said
 
 
 def test_what_a_fixed_map_leaves_is_not_said_of_untrained_encoders():
