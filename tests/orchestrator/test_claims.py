@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,6 +99,20 @@ def test_a_renewed_claim_of_another_machine_does_not_lapse(store, monkeypatch):
     assert opened.wait(5)
     for thread in threads:
         thread.join()
+
+
+def test_a_watcher_that_slept_begins_to_watch_anew(monkeypatch):
+    """The holder perhaps slept too, behind the same frozen file system."""
+    now = [0.0]
+    monkeypatch.setattr(claims, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    watch, silent = claims._Watch(), {"token": "t", "beat": 0, "host": "elsewhere"}
+    assert not watch.has_lapsed(silent)
+    now[0] = 1000.0
+    assert not watch.has_lapsed(silent)
+    while not watch.has_lapsed(silent):
+        now[0] += 1.0
+        assert now[0] < 1100
+    assert now[0] == 1000.0 + claims.LAPSE_S + 1
 
 
 def test_a_claim_that_is_renewed_between_the_look_and_the_move_is_given_back(store, monkeypatch):

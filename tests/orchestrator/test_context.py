@@ -353,6 +353,25 @@ def test_a_process_that_was_replaced_touches_nothing_and_waits(store, quick_sett
     assert any("taken over" in line for line in said)
 
 
+def test_a_process_that_was_replaced_waits_for_the_one_that_took_over(store, quick_settings, monkeypatch, tmp_path):
+    """Or its trial would seem to have ended without a result."""
+    monkeypatch.setattr("orchestrator.context._PROGRESS_S", 0.0)
+    payload = payload_of(Count(3), quick_settings(store))
+    elsewhere = dataclasses.replace(payload.settings, cache_dir=tmp_path / "cache of another machine")
+    slower = threading.Thread(target=run_trial, args=(payload_of(Count(3, epoch_s=0.4), elsewhere),))
+    claim = f"trials/{payload.trial.key}/claim.json"
+
+    def be_replaced(progress):
+        if progress.done == 2 and slower.ident is None:
+            store.remove(claim)
+            slower.start()
+            wait_until(lambda: store.exists(claim))
+
+    run_trial(payload, be_replaced)
+    assert store.result(payload.trial.key).metrics == {"sum": 3.0}
+    slower.join()
+
+
 def test_a_process_that_was_replaced_records_no_failure(store, quick_settings, monkeypatch, tmp_path):
     """What it runs into after that, such as a full memory of its own machine, says nothing about the trial."""
     monkeypatch.setattr("orchestrator.context._PROGRESS_S", 0.0)
