@@ -60,17 +60,18 @@ class PretrainingSizes:
     def fitted(self, data: str, num_train: int) -> PretrainingSizes:
         """The largest batch and queue that the training split allows, the learning rate in proportion to the batch.
 
+        A queue is shorter than the training split (see ``MoCo``), and so is a batch, of which it holds one at least.
         Raises ValueError where not even the smallest batch is there.
         """
-        groups = min(self.batch_norm_groups, num_train // _LEAST_GROUP)
+        most = num_train - 1
+        groups = min(self.batch_norm_groups, most // _LEAST_GROUP)
         if groups < 1:
             raise ValueError(
-                f"{data} has {num_train} training image(s): a pretraining needs at least {_LEAST_GROUP}; add "
-                "images, or "
-                "or move some out of validation"
+                f"{data} has {num_train} training image(s): a pretraining needs at least {_LEAST_GROUP + 1}; add "
+                "images, or move some out of validation"
             )
-        batch_size = min(self.batch_size, num_train // groups * groups)
-        queue_size = max(batch_size, min(self.queue_size, num_train - 1) // batch_size * batch_size)
+        batch_size = min(self.batch_size, most // groups * groups)
+        queue_size = max(batch_size, min(self.queue_size, most) // batch_size * batch_size)
         learning_rate = self.learning_rate * batch_size / self.batch_size
         return replace(
             self, batch_norm_groups=groups, batch_size=batch_size, queue_size=queue_size, learning_rate=learning_rate

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STUDIES = [ROOT / "studies" / "rotation_period.py", ROOT / "studies" / "pretraining_search.py"]
+STUDIES = [ROOT / "studies" / f"{name}.py" for name in ("rotation_period", "augmentation_sweeps", "pretraining_search")]
 TOY = Path(__file__).with_name("toy_study.py")
 
 # Runs a file as a script; what it loaded is written to the file named first, also after sys.exit.
@@ -44,7 +44,7 @@ def test_help_loads_next_to_nothing(tmp_path, study):
 
 
 @pytest.mark.parametrize(
-    ("study", "needed"), zip(STUDIES, [set(), {"optuna"}], strict=True), ids=lambda x: str(x)[-18:]
+    ("study", "needed"), zip(STUDIES, [set(), set(), {"optuna"}], strict=True), ids=lambda x: str(x)[-18:]
 )
 def test_a_plan_loads_what_runs_and_draws_no_more_than_it_has_to(tmp_path, study, needed):
     places = ["--storage", tmp_path / "results", "--cache-dir", tmp_path / "cache"]

@@ -1,6 +1,5 @@
 """The search of the pretraining: what it tries, and the whole of it at scale smoke on the packaged real images."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,12 +9,13 @@ import polars as pl
 import pytest
 
 from orchestrator.store import Store
-from studies.pretraining_search import OBJECTIVE, PretrainingSearchOptions, make_study, space
-from studies.rotation_period import RotationPeriodOptions
+from studies.pretraining_search import OBJECTIVE, SCALES, PretrainingSearchOptions, make_study, space
+from studies.recipes import CurveStudyOptions
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.brats import write_brats
+from trainables.models.released import ReleasedWeights
 
 STUDY = Path(__file__).parents[2] / "studies" / "pretraining_search.py"
 PARAMS = {"learning_rate": 0.05, "temperature": 0.1, "key_momentum": 0.9}
@@ -23,6 +23,11 @@ PARAMS = {"learning_rate": 0.05, "temperature": 0.1, "key_momentum": 0.9}
 
 def study_of(**options):
     return make_study(PretrainingSearchOptions(**{"scale": "smoke"} | options))
+
+
+def trained_encoder(study):
+    """The first pretraining of a study of curves."""
+    return next(entry.trainable.encoder for entry in study.entries.values() if entry.role == "trained")
 
 
 def test_every_seed_is_trained_with_the_suggested_parameters():
@@ -74,7 +79,7 @@ def test_the_search_begins_inside_the_space_with_the_setting_of_the_rotation_stu
     (beginning,) = search.start
     for name, distribution in space().items():
         assert distribution._contains(distribution.to_internal_repr(beginning[name])), name
-    trained = make_rotation_study(RotationPeriodOptions(scale=scale, head=head)).trials["mni152: trained"].encoder
+    trained = trained_encoder(make_rotation_study(CurveStudyOptions(scale=scale, head=head)))
     first = search.make(beginning)[OBJECTIVE][0]
     for name in ("learning_rate", "temperature", "key_momentum", "backbone", "head"):
         assert getattr(first, name) == getattr(trained, name), name
@@ -84,16 +89,36 @@ def test_full_scale_begins_with_the_pretraining_of_the_thesis(tmp_path):
     write_brats(tmp_path, 42, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
     study = study_of(scale="full", data_root=tmp_path)
     first = study.search.make(study.search.start[0])[OBJECTIVE][0]
-    rotation = make_rotation_study(RotationPeriodOptions(scale="full", data_root=tmp_path))
-    trained = rotation.trials["brats: trained"].encoder
-    assert first == trained  # one trial serves both studies
+    rotation = make_rotation_study(CurveStudyOptions(scale="full", data_root=tmp_path))
+    assert first == trained_encoder(rotation)  # one trial serves both studies
     assert study.search.num_suggestions == 50
-    assert json.loads(study.facts["brats.counts"]) == {"train": 37, "val": 5}
+    assert study.cards["brats"].counts == {"train": 37, "val": 5}
 
 
 def test_data_that_is_not_packaged_has_to_be_named():
     with pytest.raises(ValueError, match="--data-root"):
         study_of(dataset="brats")
+
+
+def test_released_weights_head_and_size_reach_every_pretraining(tmp_path):
+    path = tmp_path / "released.pth.tar"
+    path.write_bytes(b"weights")
+    study = study_of(pretrained=path, head="v1")
+    for encoder in study.search.make(PARAMS)[OBJECTIVE]:
+        assert encoder.init == ReleasedWeights(str(path))
+        assert encoder.head == "v1"
+        assert encoder.data.image_size_px == SCALES["smoke"].image_size_px
+    assert study.facts["pretraining_start"] == "released weights (released.pth.tar)"
+    write_brats(tmp_path, 12, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
+    (encoder, *_) = study_of(dataset="brats", data_root=tmp_path).search.make(PARAMS)[OBJECTIVE]
+    assert encoder.data.image_size_px == SCALES["smoke"].image_size_px
+    encoder.check()
+
+
+def test_the_report_says_that_the_packaged_images_are_one_volume(finished):
+    page = (finished[0] / "results/reports/pretraining_search/report.html").read_text()
+    assert "The images of mni152 are slices of one volume: they say nothing about other people." in page
+    assert "<dt>Data</dt><dd>mni152: train " in page
 
 
 def run(folder, *flags):

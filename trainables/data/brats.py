@@ -255,7 +255,8 @@ class BraTSClasses(ClassMasks):
 
 def _default_num_val(num_cases: int) -> int:
     share = round(num_cases * _NUM_VAL / _NUM_CASES)
-    return max(1, share) if num_cases > 1 else 0
+    # Two from four cases on: retrieval among validation images tells one image from another.
+    return max(2 if num_cases > 3 else 1, share) if num_cases > 1 else 0
 
 
 def _read_slice(
