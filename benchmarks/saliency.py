@@ -44,7 +44,7 @@ from torch import Tensor
 from trainables import runtime
 from trainables.api.names import Backbone
 from trainables.models.encoder import Encoder, build_encoder, frozen
-from trainables.models.frozen import FrozenEncoder, keep_freed_memory
+from trainables.models.frozen import FrozenEncoder
 from trainables.saliency.base import Anchors
 from trainables.saliency.gradients import SmoothGrad
 from trainables.sweeps import Rotation
@@ -187,7 +187,7 @@ def contender(name: str, case: Case) -> Callable[[], object]:
         return lambda: one_at_a_time(encoder, image, views.images_PCHW, noise_SCHW)
     if name == "captum":
         return lambda: with_captum(encoder, image, views.images_PCHW, case.num_samples, scale)
-    keep_freed_memory()
+    runtime.keep_freed_memory()
     fast = FrozenEncoder(encoder, device)
     prepared = method.prepare(fast, anchors)
     return lambda: method.maps(fast, anchors, prepared, views)

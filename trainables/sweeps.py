@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainables.api.trainable import Part
 from trainables.augment.blur import gaussian_blur
-from trainables.augment.colour import adjust_brightness
+from trainables.augment.colour import adjust_brightness_
 from trainables.augment.resample import Fill, Interpolation, check_resampling, resample, rotate
 
 _BLUR_RADIUS_SIGMAS = 4.0  # as scipy.ndimage.gaussian_filter
@@ -247,7 +247,7 @@ class Brightness(Sweep):
         return value >= 0
 
     def _view(self, images_PCHW: Tensor, values_P: Tensor) -> Tensor:
-        return adjust_brightness(images_PCHW, values_P)
+        return adjust_brightness_(images_PCHW.clone(), values_P)
 
 
 def inscribed_circle(image_size_px: int) -> Tensor:

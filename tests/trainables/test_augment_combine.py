@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from trainables import runtime
-from trainables.augment.colour import adjust_brightness, adjust_contrast
+from trainables.augment.colour import adjust_brightness_, adjust_contrast_
 from trainables.augment.combine import THESIS_AUGMENTATION, Combine
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
 from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur
@@ -76,7 +76,7 @@ def test_photometric_ones_come_in_their_order_between_geometric_ones():
     both = Combine((HorizontalFlip(1.0), Brightness(0.9), Contrast(0.9), Rotation(40.0, 40.0), VerticalFlip(1.0)))
     draws = draws_for(both, 3)
     brightness, contrast = 0.1 + 1.8 * draws[:, 2], 0.1 + 1.8 * draws[:, 3]
-    expected = adjust_contrast(adjust_brightness(images.flip(3), brightness), contrast)
+    expected = adjust_contrast_(adjust_brightness_(images.flip(3), brightness), contrast)
     torch.testing.assert_close(both.apply(images, draws), rotate(expected, 40.0).flip(2), atol=1e-12, rtol=0)
 
 

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from trainables import runtime
 from trainables.augment.blur import gaussian_blur
-from trainables.augment.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+from trainables.augment.colour import adjust_brightness_, adjust_contrast_, adjust_hue_, adjust_saturation_
 from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur, GaussianNoise
 
 FACTORS = torch.tensor([0.0, 0.3, 0.8, 1.0, 1.4, 2.5, 1.1, 0.6], dtype=torch.float64)
@@ -32,21 +32,21 @@ def noise(channels=3, batch=8, height=18, width=23, dtype=torch.float32):
 @pytest.mark.parametrize(
     ("ours", "theirs", "values"),
     [
-        (adjust_brightness, functional.adjust_brightness, FACTORS),
-        (adjust_contrast, functional.adjust_contrast, FACTORS),
-        (adjust_saturation, functional.adjust_saturation, FACTORS),
-        (adjust_hue, functional.adjust_hue, SHIFTS),
+        (adjust_brightness_, functional.adjust_brightness, FACTORS),
+        (adjust_contrast_, functional.adjust_contrast, FACTORS),
+        (adjust_saturation_, functional.adjust_saturation, FACTORS),
+        (adjust_hue_, functional.adjust_hue, SHIFTS),
     ],
 )
 def test_colours_equal_torchvision(ours, theirs, values, channels):
     images = noise(channels)
     expected = [theirs(image, float(value)) for image, value in zip(images, values, strict=True)]
-    torch.testing.assert_close(ours(images, values), torch.stack(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours(images.clone(), values), torch.stack(expected), atol=1e-6, rtol=0)
 
 
 def test_hue_equals_colorsys():
     images = noise(height=11, width=6, dtype=torch.float64)
-    shifted = adjust_hue(images, SHIFTS)
+    shifted = adjust_hue_(images.clone(), SHIFTS)
     for image, result, shift in zip(images, shifted, SHIFTS.tolist(), strict=True):
         for rgb, turned in zip(image.flatten(1).T.tolist(), result.flatten(1).T.tolist(), strict=True):
             hue, saturation, value = colorsys.rgb_to_hsv(*rgb)
@@ -64,7 +64,7 @@ def test_factors_lie_around_one_and_not_below_zero():
 
 def test_contrast_takes_its_factor_from_its_draw():
     images, draws = noise(), torch.linspace(0, 0.99, 8, dtype=torch.float64)[:, None]
-    assert torch.equal(Contrast(0.7).apply(images, draws), adjust_contrast(images, 0.3 + 1.4 * draws[:, 0]))
+    assert torch.equal(Contrast(0.7).apply(images, draws), adjust_contrast_(images.clone(), 0.3 + 1.4 * draws[:, 0]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -145,7 +145,7 @@ def test_noise_is_the_sample_s_own():
         (lambda: GaussianBlur(kernel_px=4), "4"),
         (lambda: GaussianNoise(-1.0), "-1.0"),
         (lambda: Contrast().apply(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1)), "2 channels"),
-        (lambda: adjust_hue(torch.zeros(1, 4, 4, 4), torch.zeros(1)), "4 channels"),
+        (lambda: adjust_hue_(torch.zeros(1, 4, 4, 4), torch.zeros(1)), "4 channels"),
     ],
 )
 def test_errors_name_the_value(make, named):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.augment.resample import images_at_once
+from trainables.augment.resample import by_parts
 
 
 def gaussian_blur(images_BCHW: Tensor, sigmas_px_B: Tensor, radii_px_B: Tensor) -> Tensor:
@@ -25,13 +25,12 @@ def gaussian_blur(images_BCHW: Tensor, sigmas_px_B: Tensor, radii_px_B: Tensor) 
     Returns:
         [B, C, H, W], of the images' dtype and device. The kernels are made in float64.
     """
-    blurred_BCHW = torch.empty_like(images_BCHW)
-    at_once = images_at_once(images_BCHW)
-    for first in range(0, len(images_BCHW), at_once):
-        part = slice(first, first + at_once)
+
+    def blurred(part: slice) -> Tensor:
         half_kernels_BR = _half_kernels(sigmas_px_B[part], radii_px_B[part]).to(images_BCHW)
-        blurred_BCHW[part] = _convolve(_convolve(images_BCHW[part], half_kernels_BR, 2), half_kernels_BR, 3)
-    return blurred_BCHW
+        return _convolve(_convolve(images_BCHW[part], half_kernels_BR, 2), half_kernels_BR, 3)
+
+    return by_parts(images_BCHW, blurred)
 
 
 def _half_kernels(sigmas_px_B: Tensor, radii_px_B: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trainables.augment.augmentation import Photometric
 from trainables.augment.blur import gaussian_blur
-from trainables.augment.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
-from trainables.augment.resample import images_at_once
+from trainables.augment.colour import adjust_brightness_, adjust_contrast_, adjust_hue_, adjust_saturation_
+from trainables.augment.resample import parts_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Brightness(Photometric):
 
     def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
         factors_B = _factors(draws_BN[:, 0], self.brightness)
-        for part in _parts(images_BCHW):
-            images_BCHW[part] = adjust_brightness(images_BCHW[part], factors_B[part])
+        for part in parts_of(images_BCHW):
+            adjust_brightness_(images_BCHW[part], factors_B[part])
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Contrast(Photometric):
 
     def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
         factors_B = _factors(draws_BN[:, 0], self.contrast)
-        for part in _parts(images_BCHW):
-            images_BCHW[part] = adjust_contrast(images_BCHW[part], factors_B[part])
+        for part in parts_of(images_BCHW):
+            adjust_contrast_(images_BCHW[part], factors_B[part])
 
 
 @dataclass(frozen=True)
@@ -90,21 +90,22 @@ class ColourJitter(Photometric):
         for place, number in enumerate(order_of_B.tolist()):
             groups.setdefault(tuple(c for c in orders[number] if not is_idle[c]), []).append(place)
         for order, places in groups.items():
-            for where in torch.split(torch.tensor(places), images_at_once(images_BCHW)):
+            for part in parts_of(images_BCHW, len(places)):
+                where = torch.tensor(places[part])
                 there = where.to(images_BCHW.device)
                 part_BCHW = images_BCHW.index_select(0, there)
                 for change in order:
-                    adjust, parameters_B = changes[change]
-                    part_BCHW = adjust(part_BCHW, parameters_B[where])
+                    adjust_, parameters_B = changes[change]
+                    adjust_(part_BCHW, parameters_B[where])
                 images_BCHW.index_copy_(0, there, part_BCHW)
 
     def _changes(self, draws_BN: Tensor) -> list[tuple[Callable[[Tensor, Tensor], Tensor], Tensor]]:
         """The four changes with each sample's parameters, in the order of the fields."""
         return [
-            (adjust_brightness, _factors(draws_BN[:, 0], self.brightness)),
-            (adjust_contrast, _factors(draws_BN[:, 1], self.contrast)),
-            (adjust_saturation, _factors(draws_BN[:, 2], self.saturation)),
-            (adjust_hue, (2 * draws_BN[:, 3] - 1) * self.hue),
+            (adjust_brightness_, _factors(draws_BN[:, 0], self.brightness)),
+            (adjust_contrast_, _factors(draws_BN[:, 1], self.contrast)),
+            (adjust_saturation_, _factors(draws_BN[:, 2], self.saturation)),
+            (adjust_hue_, (2 * draws_BN[:, 3] - 1) * self.hue),
         ]
 
     def _is_idle(self, change: int, num_channels: int) -> bool:
@@ -139,7 +140,7 @@ class GaussianBlur(Photometric):
     def change_(self, images_BCHW: Tensor, draws_BN: Tensor) -> None:
         sigmas_px_B = self.min_sigma_px + draws_BN[:, 0] * (self.max_sigma_px - self.min_sigma_px)
         radii_px_B = torch.full((len(sigmas_px_B),), self.kernel_px // 2)
-        for part in _parts(images_BCHW):
+        for part in parts_of(images_BCHW):
             images_BCHW[part] = gaussian_blur(images_BCHW[part], sigmas_px_B[part], radii_px_B[part]).clamp_(0, 1)
 
 
@@ -170,12 +171,6 @@ class GaussianNoise(Photometric):
             generator.manual_seed(int(draw * 2**53))  # all the bits that a draw has
             noise_CHW.normal_(generator=generator)
             image_CHW.add_(noise_CHW.to(image_CHW) * std).clamp_(0, 1)
-
-
-def _parts(images_BCHW: Tensor) -> list[slice]:
-    """Images that are changed at once."""
-    at_once = images_at_once(images_BCHW)
-    return [slice(first, first + at_once) for first in range(0, len(images_BCHW), at_once)]
 
 
 def _factors(draws_B: Tensor, strength: float) -> Tensor:

@@ -10,7 +10,7 @@ A matrix [3, 3] maps a point of the output to the point of the input that is sho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -74,7 +74,7 @@ class Warp:
             product_B33 = product_B33 @ matrices_B33
         return product_B33
 
-    def of(self, rows: Tensor) -> Warp:
+    def of(self, rows: Tensor | slice) -> Warp:
         """The warp of some of the images."""
         return Warp(tuple((m_B33[rows], None if boxes is None else boxes[rows]) for m_B33, boxes in self.steps))
 
@@ -121,25 +121,51 @@ def resample(
     if images_BCHW.ndim != 4 or matrices_B33.shape != (len(images_BCHW), 3, 3):
         raise ValueError(f"images {tuple(images_BCHW.shape)} and matrices {tuple(matrices_B33.shape)} do not fit")
     symmetries = [_symmetry(matrix, images_BCHW) for matrix in matrices_B33.tolist()]
+
+    def resampled(part: slice) -> Tensor:
+        return _resample(images_BCHW[part], warp.of(part), symmetries[part], interpolation, fill)
+
+    return by_parts(images_BCHW, resampled)
+
+
+def _resample(
+    images_BCHW: Tensor, warp: Warp, symmetries: list[Symmetry | None], interpolation: Interpolation, fill: Fill
+) -> Tensor:
+    if not any(symmetries):
+        # A copy brings the images into the cache line by line, where gathering pixels would wait for each.
+        return _interpolate(images_BCHW.clone(), warp, interpolation, fill)
     resampled_BCHW = torch.empty_like(images_BCHW)
     for symmetry in set(symmetries):
-        places = torch.tensor([place for place, s in enumerate(symmetries) if s == symmetry])
-        for where in torch.split(places, images_at_once(images_BCHW)):
-            there = where.to(images_BCHW.device)
-            part_BCHW = images_BCHW.index_select(0, there)
-            if symmetry is None:
-                changed_BCHW = _interpolate(part_BCHW, warp.of(where), interpolation, fill)
-            else:
-                changed_BCHW = _permute(part_BCHW, symmetry)
-            resampled_BCHW.index_copy_(0, there, changed_BCHW)
+        where = torch.tensor([place for place, s in enumerate(symmetries) if s == symmetry])
+        there = where.to(images_BCHW.device)
+        part_BCHW = images_BCHW.index_select(0, there)
+        if symmetry is None:
+            changed_BCHW = _interpolate(part_BCHW, warp.of(where), interpolation, fill)
+        else:
+            changed_BCHW = _permute(part_BCHW, symmetry)
+        resampled_BCHW.index_copy_(0, there, changed_BCHW)
     return resampled_BCHW
 
 
-def images_at_once(images_BCHW: Tensor) -> int:
-    """How many images a chain of operations should take at once: on a CPU as many as its cache holds, else all."""
-    if images_BCHW.device.type != "cpu":
-        return max(1, len(images_BCHW))
-    return max(1, _CACHE_BYTES // max(1, images_BCHW[:1].nbytes))
+def parts_of(images_BCHW: Tensor, num_chosen: int | None = None) -> list[slice]:
+    """Which images, or of ``num_chosen`` ones, a chain of operations should take at once: on a CPU as many as its cache
+    holds, else all."""
+    num_images = len(images_BCHW) if num_chosen is None else num_chosen
+    at_once = max(1, num_images)
+    if images_BCHW.device.type == "cpu":
+        at_once = max(1, _CACHE_BYTES // max(1, images_BCHW[:1].nbytes))
+    return [slice(first, first + at_once) for first in range(0, num_images, at_once)]
+
+
+def by_parts(images_BCHW: Tensor, changed: Callable[[slice], Tensor]) -> Tensor:
+    """All images [B, C, H, W], of which ``changed`` makes a part at a time, so that its steps stay in the cache."""
+    parts = parts_of(images_BCHW)
+    if len(parts) == 1:
+        return changed(parts[0])
+    changed_BCHW = torch.empty_like(images_BCHW)
+    for part in parts:
+        changed_BCHW[part] = changed(part)
+    return changed_BCHW
 
 
 def rotation_matrices(angles_deg_B: Tensor) -> Tensor:
@@ -199,26 +225,35 @@ def _grid(warp: Warp, images_BCHW: Tensor) -> Tensor:
     """Where each output pixel looks, in grid_sample's coordinates [B, H, W, 2]."""
     height, width = images_BCHW.shape[2:]
     aspect = height / width
-    options: dict[str, Any] = {"device": images_BCHW.device, "dtype": images_BCHW.dtype}
+    options: dict[str, Any] = {
+        "device": images_BCHW.device,
+        "dtype": torch.promote_types(images_BCHW.dtype, torch.float32),
+    }
     x = (torch.arange(width, **options) * 2 + 1) / width - 1
     y = ((torch.arange(height, **options) * 2 + 1) / height - 1)[:, None] * aspect
     for matrices_B33, boxes_B4 in reversed(warp.steps):
-        # Written out sample by sample and not as a matrix product, whose rounding may depend on the batch.
+        # Written out sample by sample and not as a matrix product, whose rounding may depend on the batch. At first x
+        # is one row and y one column, whose complex sum is the one operation on whole grids.
         m = matrices_B33.to(**options)[:, :, :, None, None]
-        x, y = m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2], m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]
+        along_x = torch.complex(m[:, 0, 0] * x + m[:, 0, 2], m[:, 1, 0] * x + m[:, 1, 2])
+        places_BHW2 = torch.view_as_real(along_x + torch.complex(m[:, 0, 1] * y, m[:, 1, 1] * y))
         if boxes_B4 is not None:
-            left, right, top, bottom = boxes_B4.to(**options)[:, :, None, None].unbind(dim=1)
-            x, y = _keep_in(x, left, right, 1 / width), _keep_in(y, top, bottom, 1 / width)
-    grid_BHW2 = torch.empty((*x.shape, 2), **options)
-    grid_BHW2[..., 0], grid_BHW2[..., 1] = x, y / aspect
-    return grid_BHW2
+            _keep_in_(places_BHW2, boxes_B4.to(**options))
+        x, y = places_BHW2.unbind(dim=3)
+    if aspect != 1:
+        y.div_(aspect)
+    return places_BHW2.to(images_BCHW.dtype)
 
 
-def _keep_in(places: Tensor, lowest: Tensor, highest: Tensor, half_pixel: float) -> Tensor:
-    """Places that are beyond the ends by half a pixel at most, moved to the ends."""
-    kept = places.clamp(lowest, highest)
+def _keep_in_(places_BHW2: Tensor, boxes_B4: Tensor) -> None:
+    """Places that are beyond the edges of a box by half a pixel at most are moved to the edges, in place."""
+    width = places_BHW2.shape[2]
+    places_BHL = places_BHW2.flatten(2)
+    lowest_B1L, highest_B1L = (boxes_B4[:, None, side::2].repeat(1, 1, width) for side in (0, 1))
+    kept_BHL = places_BHL.clamp(lowest_B1L, highest_B1L)
     # Rounding must not tell the outermost places of a crop from those beyond it.
-    return kept + torch.nn.functional.hardshrink(places - kept, half_pixel * 1.001)
+    beyond_BHL = torch.nn.functional.hardshrink(places_BHL - kept_BHL, 1.001 / width)
+    torch.add(kept_BHL, beyond_BHL, out=places_BHL)
 
 
 def check_resampling(interpolation: str, fill: str) -> None:

@@ -18,7 +18,7 @@ from trainables import runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.names import FieldOfView
 from trainables.models.encoder import Encoder
-from trainables.models.frozen import FrozenEncoder, keep_freed_memory
+from trainables.models.frozen import FrozenEncoder
 from trainables.saliency.base import Anchors, Prepared, Views
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _DeviceSide:
     @classmethod
     def of(cls, work: CurveWork) -> _DeviceSide:
         curve, device = work.curve, runtime.device()
-        keep_freed_memory()
+        runtime.keep_freed_memory()
         images_NCHW = torch.from_numpy(work.images_NCHW).to(device).float().div_(255)
         masks_NHW = torch.from_numpy(work.masks_NHW).to(device).float()
         kept_HW = torch.from_numpy(work.kept_HW).to(device)

@@ -15,7 +15,6 @@ Shapes: B images, C channels, H x W pixels, S stem channels, F features, D embed
 from __future__ import annotations
 
 import copy
-import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,25 +31,6 @@ _WORKSPACE_SHARE = 0.5
 _HEAD_ROWS = 16
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 _PACKED_FOR_BATCH = 16
-# glibc's numbers for mallopt, and the largest threshold that it accepts.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-LARGEST_HEAP_BLOCK_BYTES = 32 << 20
-_KEPT_BYTES = (1 << 31) - 1
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep up to 2 GiB of freed memory for itself instead of returning it at once.
-
-    On a CPU, every activation would otherwise lie in fresh pages that the system first has to fill with zeros: 7 % of
-    the time of a pass. It holds for blocks of up to ``LARGEST_HEAP_BLOCK_BYTES``, and with glibc only; elsewhere it
-    does nothing. For processes that exist for this work.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.trainable import recorded
 from trainables.augment.blur import gaussian_blur
-from trainables.models.frozen import LARGEST_HEAP_BLOCK_BYTES, FrozenEncoder
+from trainables.models.frozen import FrozenEncoder
 from trainables.saliency.base import Anchors, Prepared, SaliencyMethod, Views, required
 
 NoiseOn = Literal["explained", "both"]
@@ -205,7 +205,7 @@ class SmoothGrad(SaliencyMethod):
         channels, height, width = anchors.images_NCHW.shape[1:]
         affordable = budget // encoder.bytes_per_image((channels, height, width))
         # Larger blocks are taken from the system, and given back, each time.
-        reusable = LARGEST_HEAP_BLOCK_BYTES // encoder.largest_block_bytes((height, width))
+        reusable = runtime.LARGEST_HEAP_BLOCK_BYTES // encoder.largest_block_bytes((height, width))
         most = _CUDA_LARGEST_BATCH if on_gpu else min(_CPU_LARGEST_BATCH, reusable)
         return max(1, min(affordable, most))
 
