@@ -108,8 +108,8 @@ def blocks(**changes):
              "0.42); they speak of this volume only, not other people."),
         ({"of_people": True, "num_people": 9}, "they speak of 9 people."),
         ({"correlation": float("nan")}, "(no neighbours)"),
-        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 images are left, too few "
-                                         "for intervals."),
+        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 images are left, too "
+                                         "few for intervals."),
     ],
 )  # fmt: skip
 def test_blocks_sentence(given, said):
@@ -160,8 +160,8 @@ def test_what_is_left_may_be_0_where_its_interval_begins_there(low, certainty):
 def test_which_of_the_two_waves_is_the_larger_one_is_said(untrained, relation):
     own = [AMPLITUDE, ("untrained", "amplitude", untrained, None, None), ("untrained", "phase_deg", 44.4, None, None)]
     assert (
-        f"The mean curve of the untrained encoders has a wave of {untrained:.4f}, with its first maximum at 44.4°; that "
-        f"of the trained ones, 0.0200, is the {relation} one." in said_of_wave(own)
+        f"The mean curve of the untrained encoders has a wave of {untrained:.4f}, with its first maximum at 44.4°; "
+        f"that of the trained ones, 0.0200, is the {relation} one." in said_of_wave(own)
     )
     assert "is the" not in said_of_wave([AMPLITUDE])
 
