@@ -21,10 +21,9 @@ from typing import Literal
 
 from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp
-from orchestrator.study import Entry, Study
+from orchestrator.study import Study
 from studies import recipes
 from studies.recipes import CurveStudyOptions
-from studies.rotation_period import SCALES as ROTATION_SCALES
 
 QUESTION = "How does interpretability change over rotation, blur, crop and brightness, and what of it is learned?"
 
@@ -71,20 +70,9 @@ def make_study(options: AugmentationSweepsOptions) -> Study:
         "crop": CentreCrop(),
         "brightness": Brightness(),
     }
-    scale = ROTATION_SCALES[options.scale]
-    trials: dict[str, Entry] = {}
-    cards, fitted = {}, {}
-    for source in recipes.sources_of(options, scale.pretraining.image_size_px):
-        trained = recipes.pretrainings(source, scale.pretraining, options)
-        cards[source.name] = recipes.card_of(source)
-        fitted[source.name] = scale.pretraining.fitted(source.name, cards[source.name].counts.get("train", 0))
-        for region in recipes.regions_of(source, options.regions):
-            for method in recipes.methods_at(options.scale, scale.curve.num_samples).items():
-                for name in options.sweeps or changes:
-                    sweep = name, changes[name], VALUES[options.scale][name]
-                    trials |= recipes.curves(source, region, sweep, method, trained, scale.curve, options)
-    facts = recipes.facts_of(options, scale.pretraining, fitted)
-    return Study("augmentation_sweeps", QUESTION, trials, report=recipes.CURVE_REPORT, facts=facts, cards=cards)
+    values = VALUES[options.scale]
+    sweeps = {str(name): (changes[name], values[name]) for name in options.sweeps or changes}
+    return recipes.curve_study("augmentation_sweeps", QUESTION, options, sweeps)
 
 
 if __name__ == "__main__":

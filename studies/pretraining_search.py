@@ -29,7 +29,6 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Search, Study
 from studies import recipes
-from studies.rotation_period import SCALES as ROTATION_SCALES
 from trainables.api.names import Head
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
     """A search over settings of one pretraining, each trained with every seed."""
     from trainables.ssl.moco import MoCo
 
-    scale, rotation = SCALES[options.scale], ROTATION_SCALES[options.scale].pretraining
+    scale, rotation = SCALES[options.scale], recipes.SIZES[options.scale].pretraining
     source = recipes.source_of(options.dataset or recipes.default_dataset(options.scale), scale.image_size_px, options)
     data, card = source.images, recipes.card_of(source)
     init, start = recipes.released_weights(options.pretrained)

@@ -5,18 +5,20 @@ Loads nothing heavy itself, so that a study may name its sizes at its top; what 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.options import DefaultInHelp, StudyOptions
-from orchestrator.study import Entry
+from orchestrator.study import Entry, Study
 from trainables.api.card import Card
 from trainables.api.names import Backbone, Head
 
 if TYPE_CHECKING:
     from trainables.data.annotations import Region
+    from trainables.data.cache import OwnContext
     from trainables.data.datasets import Source
     from trainables.interpretability.curve import InterpretabilityCurve
     from trainables.models.released import ReleasedWeights
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from trainables.sweeps import Sweep
 
 CURVE_REPORT = "analysis.curves.report:curve_report"
+_PLENTY = 2  # times the images that are wanted: some regions are empty
 _LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
 
 
@@ -42,6 +45,13 @@ class CurveStudyOptions(StudyOptions):
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
+    num_epochs: DefaultInHelp[int | None] = None
+    """Epochs of each pretraining (default: the scale's). Raised later, only the further epochs are trained."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_epochs is not None and self.num_epochs < 1:
+            raise ValueError(f"--num-epochs {self.num_epochs}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,60 @@ class CurveSizes:
     num_samples: int
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a study of curves at one scale."""
+
+    pretraining: PretrainingSizes
+    curve: CurveSizes
+
+
+SIZES: dict[str, Sizes] = {
+    "smoke": Sizes(
+        PretrainingSizes(
+            image_size_px=32,
+            backbone="resnet18",
+            num_epochs=1,
+            batch_size=8,
+            batch_norm_groups=2,
+            queue_size=32,
+            learning_rate=0.03,
+            key_momentum=0.99,
+        ),
+        CurveSizes(num_images=4, num_samples=2),
+    ),
+    # From random weights and in 80 steps, batches of 4 learn nothing that lasts: larger batches, a faster key encoder.
+    "laptop": Sizes(
+        PretrainingSizes(
+            image_size_px=96,
+            backbone="resnet18",
+            num_epochs=40,
+            batch_size=32,
+            batch_norm_groups=4,
+            queue_size=64,
+            learning_rate=0.06,
+            key_momentum=0.99,
+        ),
+        CurveSizes(num_images=16, num_samples=5),
+    ),
+    # The thesis: 75 images, every degree, MoCo as released (ResNet-50), 100 epochs of batches of 4, 50 noise samples.
+    # Ours: Otsu's threshold and 224 px, the size of the released weights; the thesis states neither.
+    "full": Sizes(
+        PretrainingSizes(
+            image_size_px=224,
+            backbone="resnet50",
+            num_epochs=100,
+            batch_size=4,
+            batch_norm_groups=2,
+            queue_size=256,
+            learning_rate=0.03,
+            key_momentum=0.999,
+        ),
+        CurveSizes(num_images=75, num_samples=50),
+    ),
+}
+
+
 def default_dataset(scale: str) -> str:
     """The thesis's data set at full scale, else the packaged one."""
     return "brats" if scale == "full" else "mni152"
@@ -124,10 +188,9 @@ def regions_of(source: Source, wanted: Sequence[str]) -> list[Region]:
 
 def without_bad_files(source: Source, options: StudyOptions) -> Source:
     """The data set without the images and masks that cannot be used; says which they are."""
-    from orchestrator.trial import default_cache_dir
-    from trainables.data.cache import OwnContext, survey
+    from trainables.data.cache import survey
 
-    context = OwnContext((options.cache_dir or default_cache_dir()).resolve())
+    context = data_context(options)
     bad_images = survey(source.images, context)
     images = replace(source.images, excluded=tuple(sorted(bad_images)))  # type: ignore[type-var]
     regions = {}
@@ -136,10 +199,18 @@ def without_bad_files(source: Source, options: StudyOptions) -> Source:
         bad_masks = survey(of_kept, context)
         regions[name] = replace(of_kept, excluded=tuple(sorted(bad_masks)))  # type: ignore[type-var]
         for record, problem in bad_masks.items():
-            print(f"left out: {name} of {record}: {problem}")
+            print(f"left out: {name} of {record}: {problem}", file=sys.stderr)
     for record, problem in bad_images.items():
-        print(f"left out: image {record}: {problem}")
+        print(f"left out: image {record}: {problem}", file=sys.stderr)
     return replace(source, images=images, regions=regions)
+
+
+def data_context(options: StudyOptions) -> OwnContext:
+    """The cache in which data are prepared before a study runs; its trials find them there."""
+    from orchestrator.trial import default_cache_dir
+    from trainables.data.cache import OwnContext
+
+    return OwnContext((options.cache_dir or default_cache_dir()).resolve())
 
 
 def card_of(source: Source) -> Card:
@@ -156,12 +227,11 @@ def released_weights(checkpoint: Path | None) -> tuple[ReleasedWeights | None, s
     return ReleasedWeights(str(checkpoint.resolve())), f"released weights ({checkpoint.name})"
 
 
-def pretrainings(source: Source, sizes: PretrainingSizes, options: CurveStudyOptions) -> list[MoCo]:
-    """One MoCo a seed, of sizes that the data set allows."""
+def pretrainings(source: Source, fitted: PretrainingSizes, options: CurveStudyOptions) -> list[MoCo]:
+    """One MoCo a seed, of sizes that were fitted to the data set."""
     from trainables.ssl.moco import MoCo
 
     init, _ = released_weights(options.pretrained)
-    fitted = sizes.fitted(source.name, source.images.card().counts.get("train", 0))
     return [
         MoCo(
             source.images,
@@ -195,6 +265,37 @@ def methods_at(scale: str, num_samples: int) -> dict[str, SaliencyMethod]:
     return methods
 
 
+def curve_study(
+    name: str, question: str, options: CurveStudyOptions, sweeps: Mapping[str, tuple[Sweep, Sequence[float]]]
+) -> Study:
+    """A study of curves: pretrainings of every data set, and every curve of each region and sweep.
+
+    ``sweeps``: by label, what is done to the images and at which values.
+    """
+    sizes = sizes_of(options)
+    trials: dict[str, Entry] = {}
+    cards, fitted = {}, {}
+    for source in sources_of(options, sizes.pretraining.image_size_px):
+        cards[source.name] = card_of(source)
+        fitted[source.name] = sizes.pretraining.fitted(source.name, cards[source.name].counts.get("train", 0))
+        trained = pretrainings(source, fitted[source.name], options)
+        for region in regions_of(source, options.regions):
+            for method in methods_at(options.scale, sizes.curve.num_samples).items():
+                for label, (sweep, values) in sweeps.items():
+                    change = label, sweep, values
+                    trials |= curves(source, region, change, method, trained, sizes.curve, options)
+    facts = facts_of(options, sizes.pretraining, fitted)
+    return Study(name, question, trials, report=CURVE_REPORT, facts=facts, cards=cards)
+
+
+def sizes_of(options: CurveStudyOptions) -> Sizes:
+    """The sizes of the scale, with the epochs that were asked for."""
+    sizes = SIZES[options.scale]
+    if options.num_epochs is None:
+        return sizes
+    return replace(sizes, pretraining=replace(sizes.pretraining, num_epochs=options.num_epochs))
+
+
 def curves(
     source: Source,
     region: Region,
@@ -212,14 +313,15 @@ def curves(
     from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
 
     (sweep_name, change, values), (method_name, explains) = sweep, method
-    images = ImageChoice(min(sizes.num_images, _num_annotated(region)))
+    values = tuple(map(float, values))
+    images = ImageChoice(_num_images(region, change, values, sizes.num_images, options))
     labels = {"data": source.name, "region": region.name, "sweep": sweep_name}
     if method_name != "smoothgrad":
         labels["method"] = method_name
     backbone = trained[0].backbone
 
     def curve(method: SaliencyMethod, encoder: EncoderSource | None = None) -> InterpretabilityCurve:
-        return InterpretabilityCurve(region, encoder, method, change, tuple(map(float, values)), images)
+        return InterpretabilityCurve(region, encoder, method, change, values, images)
 
     made = {f"trained, seed {moco.pretrain_seed}": ("trained", curve(explains, moco)) for moco in trained}
     for seed in range(options.pretrain_seeds):
@@ -249,6 +351,21 @@ def facts_of(
     return facts | ({"sizes_fitted_to_the_data": "; ".join(smaller)} if smaller else {})
 
 
-def _num_annotated(region: Region) -> int:
-    """Images that have the region's annotation; whether it is empty in some is known once they are decoded."""
-    return max(1, sum(record.split in ("train", "val") for record in region.records()))
+def _num_images(
+    region: Region, sweep: Sweep, values: Sequence[float], num_wanted: int, options: CurveStudyOptions
+) -> int:
+    """As many as are wanted, or as the data set has with a region inside what all values keep.
+
+    Where there are plenty, masks are not read for it; where there are few, they are prepared now, so that what cannot
+    be used is named before anything runs.
+    """
+    num_annotated = sum(record.split in ("train", "val") for record in region.records())
+    if num_annotated >= _PLENTY * num_wanted:
+        return num_wanted
+    from trainables.data.cache import open_annotation
+    from trainables.interpretability.selection import ImageChoice, num_with_region
+
+    masks = open_annotation(region, data_context(options))
+    splits = [record.split for record in region.images.records()]
+    kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
+    return max(1, min(num_wanted, num_with_region(ImageChoice(), splits, masks, kept_HW)))

@@ -108,8 +108,8 @@ def blocks(**changes):
              "0.42); they speak of this volume only, not other people."),
         ({"of_people": True, "num_people": 9}, "they speak of 9 people."),
         ({"correlation": float("nan")}, "(no neighbours)"),
-        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 images are left, too "
-                                         "few for intervals."),
+        ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 images are left, "
+                                         "too few for intervals."),
     ],
 )  # fmt: skip
 def test_blocks_sentence(given, said):

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -11,9 +12,9 @@ from orchestrator.store import Store
 from orchestrator.study import Study
 from studies import augmentation_sweeps, recipes, rotation_period
 from studies.augmentation_sweeps import VALUES, AugmentationSweepsOptions
-from studies.recipes import CurveSizes, CurveStudyOptions, PretrainingSizes
-from studies.rotation_period import SCALES
+from studies.recipes import SIZES, CurveSizes, CurveStudyOptions, PretrainingSizes
 from trainables.api.identity import FileDigests, Keys
+from trainables.data import datasets
 from trainables.data.annotations import Region
 from trainables.data.brats import BraTS, write_brats
 from trainables.data.datasets import Source, lookup
@@ -57,7 +58,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("num_train", [*range(3, 12), 31, 32, 33, 64, 65, 96, 1000])
-@pytest.mark.parametrize("wished", [WISHED, SCALES["smoke"].pretraining, SCALES["full"].pretraining])
+@pytest.mark.parametrize("wished", [WISHED, SIZES["smoke"].pretraining, SIZES["full"].pretraining])
 def test_sizes_fit_what_a_data_set_has_and_use_as_much_of_it_as_they_can(wished, num_train):
     found = wished.fitted("data", num_train)
     assert 1 <= found.batch_norm_groups <= wished.batch_norm_groups
@@ -91,14 +92,28 @@ def test_fewer_than_three_images_cannot_be_trained_on(num_train):
         WISHED.fitted("folder-x", num_train)
 
 
-def test_ten_patients_of_brats_are_enough_at_full_scale(tmp_path):
-    write_brats(tmp_path, 10, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
-    study = rotation_period.make_study(CurveStudyOptions(scale="full", data_root=tmp_path))
+SMALL_VOLUME = (40, 40, 155)
+
+
+@pytest.fixture
+def small_brats(tmp_path, monkeypatch):
+    """BraTS whose volumes are small, so that a test can write and read them."""
+    monkeypatch.setattr(datasets, "BraTS", partial(BraTS, volume_shape=SMALL_VOLUME))
+
+    def write(num_cases):
+        write_brats(tmp_path / "data", num_cases, modalities=["flair"], volume_shape=SMALL_VOLUME, suffix=".nii")
+        return CurveStudyOptions(scale="full", data_root=tmp_path / "data", cache_dir=tmp_path / "cache")
+
+    return write
+
+
+def test_ten_patients_of_brats_are_enough_at_full_scale(small_brats):
+    study = rotation_period.make_study(small_brats(10))
     (card,) = study.cards.values()
     assert card.counts == {"train": 8, "val": 2}
     for curve in of(study, "trained"):
         assert (curve.encoder.batch_size, curve.encoder.queue_size) == (4, 4)
-        assert curve.images.num == 10
+        assert curve.images.num == 8, "two of ten have no tumour in the slice that is used"
     assert study.facts["sizes_fitted_to_the_data"] == "brats: batches of 4, a queue of 4"
     for trial in trials_of(study, Keys(FileDigests())):
         trial.trainable.check()
@@ -233,9 +248,8 @@ def test_the_values_of_every_scale_rise_and_hold_the_neutral_one(scale, name):
     assert len(values) >= 4
 
 
-def test_full_scale_has_both_forms_of_smoothgrad(tmp_path):
-    write_brats(tmp_path, 5, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
-    study = rotation_period.make_study(CurveStudyOptions(scale="full", data_root=tmp_path))
+def test_full_scale_has_both_forms_of_smoothgrad(small_brats):
+    study = rotation_period.make_study(small_brats(5))
     methods = {entry.labels.get("method", ""): entry.trainable.method for entry in study.entries.values()
                if entry.role == "trained"}  # fmt: skip
     assert methods == {
@@ -256,7 +270,7 @@ def test_the_size_of_the_scale_reaches_the_images_of_every_role(tmp_path, made, 
     write_kvasir(tmp_path / "Kvasir-SEG", 8)
     study = made(datasets=(data,), data_root=tmp_path)
     for entry in study.entries.values():
-        assert entry.trainable.region.images.image_size_px == SCALES["smoke"].pretraining.image_size_px
+        assert entry.trainable.region.images.image_size_px == SIZES["smoke"].pretraining.image_size_px
         if entry.role in ("trained", "fixed map"):
             assert entry.trainable.encoder.data is entry.trainable.region.images
     assert list(study.cards) == [data]
@@ -338,7 +352,7 @@ def test_eight_regions_three_methods_and_four_sweeps_need_one_pretraining_a_seed
     source = Source("mni152", images)
     methods = {"smoothgrad": SmoothGrad(2), "finer": SmoothGrad(3), "times_input": SmoothGrad(2, times_input=True)}
     options = CurveStudyOptions(scale="smoke", pretrain_seeds=2)
-    trained = recipes.pretrainings(source, SCALES["smoke"].pretraining, options)
+    trained = recipes.pretrainings(source, SIZES["smoke"].pretraining, options)
     trials = {}
     for number, method, name in itertools.product(range(8), methods.items(), SWEEPS):
         sweep, region = (name, SWEEPS[name], VALUES["smoke"][name]), Part(images, number=number)

@@ -128,15 +128,29 @@ class Selection:
         Raises:
             ValueError: too few images with a region; says how many there are.
         """
-        takes_part = pl.col("split").is_in(choice.splits) & pl.Series(masks.annotated)
-        rows = index.filter(takes_part)["row"].to_numpy()
-        has_mask = np.array([bool((masks.masks_NHW[row] & kept_HW).any()) for row in rows], dtype=bool)
+        rows, has_mask = _with_annotation(choice, index["split"].to_list(), masks, kept_HW)
         candidates = rows[has_mask]
         if len(candidates) < choice.num:
             raise ValueError(_too_few(choice, len(candidates), len(rows), bool(masks.masks_NHW[rows].any()), region))
         chosen = candidates[choice.choose_among(len(candidates))]
         columns = [pl.col("id").alias(names.IMAGE_ID), names.GROUP, names.POSITION]
         return cls(chosen, index[chosen].select(columns), index[rows[~has_mask]]["id"].to_list())
+
+
+def num_with_region(
+    choice: ImageChoice, splits: Sequence[str], masks: RegionTable, kept_HW: np.ndarray[Any, np.dtype[np.bool_]]
+) -> int:
+    """How many images ``choice`` could take; ``splits``: of every row of the image table, the rest as in
+    ``Selection.of``."""
+    return int(_with_annotation(choice, splits, masks, kept_HW)[1].sum())
+
+
+def _with_annotation(
+    choice: ImageChoice, splits: Sequence[str], masks: RegionTable, kept_HW: np.ndarray[Any, np.dtype[np.bool_]]
+) -> tuple[Rows, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Rows that take part, and which of them have a region in the field of view that all values keep."""
+    rows = np.flatnonzero(np.isin(splits, choice.splits) & masks.annotated)
+    return rows, np.array([bool((masks.masks_NHW[row] & kept_HW).any()) for row in rows], dtype=bool)
 
 
 def even_places(num: int, num_wanted: int) -> Rows:
