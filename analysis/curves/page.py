@@ -21,6 +21,7 @@ from analysis.curves.sweep import SweepFacts
 from analysis.health import pretraining_figure
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
+from analysis.render.style import Figure
 from analysis.render.tile import Tile, png_bytes
 from analysis.significance import Verdict
 
@@ -60,7 +61,7 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
     for name, rows in shots.items():
         if rows:
             write_file(paths.figures / f"samples-{name}.png", png_bytes(samples.composed(rows)))
-    content = _document(group, parts, drawings, shots)
+    content = _document(group, parts, health, drawings, shots)
     write_file(paths.report_html, content.encode())
     return [paths.report_html, paths.figures, paths.tables]
 
@@ -73,6 +74,7 @@ def answers(group: GroupPage) -> list[str]:
 def _document(
     group: GroupPage,
     parts: Sequence[Section],
+    health: Sequence[Figure],
     drawings: Mapping[str, str],
     shots: Mapping[str, list[tuple[str, list[Tile]]]],
 ) -> str:
@@ -90,7 +92,7 @@ def _document(
             number += 1
         sections.append((found.heading, body))
     sections += [
-        ("Set-up", _setup(group, number, drawings)),
+        ("Set-up", _setup(group) + "".join(page.figure(number, figure, drawings[figure.name]) for figure in health)),
         (
             "What is missing",
             page.pairs(missing) if missing else page.paragraph("Nothing: every seed is in this report."),
@@ -103,7 +105,7 @@ def _document(
     return page.document(f"Interpretability under change: {group.name}", byline, sections)
 
 
-def _setup(group: GroupPage, number: int, drawings: Mapping[str, str]) -> str:
+def _setup(group: GroupPage) -> str:
     rows = card_rows(group.name, group.card)
     rows.append(("Pretraining starts from", "; ".join(group.starts) or "no pretraining is finished"))
     said = {name: value for name, value in group.manifest["facts"].items() if name != _ASKED_START}
@@ -116,12 +118,7 @@ def _setup(group: GroupPage, number: int, drawings: Mapping[str, str]) -> str:
         for cell in group.cells
         for shown in [(list(cell.done) + [entry for entry, _ in cell.missing])[0]["configuration"]]
     )
-    health = (
-        ""
-        if group.history.is_empty()
-        else page.figure(number, pretraining_figure(group.history), drawings["pretraining"])
-    )
-    return page.pairs(rows) + f"<h3>Configuration of the trials (first seed)</h3>{details}" + health
+    return page.pairs(rows) + f"<h3>Configuration of the trials (first seed)</h3>{details}"
 
 
 def caveats(group: GroupPage) -> list[str]:

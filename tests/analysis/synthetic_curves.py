@@ -75,13 +75,13 @@ def shapes(trained_amplitudes=(0.02,)):
 
 def study(
     num_images=16, angles_deg=GRID_5, seed=0, trained_amplitudes=(0.02,), peaks=("otsu",), leave_out=(), noise=0.01,
-    groups=None,
+    groups=None, binarisations=("otsu", "top_area", "soft"),
 ):  # fmt: skip
     """All curves of a rotation: spikes that dip, but peak under ``peaks``; without the roles of ``leave_out``."""
     rng = np.random.default_rng(seed)
     parts = []
     for field in ("full", "kept"):
-        for binarisation in ("otsu", "top_area", "soft"):
+        for binarisation in binarisations:
             sign = 1 if binarisation in peaks else -1
             for (role, name), shape in shapes(trained_amplitudes).items():
                 curve = wave_curve(angles_deg, **shape, spike=0.04 if role == "mask" else 0.02 * sign)

@@ -111,7 +111,15 @@ def writer(content):
     return lambda path: path.write_bytes(content)
 
 
-def blur(num_images=12, slopes=(-3.0, -3.1, -2.9), untrained=(-1.0, -1.1, -0.9), noise=0.002, groups=None, seed=0):
+def blur(
+    num_images=12,
+    slopes=(-3.0, -3.1, -2.9),
+    untrained=(-1.0, -1.1, -0.9),
+    noise=0.002,
+    groups=None,
+    seed=0,
+    rules=("otsu",),
+):
     """All curves of a blur sweep: every role with its slope in Dice per side."""
     rng = np.random.default_rng(seed)
     found = [("trained", str(k), slope) for k, slope in enumerate(slopes)]
@@ -119,7 +127,7 @@ def blur(num_images=12, slopes=(-3.0, -3.1, -2.9), untrained=(-1.0, -1.1, -0.9),
     found += [("fixed map", "0", 0.0), ("mask", "0", 0.0), ("intensity", "0", -0.5)]
     parts = []
     for field in ("full", "kept"):
-        for rule in ("otsu", "soft"):
+        for rule in rules:
             for role, name, slope in found:
                 dice = noisy(0.6 + slope * BLUR_VALUES, num_images, rng, noise=noise, spread=0.03)
                 dice[:, 0] = 0.93  # both views are the same image
@@ -132,7 +140,7 @@ def rotation_and_blur(folder, **changes):
     made = FabricatedStudy(folder, [BRATS])
     wave = {"num_images": 12, "trained_amplitudes": (0.039, 0.04, 0.041), "noise": 0.003} | changes
     made.curves(study(**wave), ROTATION, labels("brats", "tumour"))
-    made.curves(blur(), BLUR, labels("brats", "tumour", "blur"))
+    made.curves(blur(rules=("otsu", "soft")), BLUR, labels("brats", "tumour", "blur"))
     return made
 
 

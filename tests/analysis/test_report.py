@@ -11,6 +11,8 @@ import pytest
 from synthetic_curves import BLUR, ROTATION, frame, study
 from synthetic_study import BRATS, MADE, MNI152, FabricatedStudy, blur, labels, rotation_and_blur, sample_maps
 
+from analysis import health
+from analysis.curves import figures as curve_figures
 from analysis.curves import page as curve_page
 from analysis.curves import report
 from analysis.curves.evidence import curve_sets
@@ -18,6 +20,7 @@ from analysis.render import files, page
 from analysis.render.style import Datasets, Figure
 from analysis.resampling import Bootstrap
 from analysis.results import load_study
+from analysis.rotation import figures as wave_figures
 from analysis.significance import Comparison, Outcome, holm, seed_test
 from trainables.api.names import START_FILE
 
@@ -60,6 +63,9 @@ def html(written):
 @pytest.fixture
 def plain(monkeypatch):
     """Pages without drawings and with few resamples: what is said, in a second."""
+    for module, name in ((curve_figures, "_small"), (wave_figures, "_plane"), (health, "_panel")):
+        monkeypatch.setattr(module, name, lambda *_: alt.Chart(alt.NamedData("none")).mark_point())
+    monkeypatch.setattr(curve_figures, "_column", lambda *_: [alt.Chart(alt.NamedData("none")).mark_point()])
     monkeypatch.setattr(curve_page, "write_figures", lambda figures, folder: {f.name: "<svg/>" for f in figures})
     monkeypatch.setattr(page, "_library", lambda: "")
     monkeypatch.setattr(report, "Bootstrap", lambda: Bootstrap(100))
@@ -83,7 +89,13 @@ def section(html, name):
 def small(num_trained=2, num_images=4, **changes):
     """A rotation on a coarse grid, quickly made."""
     amplitudes = tuple(0.03 + 0.001 * k for k in range(num_trained))
-    return study(**({"num_images": num_images, "angles_deg": ANGLES, "trained_amplitudes": amplitudes} | changes))
+    shape = {
+        "num_images": num_images,
+        "angles_deg": ANGLES,
+        "trained_amplitudes": amplitudes,
+        "binarisations": ["otsu"],
+    }
+    return study(**(shape | changes))
 
 
 # -- the whole page -------------------------------------------------------------------------------------------------
@@ -220,7 +232,7 @@ def answer_of(folder, rows, sweep=ROTATION, cards=(BRATS,), data="brats"):
     return re.search(r'<p class="answer">(.*?)</p>', html)[1], html
 
 
-WAVE = {"angles_deg": ANGLES, "num_images": 8, "noise": 0.002}
+WAVE = {"angles_deg": ANGLES, "num_images": 8, "noise": 0.002, "binarisations": ["otsu"]}
 
 
 def test_encoders_alike_cannot_be_told_apart(plain, tmp_path):
@@ -419,7 +431,7 @@ def test_a_released_encoder_is_shown_and_no_control(plain, tmp_path):
     made = FabricatedStudy(tmp_path)
     made.curves(small(1), ROTATION, labels())
     values = np.tile(0.5 + 0.01 * np.cos(4 * np.deg2rad(ANGLES)), (4, 1))
-    rows = frame("released", values, ANGLES, fields=("full", "kept"), binarisations=("otsu", "top_area", "soft"))
+    rows = frame("released", values, ANGLES, fields=("full", "kept"))
     made.curve(rows, ROTATION, labels(), "released", "0")
     html = only(reported(made, tmp_path / "out"))
     table = pl.read_csv(tmp_path / "out/mni152-white_matter/tables/rotation_levels.csv")

@@ -187,7 +187,8 @@ def test_369_patients_split_into_329_and_40(full_root):
 
 
 @pytest.mark.parametrize(
-    ("num_cases", "num_val"), [(1, 0), (2, 1), (10, 1), (14, 2), (42, 5), (100, 11), (368, 40), (369, 40)]
+    ("num_cases", "num_val"),
+    [(1, 0), (2, 1), (3, 1), (4, 2), (10, 2), (14, 2), (42, 5), (100, 11), (368, 40), (369, 40)],
 )
 def test_any_number_of_patients_can_be_split(full_root, num_cases, num_val):
     for number in range(num_cases + 1, 370):

@@ -56,8 +56,8 @@ class BraTS(Dataset):
         root: the folder ``MICCAI_BraTS2020_TrainingData``, or one that holds it (up to two folders down).
         modality: flair by default, which shows the whole tumour. The thesis does not name its modality.
         image_size_px: 240 is the native grid, so nothing is resampled; the thesis names no other size.
-        num_val: patients in the validation split; by default the thesis's share, 40 of 369: at least 1 where there are
-            two patients or more.
+        num_val: patients in the validation split; by default the thesis's share, 40 of 369: at least 1 of two or three,
+            2 of more patients.
         split_seed: which patients; the same for every modality.
         volume_shape: voxels of every volume, as distributed; anything else is reported as a bad file.
     """
