@@ -266,7 +266,7 @@ def test_full_scale_has_both_forms_of_smoothgrad(small_brats):
 
 @pytest.mark.parametrize("data", ["mni152", "brats", "kvasir"])
 def test_the_size_of_the_scale_reaches_the_images_of_every_role(tmp_path, made, data):
-    write_brats(tmp_path, 6, modalities=["flair"], volume_shape=(16, 16, 155))
+    write_brats(tmp_path, 8, modalities=["flair"], volume_shape=(16, 16, 155))
     write_kvasir(tmp_path / "Kvasir-SEG", 8)
     study = made(datasets=(data,), data_root=tmp_path)
     for entry in study.entries.values():
@@ -314,7 +314,7 @@ def test_bad_files_are_left_out_where_that_is_asked_for_and_said(tmp_path, made,
     (root / "masks" / "picture 5.png").write_text("no image")
     name, places = f"folder:{root}", {"cache_dir": tmp_path / "cache"}
     study = made(datasets=(name,), skip_bad_files=True, **places)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "left out: image picture 3: " in said
     assert "left out: mask of picture 5: " in said
     assert said.count("left out") == 2

@@ -156,7 +156,7 @@ def test_another_seed_count_shares_what_is_the_same(finished):
 
 
 def test_full_scale_is_the_thesis(tmp_path):
-    write_brats(tmp_path, 84, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
+    write_brats(tmp_path, 150, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
     study = make_study(CurveStudyOptions(scale="full", data_root=tmp_path))
     trained = study.trials["brats · tumour · rotation · trained, seed 0"].trainable
     assert trained.values == tuple(range(361))
@@ -169,7 +169,7 @@ def test_full_scale_is_the_thesis(tmp_path):
     # three pretrainings; trained and untrained for both forms of SmoothGrad, a fixed map for the one that has a map of
     # the unchanged image; mask and intensity
     assert len(trials_of(study, Keys(FileDigests()))) == 3 + 2 * (3 + 3) + 1 + 2
-    assert study.cards["brats"].counts == {"train": 75, "val": 9}
+    assert study.cards["brats"].counts == {"train": 134, "val": 16}
 
 
 def test_data_that_is_not_packaged_has_to_be_named(tmp_path):
