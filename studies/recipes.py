@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainables.sweeps import Sweep
 
 CURVE_REPORT = "analysis.curves.report:curve_report"
-_PLENTY = 2  # times the images that are wanted: some regions are empty
+_DECODED_AT_ONCE = 2000  # images
 _LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
 
 
@@ -356,16 +356,17 @@ def _num_images(
 ) -> int:
     """As many as are wanted, or as the data set has with a region inside what all values keep.
 
-    Where there are plenty, masks are not read for it; where there are few, they are prepared now, so that what cannot
-    be used is named before anything runs.
+    A data set that is decoded in a minute or so is prepared for it here, so that all that cannot be used is named
+    before anything runs. In a larger one there are enough images by far, and its trials prepare it.
     """
-    num_annotated = sum(record.split in ("train", "val") for record in region.records())
-    if num_annotated >= _PLENTY * num_wanted:
+    if len(region.images.records()) > _DECODED_AT_ONCE:
         return num_wanted
-    from trainables.data.cache import open_annotation
+    from trainables.data.cache import open_annotation, open_images
     from trainables.interpretability.selection import ImageChoice, num_with_region
 
-    masks = open_annotation(region, data_context(options))
+    context = data_context(options)
+    open_images(region.images, context)
+    masks = open_annotation(region, context)
     splits = [record.split for record in region.images.records()]
     kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
     return max(1, min(num_wanted, num_with_region(ImageChoice(), splits, masks, kept_HW)))

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pytest
 
@@ -13,8 +12,8 @@ from orchestrator.study import Study
 from studies import augmentation_sweeps, recipes, rotation_period
 from studies.augmentation_sweeps import VALUES, AugmentationSweepsOptions
 from studies.recipes import SIZES, CurveSizes, CurveStudyOptions, PretrainingSizes
+from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, Keys
-from trainables.data import datasets
 from trainables.data.annotations import Region
 from trainables.data.brats import BraTS, write_brats
 from trainables.data.datasets import Source, lookup
@@ -90,21 +89,6 @@ def test_fewer_than_three_images_cannot_be_trained_on(num_train):
         ValueError, match=rf"folder-x has {num_train} training image\(s\): a pretraining needs at least 3"
     ):
         WISHED.fitted("folder-x", num_train)
-
-
-SMALL_VOLUME = (40, 40, 155)
-
-
-@pytest.fixture
-def small_brats(tmp_path, monkeypatch):
-    """BraTS whose volumes are small, so that a test can write and read them."""
-    monkeypatch.setattr(datasets, "BraTS", partial(BraTS, volume_shape=SMALL_VOLUME))
-
-    def write(num_cases):
-        write_brats(tmp_path / "data", num_cases, modalities=["flair"], volume_shape=SMALL_VOLUME, suffix=".nii")
-        return CurveStudyOptions(scale="full", data_root=tmp_path / "data", cache_dir=tmp_path / "cache")
-
-    return write
 
 
 def test_ten_patients_of_brats_are_enough_at_full_scale(small_brats):
@@ -265,10 +249,10 @@ def test_full_scale_has_both_forms_of_smoothgrad(small_brats):
 
 
 @pytest.mark.parametrize("data", ["mni152", "brats", "kvasir"])
-def test_the_size_of_the_scale_reaches_the_images_of_every_role(tmp_path, made, data):
-    write_brats(tmp_path, 8, modalities=["flair"], volume_shape=(16, 16, 155))
-    write_kvasir(tmp_path / "Kvasir-SEG", 8)
-    study = made(datasets=(data,), data_root=tmp_path)
+def test_the_size_of_the_scale_reaches_the_images_of_every_role(small_brats, made, data):
+    root = small_brats(5).data_root
+    write_kvasir(root / "Kvasir-SEG", 8)
+    study = made(datasets=(data,), data_root=root)
     for entry in study.entries.values():
         assert entry.trainable.region.images.image_size_px == SIZES["smoke"].pretraining.image_size_px
         if entry.role in ("trained", "fixed map"):
@@ -324,9 +308,8 @@ def test_bad_files_are_left_out_where_that_is_asked_for_and_said(tmp_path, made,
         assert region.excluded == ("picture 5",)
         assert "picture 3" not in {record.id for record in region.images.records()}
     assert sum(study.cards["folder-mine"].counts.values()) == 9
-    whole = made(datasets=(name,), **places)
-    assert whole.entries != study.entries
-    assert {entry.trainable.region.images.excluded for entry in whole.entries.values()} == {()}
+    with pytest.raises(BadData, match=r"images/picture 3\.png"):
+        made(datasets=(name,), **places)
 
 
 def test_default_data_is_the_thesiss_at_full_scale_and_packaged_otherwise():

@@ -14,10 +14,8 @@ import pytest
 
 from orchestrator.plan import trials_of
 from orchestrator.store import Store
-from studies.recipes import CurveStudyOptions
 from studies.rotation_period import make_study
 from trainables.api.identity import FileDigests, Keys
-from trainables.data.brats import write_brats
 
 STUDY = Path(__file__).parents[2] / "studies" / "rotation_period.py"
 SET = "mni152 · white_matter · rotation"
@@ -155,9 +153,8 @@ def test_another_seed_count_shares_what_is_the_same(finished):
     }  # fmt: skip
 
 
-def test_full_scale_is_the_thesis(tmp_path):
-    write_brats(tmp_path, 150, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
-    study = make_study(CurveStudyOptions(scale="full", data_root=tmp_path))
+def test_full_scale_is_the_thesis(small_brats):
+    study = make_study(small_brats(96))
     trained = study.trials["brats · tumour · rotation · trained, seed 0"].trainable
     assert trained.values == tuple(range(361))
     assert trained.images.num == 75
@@ -169,7 +166,7 @@ def test_full_scale_is_the_thesis(tmp_path):
     # three pretrainings; trained and untrained for both forms of SmoothGrad, a fixed map for the one that has a map of
     # the unchanged image; mask and intensity
     assert len(trials_of(study, Keys(FileDigests()))) == 3 + 2 * (3 + 3) + 1 + 2
-    assert study.cards["brats"].counts == {"train": 134, "val": 16}
+    assert study.cards["brats"].counts == {"train": 86, "val": 10}
 
 
 def test_data_that_is_not_packaged_has_to_be_named(tmp_path):
