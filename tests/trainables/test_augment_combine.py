@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional
 
 from trainables import runtime
 from trainables.augment.colour import adjust_brightness_, adjust_contrast_
-from trainables.augment.combine import THESIS_AUGMENTATION, Combine
+from trainables.augment.combine import THESIS_AUGMENTATION, Combine, Sometimes
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
 from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur
 from trainables.augment.resample import resample, rotate
@@ -169,12 +169,37 @@ def test_blur_between_two_rotations_parts_them():
     torch.testing.assert_close(combined.apply(images, draws), rotate(blurred, 60.0))
 
 
+def test_sometimes_is_the_augmentation_or_nothing():
+    images, sometimes = noise(batch=400, channels=3, height=6, width=6), Sometimes(ColourJitter(), 0.3)
+    draws = draws_for(sometimes, 400)
+    changed, happens = sometimes.apply(images, draws), draws[:, 0] < 0.3
+    assert torch.equal(changed[happens], ColourJitter().apply(images[happens], draws[happens, 1:]))
+    assert torch.equal(changed[~happens], images[~happens])
+    assert happens.double().mean() == pytest.approx(0.3, abs=0.05)
+    assert not (changed == images).flatten(1).all(dim=1)[happens].any()
+
+
+def test_a_geometric_one_that_happens_sometimes_is_one_resampling_with_its_neighbours(monkeypatch):
+    images, calls, sampled = noise(batch=12), [], torch.nn.functional.grid_sample
+    both = Combine((Rotation(30.0, 30.0), Sometimes(RandomResizedCrop(), 0.5)), interpolation="nearest")
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", lambda *a, **k: calls.append(1) or sampled(*a, **k))
+    draws = draws_for(both, 12)
+    changed, happens = both.apply(images, draws), draws[:, 2] < 0.5
+    assert len(calls) == 1
+    always = Combine((Rotation(30.0, 30.0), RandomResizedCrop()), interpolation="nearest")
+    kept_BN = torch.cat([draws[:, :2], draws[:, 3:]], dim=1)
+    assert torch.equal(changed[happens], always.apply(images, kept_BN)[happens])
+    assert torch.equal(changed[~happens], rotate(images, 30.0, "nearest")[~happens])
+    assert 0 < happens.sum() < 12
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda: Combine(()), "empty"),
         (lambda: Combine((Rotation(),), choose="some"), "some"),
         (lambda: Combine((Rotation(),), interpolation="cubic"), "cubic"),
+        (lambda: Sometimes(Rotation(), 1.2), "p = 1.2"),
         (lambda: dataclasses.replace(THESIS_AUGMENTATION, fill="black"), "black"),
     ],
 )

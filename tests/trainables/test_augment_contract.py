@@ -11,7 +11,7 @@ import torch
 from trainables import augment, runtime
 from trainables.api.trainable import Part
 from trainables.augment.augmentation import Augmentation, Geometric, Photometric
-from trainables.augment.combine import THESIS_AUGMENTATION, Combine
+from trainables.augment.combine import THESIS_AUGMENTATION, Combine, Sometimes
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip
 from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur, GaussianNoise
 
@@ -26,16 +26,19 @@ NEUTRAL = {
     GaussianBlur: GaussianBlur(0.0, 0.0),
     GaussianNoise: GaussianNoise(0.0, 0.0),
     Combine: Combine((RandomResizedCrop(1.0, 1.0, 1.0, 1.0), Rotation(0.0), ColourJitter(0.0, 0.0, 0.0, 0.0))),
+    Sometimes: Sometimes(ColourJitter(), 0.0),
 }
 STRONG = {
     Brightness: (Brightness(0.9),),
     Contrast: (Contrast(0.9),),
     ColourJitter: (ColourJitter(0.9, 0.9, 0.9, 0.5), ColourJitter(0.0, 0.5, 0.0, 0.2)),
     GaussianNoise: (GaussianNoise(0.5, 0.9),),
+    Sometimes: (Sometimes(ColourJitter(), 0.8), Sometimes(Combine((RandomResizedCrop(), Rotation())), 0.8)),
     Combine: (
         THESIS_AUGMENTATION,
         Combine((RandomResizedCrop(), HorizontalFlip(), Rotation(), ColourJitter(), GaussianBlur(), GaussianNoise())),
         Combine((Rotation(), Combine((ColourJitter(), RandomResizedCrop())), GaussianBlur()), choose="one"),
+        Combine((Rotation(), Sometimes(RandomResizedCrop()), Sometimes(GaussianBlur()))),
     ),
 }
 
@@ -68,7 +71,7 @@ def test_all_augmentations_are_found():
 @pytest.mark.parametrize("augmentation", EXAMPLES, ids=repr)
 def test_is_a_frozen_part_of_a_configuration(augmentation):
     assert isinstance(augmentation, Part)
-    assert isinstance(augmentation, Geometric | Photometric | Combine)
+    assert isinstance(augmentation, Geometric | Photometric | Combine | Sometimes)
     assert type(augmentation).__dataclass_params__.frozen
     assert dataclasses.replace(augmentation) == augmentation
     assert hash(dataclasses.replace(augmentation)) == hash(augmentation)
