@@ -52,6 +52,7 @@ class Figures:
 def main() -> None:
     arguments = parsed_arguments()
     torch.set_num_threads(1)
+    runtime.keep_freed_memory()  # for both, as in a training
     size_px, num_images, rounds = (64, 16, 3) if arguments.quick else (128, 128, arguments.rounds)
     images_BCHW = torch.rand(num_images, 3, size_px, size_px, generator=runtime.generator("images"))
     print(f"{num_images} RGB images of {size_px} pixels, float32, one thread, {rounds} rounds; images per CPU second\n")

@@ -85,6 +85,7 @@ def train(training: Training, num_epochs: int, context: Context) -> Mapping[str,
 
 
 def _begin_or_resume(training: Training, context: Context) -> _Loop:
+    runtime.keep_freed_memory()
     checkpoint = context.load_checkpoint()
     if checkpoint is None:
         loop = _Loop(num_threads=context.num_cpus)

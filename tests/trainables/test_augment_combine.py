@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from trainables import runtime
 from trainables.augment.colour import adjust_brightness_, adjust_contrast_
-from trainables.augment.combine import THESIS_AUGMENTATION, Combine
+from trainables.augment.combine import THESIS_AUGMENTATION, Combine, Sometimes
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
 from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur
 from trainables.augment.resample import resample, rotate
@@ -47,7 +48,12 @@ def test_interpolation_and_fill_of_the_combination_are_used():
     images = noise(batch=1)
     combined = Combine((Rotation(20.0, 20.0),), interpolation="nearest", fill="mean")
     draws = torch.zeros(1, combined.num_draws, dtype=torch.float64)
-    assert torch.equal(combined.apply(images, draws), rotate(images, 20.0, "nearest", "mean"))
+    turned = rotate(images, 20.0, "nearest", "mean")
+    assert torch.equal(combined.apply(images, draws), turned)
+    brighter = Combine((Rotation(20.0, 20.0), Brightness(0.5), Rotation(20.0, 20.0)), "all", "nearest", "mean")
+    expected = rotate(adjust_brightness_(turned, torch.full((1,), 0.5)), 20.0, "nearest", "mean")
+    draws = torch.zeros(1, brighter.num_draws, dtype=torch.float64)
+    assert torch.equal(brighter.apply(images, draws), expected)
 
 
 def test_the_thesis_augmentation_is_what_it_was():
@@ -118,15 +124,18 @@ def test_a_crop_after_a_quarter_turn_is_a_crop_of_the_turned_image():
     assert len(flipped.steps) == 2
 
 
-def test_beyond_a_crop_a_later_rotation_brings_in_the_rest_of_the_image():
-    """A slope to the right: turned by 45 degrees, a corner of the view lies farther right than the crop's own edge."""
+@pytest.mark.parametrize("angle_deg", [45.0, 5.0])
+def test_beyond_a_crop_a_later_rotation_brings_in_the_rest_of_the_image(angle_deg):
+    """A slope to the right: turned, a corner of the view lies farther right than the crop's own edge, by 5 degrees less
+    than a pixel."""
     slope = torch.linspace(0, 1, 32, dtype=torch.float64).expand(1, 1, 32, 32)
-    combined = Combine((RandomResizedCrop(0.25, 0.25, 1.0, 1.0), Rotation(45.0, 45.0)))
+    combined = Combine((RandomResizedCrop(0.25, 0.25, 1.0, 1.0), Rotation(angle_deg, angle_deg)))
     draws = torch.full((1, combined.num_draws), 0.5, dtype=torch.float64)
     turned = combined.apply(slope, draws)[0, 0]
-    # A corner of the view is 15.5 pixels each way; turned, on the axis, and at half the scale.
-    assert float(turned[0, -1]) == pytest.approx(0.5 + 0.5 * 15.5 * 2**0.5 / 31, abs=0.01)
-    assert float(turned[0, 0]) == pytest.approx(0.5, abs=0.01)
+    # A corner of the view is 15.5 pixels each way, and shown at half the scale.
+    cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    assert float(turned[0, -1]) == pytest.approx(0.5 + 0.5 * 15.5 * (sin + cos) / 31, abs=0.003)
+    assert float(turned[0, 0]) == pytest.approx(0.5 + 0.5 * 15.5 * (sin - cos) / 31, abs=0.003)
 
 
 def test_a_crop_of_the_whole_image_changes_no_rotation():
@@ -169,12 +178,37 @@ def test_blur_between_two_rotations_parts_them():
     torch.testing.assert_close(combined.apply(images, draws), rotate(blurred, 60.0))
 
 
+def test_sometimes_is_the_augmentation_or_nothing():
+    images, sometimes = noise(batch=400, channels=3, height=6, width=6), Sometimes(ColourJitter(), 0.3)
+    draws = draws_for(sometimes, 400)
+    changed, happens = sometimes.apply(images, draws), draws[:, 0] < 0.3
+    assert torch.equal(changed[happens], ColourJitter().apply(images[happens], draws[happens, 1:]))
+    assert torch.equal(changed[~happens], images[~happens])
+    assert happens.double().mean() == pytest.approx(0.3, abs=0.05)
+    assert not (changed == images).flatten(1).all(dim=1)[happens].any()
+
+
+def test_a_geometric_one_that_happens_sometimes_is_one_resampling_with_its_neighbours(monkeypatch):
+    images, calls, sampled = noise(batch=12), [], torch.nn.functional.grid_sample
+    both = Combine((Rotation(30.0, 30.0), Sometimes(RandomResizedCrop(), 0.5)), interpolation="nearest")
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", lambda *a, **k: calls.append(1) or sampled(*a, **k))
+    draws = draws_for(both, 12)
+    changed, happens = both.apply(images, draws), draws[:, 2] < 0.5
+    assert len(calls) == 1
+    always = Combine((Rotation(30.0, 30.0), RandomResizedCrop()), interpolation="nearest")
+    kept_BN = torch.cat([draws[:, :2], draws[:, 3:]], dim=1)
+    assert torch.equal(changed[happens], always.apply(images, kept_BN)[happens])
+    assert torch.equal(changed[~happens], rotate(images, 30.0, "nearest")[~happens])
+    assert 0 < happens.sum() < 12
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda: Combine(()), "empty"),
         (lambda: Combine((Rotation(),), choose="some"), "some"),
         (lambda: Combine((Rotation(),), interpolation="cubic"), "cubic"),
+        (lambda: Sometimes(Rotation(), 1.2), "p = 1.2"),
         (lambda: dataclasses.replace(THESIS_AUGMENTATION, fill="black"), "black"),
     ],
 )

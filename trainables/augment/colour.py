@@ -49,7 +49,7 @@ def adjust_hue_(images_BCHW: Tensor, shifts_B: Tensor) -> Tensor:
     # From red at 0 to cyan at 3, on green's side positive. Red is a pixel's highest, middle or lowest value, and the
     # distance then |g - b|, 2 (highest - lowest) - (red - lowest) or 3 (highest - lowest) - |g - b|; this is all three.
     between = torch.clamp(red, least, most)
-    distance = (most - between).add_(least - lowest).mul_(2).add_(between).sub_(lowest)
+    distance = (between - lowest).add_((most - between).add_(least - lowest), alpha=2)
     hue = torch.copysign(distance, green - blue)
     # The hue that a colour's full value moves to the place of: its own minus the shift, -3 to 3.
     own_B3 = torch.tensor([0.0, 2.0, -2.0], dtype=torch.float64) - 6 * shifts_B.double().cpu()[:, None]
@@ -71,8 +71,9 @@ def _grey(images_BCHW: Tensor) -> Tensor:
 
 
 def _blend_(images_BCHW: Tensor, others: Tensor, factors_B: Tensor) -> Tensor:
+    """Towards ``others``, which are used up."""
     factors = _one_each(factors_B, images_BCHW)
-    return images_BCHW.mul_(factors).add_(others * (1 - factors)).clamp_(0, 1)
+    return images_BCHW.mul_(factors).add_(others.mul_(1 - factors)).clamp_(0, 1)
 
 
 def _one_each(values_B: Tensor, images_BCHW: Tensor) -> Tensor:

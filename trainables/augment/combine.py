@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables.augment.augmentation import Augmentation, Geometric, Photometric
+from trainables.augment.augmentation import Augmentation, Geometric, Photometric, check_probability
 from trainables.augment.geometric import HorizontalFlip, Rotation, VerticalFlip
-from trainables.augment.resample import Fill, Interpolation, Warp, check_resampling, resample
+from trainables.augment.resample import Fill, Interpolation, Warp, check_resampling, resample, still
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,37 @@ class Combine(Augmentation):
         return (choices_B1[:, 0] * len(self.augmentations)).long(), tuple(parts)
 
 
+@dataclass(frozen=True)
+class Sometimes(Augmentation):
+    """An augmentation with probability ``p``, else the image as it is.
+
+    In a ``Combine`` a geometric one moves the pixels together with its neighbours.
+    """
+
+    augmentation: Augmentation
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+
+    @property
+    def num_draws(self) -> int:
+        return 1 + self.augmentation.num_draws
+
+    def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
+        """Each image, changed or not, under its own parameters [B, C, H, W]."""
+        where = torch.nonzero(self._happens(draws_BN))[:, 0]
+        there = where.to(images_BCHW.device)
+        changed_BCHW = self.augmentation.apply(images_BCHW.index_select(0, there), draws_BN[where, 1:])
+        return images_BCHW.clone().index_copy_(0, there, changed_BCHW)
+
+    def _happens(self, draws_BN: Tensor) -> Tensor:
+        return draws_BN[:, 0] < self.p
+
+
 def _is_geometric(augmentation: Augmentation) -> bool:
+    if isinstance(augmentation, Sometimes):
+        return _is_geometric(augmentation.augmentation)
     if isinstance(augmentation, Combine):
         return all(_is_geometric(part) for part in augmentation.augmentations)
     return isinstance(augmentation, Geometric)
@@ -92,6 +122,9 @@ def _warp_of(augmentation: Augmentation, draws_BN: Tensor, height: int, width: i
     """How a geometric augmentation, or a combination of such, moves the pixels."""
     if isinstance(augmentation, Geometric):
         return augmentation.warp(draws_BN, height, width)
+    if isinstance(augmentation, Sometimes):
+        inner = _warp_of(augmentation.augmentation, draws_BN[:, 1:], height, width)
+        return Warp.choice([Warp((still(len(draws_BN)),)), inner], augmentation._happens(draws_BN).long())
     assert isinstance(augmentation, Combine)
     chosen_B, parts = augmentation._split(draws_BN)
     warps = [_warp_of(a, part_BN, height, width) for a, part_BN in zip(augmentation.augmentations, parts, strict=True)]

@@ -84,7 +84,7 @@ class Warp:
         places_B = torch.arange(len(chosen_B))
         steps = []
         for step in range(max(len(warp.steps) for warp in warps)):
-            padded = [warp.steps[step] if step < len(warp.steps) else _still(len(chosen_B)) for warp in warps]
+            padded = [warp.steps[step] if step < len(warp.steps) else still(len(chosen_B)) for warp in warps]
             matrices_B33 = torch.stack([matrices for matrices, _ in padded])[chosen_B, places_B]
             boxes_B4 = None
             if any(boxes is not None for _, boxes in padded):
@@ -100,7 +100,8 @@ def uncut(num_images: int) -> Tensor:
     return torch.tensor([-math.inf, math.inf, -math.inf, math.inf], dtype=torch.float64).repeat(num_images, 1)
 
 
-def _still(num_images: int) -> tuple[Tensor, Tensor | None]:
+def still(num_images: int) -> tuple[Tensor, Tensor | None]:
+    """A step that moves nothing."""
     return torch.eye(3, dtype=torch.float64).repeat(num_images, 1, 1), None
 
 
