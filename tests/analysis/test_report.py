@@ -213,6 +213,20 @@ def test_missing_seeds_are_counted_and_asked_for(plain, tmp_path):
     assert "2 seed(s)" in html
 
 
+def test_every_page_speaks_of_its_own_data_only(plain, tmp_path):
+    made = FabricatedStudy(tmp_path)
+    grey = labels(region="grey_matter")
+    for given in (labels(), grey):
+        made.curves(small(1), ROTATION, given, samples=False)
+    made.add("t7", "trained", grey, {"encoder.pretrain_seed": 7})
+    pages = reported(made, tmp_path / "out")
+    white, grey_page = pages["mni152-white_matter"], pages["mni152-grey_matter"]
+    assert "Nothing: every seed is in this report." in white
+    assert "grey_matter" not in white
+    assert "mni152 · grey_matter · rotation · trained: 1 of 2 seeds" in grey_page
+    assert "white_matter" not in grey_page
+
+
 def test_seeds_of_different_machines_are_a_caveat(plain, tmp_path):
     made = FabricatedStudy(tmp_path)
     made.curves(small(1), ROTATION, labels())

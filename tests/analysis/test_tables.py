@@ -158,16 +158,19 @@ def test_trend_table_prints_its_own_numbers():
         frame(role, 0.5 + slope * (values - 1) + rng.normal(0, 0.001, (8, 5)), values)
         for role, slope in (("trained", -0.2), ("untrained", -0.1))
     )
-    trends = trend_frame(panels(curves), BRIGHTNESS, people)
+    noise = frame("intensity", 0.5 + rng.normal(0, 0.05, (8, 5)), values)
+    trends = trend_frame(panels(pl.concat([curves, noise])), BRIGHTNESS, people)
     table = trend_table(trends, BRIGHTNESS, FIELD_TITLES, ["otsu"], "t", "T")
-    trained, untrained = printed(table)
+    trained, untrained, intensity = printed(table)
     value, low, high = look_up(trends, "untrained", "full", "otsu", "slope")
     assert untrained["slope"] == "{} [{}, {}]".format(*(number(v, 4, signed=True) for v in (value, low, high)))
     assert trained["explained of the trained slope"] == "–"
     assert untrained["explained of the trained slope"] == "50 %"
     assert untrained["left of the slope"].startswith("−0.10")
     assert (trained["correlation with the value"][:5], trained["monotone part"]) == ("−1.00", "100 %")
-    assert trained["null"] == f"{100 * look_up(trends, 'trained', 'full', 'otsu', 'monotone_null')[0]:.0f} %"
+    part, null = (look_up(trends, "intensity", "full", "otsu", f"monotone_{name}")[0] for name in ("share", "null"))
+    assert (intensity["monotone part"], intensity["null"]) == (f"{100 * part:.0f} %", f"{100 * null:.0f} %")
+    assert intensity["monotone part"] != intensity["null"]
     # at 0.8 and at 1.2 the curve starts; it has left there at the next value
     assert (trained["leaves its start at, below 1"], trained["leaves its start at, above 1"]) == ("0.5", "1.5")
     one_sided = trend_frame(panels(curves.filter(pl.col("value") >= 1)), BLUR, people)

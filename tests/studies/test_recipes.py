@@ -107,7 +107,9 @@ def test_a_few_images_of_ones_own_are_enough(tmp_path, made):
     root = write_folder(tmp_path / "kvasir", num_images=6)
     study = made(datasets=(f"folder:{root}",))
     (curve, *_) = of(study, "trained")
-    num_train = study.cards["folder-kvasir"].counts["train"]
+    card = study.cards["folder-kvasir"]
+    num_train, name = card.counts["train"], card.name
+    assert name == "folder-kvasir", "as it is called on the command line"
     assert (num_train, curve.encoder.batch_size, curve.encoder.queue_size) == (4, 3, 3)
     curve.encoder.check()
     assert curve.images.num == 4

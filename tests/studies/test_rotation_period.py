@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def test_the_report_stands_alone_and_has_the_numbers_of_the_store(finished):
         "white_matter · rotation · trained",
     ):  # fmt: skip
         assert said in page, said
+    assert re.search(r"lies between 0\.\d+ \(at \d+°\) and 0\.\d+ \(at \d+°\)", page)
     assert 'src="http' not in page
     assert 'href="http' not in page
     suffixes = {path.suffix for path in report.parent.rglob("*") if path.is_file()}
