@@ -98,33 +98,27 @@ def make_study(options: PretrainingSearchOptions) -> Study:
 
     scale, rotation = SCALES[options.scale], recipes.SIZES[options.scale].pretraining
     source = recipes.source_of(options.dataset or recipes.default_dataset(options.scale), scale.image_size_px, options)
-    data, card = source.images, recipes.card_of(source)
+    card = recipes.card_of(source)
     init, start = recipes.released_weights(options.pretrained)
     wished = replace(rotation, num_epochs=scale.num_epochs, batch_size=scale.batch_size)
     sizes = wished.fitted(source.name, card.counts.get("train", 0))
-
-    def pretraining(params: Mapping[str, Any], seed: int) -> MoCo:
-        return MoCo(
-            data,
-            backbone=rotation.backbone,
-            head=options.head,
-            init=init,
-            num_epochs=sizes.num_epochs,
-            batch_size=sizes.batch_size,
-            queue_size=sizes.queue_size,
-            batch_norm_groups=sizes.batch_norm_groups,
-            learning_rate=params["learning_rate"],
-            temperature=params["temperature"],
-            key_momentum=params["key_momentum"],
-            pretrain_seed=seed,
-        )
+    fixed = MoCo(
+        source.images,
+        backbone=sizes.backbone,
+        head=options.head,
+        init=init,
+        num_epochs=sizes.num_epochs,
+        batch_size=sizes.batch_size,
+        queue_size=sizes.queue_size,
+        batch_norm_groups=sizes.batch_norm_groups,
+    )
 
     def make(params: Mapping[str, Any]) -> dict[str, Sequence[MoCo]]:
-        return {OBJECTIVE: [pretraining(params, seed) for seed in range(options.pretrain_seeds)]}
+        return {OBJECTIVE: [replace(fixed, **params, pretrain_seed=seed) for seed in range(options.pretrain_seeds)]}
 
     beginning = {
         "learning_rate": rotation.learning_rate,
-        "temperature": MoCo(data, head=options.head).contrast_temperature,
+        "temperature": fixed.contrast_temperature,
         "key_momentum": rotation.key_momentum,
     }
     search = Search(

@@ -85,11 +85,11 @@ def test_the_search_begins_inside_the_space_with_the_setting_of_the_rotation_stu
         assert getattr(first, name) == getattr(trained, name), name
 
 
-def test_full_scale_begins_with_the_pretraining_of_the_thesis(tmp_path):
-    write_brats(tmp_path, 42, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
-    study = study_of(scale="full", data_root=tmp_path)
+def test_full_scale_begins_with_the_pretraining_of_the_thesis(small_brats):
+    options = small_brats(42)
+    study = study_of(scale="full", data_root=options.data_root)
     first = study.search.make(study.search.start[0])[OBJECTIVE][0]
-    rotation = make_rotation_study(CurveStudyOptions(scale="full", data_root=tmp_path))
+    rotation = make_rotation_study(options)
     assert first == trained_encoder(rotation)  # one trial serves both studies
     assert study.search.num_suggestions == 50
     assert study.cards["brats"].counts == {"train": 37, "val": 5}
