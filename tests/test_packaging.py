@@ -1,8 +1,10 @@
 """What a fresh machine relies on: packages, lock, Makefile, and a repository without large files."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from trainables.data.datasets import lookup
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -153,3 +157,13 @@ def test_an_absent_interpreter_is_named(tmp_path):
     answer = make("setup", "PYTHON=python0.0", folder=tmp_path)
     assert answer.returncode != 0
     assert "'python0.0' was not found" in answer.stderr
+
+
+def test_the_readmes_own_images_can_be_written_as_it_says(tmp_path):
+    """The lines that a reader copies make a folder that is a data set."""
+    (lines,) = re.findall(r"```python\n(from pathlib.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    source = lookup(f"folder:{tmp_path / 'my_images'}", 32, None)
+    assert source.images.card().counts == {"train": 27, "val": 7}
+    assert list(source.regions) == ["mask"]
+    assert len(source.region.records()) == 34
