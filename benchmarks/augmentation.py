@@ -9,20 +9,24 @@ Contenders, with the same parameters' ranges, float32 images in memory and one t
 - ``ours``: one ``apply`` of a combination to the whole batch, the uniform numbers drawn within the time.
 - ``torchvision``: transforms.v2 on one image after the other, which is how each image gets parameters of its own there.
 
-They take turns: a round times both once, in CPU seconds of this process, so that other work on the machine counts for
-little. A ratio is the median over rounds of the ratio within a round. The goal is set for crop, flip, rotation and
-jitter together.
+Each has a process of its own: ours keeps freed memory, as a training does, theirs is what a user's script is. They take
+turns: a round times both once, in CPU seconds of their process, so that other work on the machine counts for little. A
+ratio is the median over rounds of the ratio within a round. The goal is set for crop, flip, rotation and jitter
+together.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,16 +55,15 @@ class Figures:
 
 def main() -> None:
     arguments = parsed_arguments()
-    torch.set_num_threads(1)
-    runtime.keep_freed_memory()  # for both, as in a training
     size_px, num_images, rounds = (64, 16, 3) if arguments.quick else (128, 128, arguments.rounds)
-    images_BCHW = torch.rand(num_images, 3, size_px, size_px, generator=runtime.generator("images"))
     print(f"{num_images} RGB images of {size_px} pixels, float32, one thread, {rounds} rounds; images per CPU second\n")
     print(f"{'':33} {'ours':>7} {'torchvision':>12} {'ratio (lowest to highest)':>28}")
     figures = []
-    for name, (ours, theirs) in cases(size_px).items():
-        figures.append(measured(name, images_BCHW, ours, theirs, rounds))
-        print(line_of(figures[-1]), flush=True)
+    with Contender(True, size_px, num_images) as ours, Contender(False, size_px, num_images) as theirs:
+        for name in cases(size_px):
+            seconds = [(ours.seconds(name), theirs.seconds(name)) for _ in range(rounds + 1)][1:]
+            figures.append(figures_of(name, size_px, num_images, seconds))
+            print(line_of(figures[-1]), flush=True)
     if arguments.json:
         content = {"goal": GOAL, "goal_case": GOAL_CASE, "figures": [asdict(entry) for entry in figures]}
         arguments.json.write_text(json.dumps(content, indent=1))
@@ -90,27 +93,49 @@ def cases(size_px: int) -> dict[str, tuple[Augmentation, Callable[[Tensor], Tens
     return parts | together
 
 
-def measured(
-    name: str, images_BCHW: Tensor, ours: Augmentation, theirs: Callable[[Tensor], Tensor], rounds: int
-) -> Figures:
-    def batched() -> None:
-        indices_B = torch.arange(len(images_BCHW))
-        ours.apply(images_BCHW, runtime.uniforms(indices_B, ours.num_draws, "benchmark"))
+class Contender:
+    """A process that times one of the two on demand."""
 
-    def one_by_one() -> None:
-        torch.stack([theirs(image) for image in images_BCHW])
+    def __init__(self, is_ours: bool, size_px: int, num_images: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, there = context.Pipe()
+        self._process = context.Process(target=serve, args=(there, is_ours, size_px, num_images))
 
-    seconds = [(cpu_seconds(batched), cpu_seconds(one_by_one)) for _ in range(rounds + 1)][1:]
-    ratios = [torchvision / ours_s for ours_s, torchvision in seconds]
-    ours_s, torchvision_s = (statistics.median(column) for column in zip(*seconds, strict=True))
-    rates = (len(images_BCHW) / ours_s, len(images_BCHW) / torchvision_s)
-    return Figures(name, images_BCHW.shape[3], *rates, statistics.median(ratios), min(ratios), max(ratios))
+    def __enter__(self) -> Self:
+        self._process.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.send(None)
+        self._process.join()
+
+    def seconds(self, case: str) -> float:
+        """CPU seconds of one pass over all images."""
+        self._connection.send(case)
+        return float(self._connection.recv())
 
 
-def cpu_seconds(work: Callable[[], None]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def serve(connection: Connection, is_ours: bool, size_px: int, num_images: int) -> None:
+    """Time the cases that are asked for, until None comes."""
+    torch.set_num_threads(1)
+    if is_ours:
+        runtime.keep_freed_memory()
+    images_BCHW = torch.rand(num_images, 3, size_px, size_px, generator=runtime.generator("images"))
+    while (case := connection.recv()) is not None:
+        ours, theirs = cases(size_px)[case]
+        start = time.process_time()
+        if is_ours:
+            draws_BN = runtime.uniforms(torch.arange(num_images), ours.num_draws, "benchmark")
+            ours.apply(images_BCHW, draws_BN)
+        else:
+            torch.stack([theirs(image_CHW) for image_CHW in images_BCHW])
+        connection.send(time.process_time() - start)
+
+
+def figures_of(case: str, size_px: int, num_images: int, seconds: Sequence[tuple[float, float]]) -> Figures:
+    ratios = [torchvision / ours for ours, torchvision in seconds]
+    rates = [num_images / statistics.median(column) for column in zip(*seconds, strict=True)]
+    return Figures(case, size_px, rates[0], rates[1], statistics.median(ratios), min(ratios), max(ratios))
 
 
 def line_of(figures: Figures) -> str:
