@@ -155,11 +155,11 @@ def test_a_suggestion_of_another_driver_is_not_averaged_over_fewer_seeds(store, 
     study = one.next(set(), set())
     two.refresh()
     run(dataclasses.replace(study, trials=dict([next(iter(study.trials.items()))])))
-    two.settle(set(), set())
+    two.update(set(), set())
     (told,) = two.describe()["suggestions"]
     assert (told["state"], told["values"]) == ("running", None)
     run(study)
-    two.settle(set(), set())
+    two.update(set(), set())
     (told,) = two.describe()["suggestions"]
     x, y = told["params"]["x"], told["params"]["y"]
     assert told["values"]["val/loss"] == pytest.approx((x - 0.3) ** 2 + (y != "flat") + 0.0005)
