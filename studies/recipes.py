@@ -43,6 +43,9 @@ class CurveStudyOptions(StudyOptions):
     """Regions that maps are compared with, such as white_matter grey_matter (default: the first of each data set)."""
     pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
+    released: DefaultInHelp[Path | None] = None
+    """Released encoder whose curves stand beside the trained ones: of MoCo, or a ResNet of torchvision or timm (default:
+    that of --pretrained, if any)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
     num_epochs: DefaultInHelp[int | None] = None
@@ -327,9 +330,8 @@ def curves(
     for seed in range(options.pretrain_seeds):
         untrained = Untrained(source.images, backbone, options.head, seed)
         made[f"untrained, seed {seed}"] = "untrained", curve(explains, untrained)
-    if options.pretrained is not None:
-        released = Released(str(options.pretrained.resolve()), source.images, backbone)
-        made["released"] = "released", curve(explains, released)
+    if path := options.released or options.pretrained:
+        made["released"] = "released", curve(explains, Released(str(path.resolve()), source.images, backbone))
     fixed_of = explains if explains.is_defined_at_neutral else None
     if fixed_of is not None:
         made["fixed map"] = "fixed map", curve(FixedMap(fixed_of), trained[0])

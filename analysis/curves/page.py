@@ -14,7 +14,7 @@ from analysis.cells import Cell, label_values, missing_lines, mixed_lines
 from analysis.curves import samples
 from analysis.curves.evidence import CurveSet
 from analysis.curves.findings import blocks_sentence, verdict_sentence
-from analysis.curves.panels import TRAINED, UNTRAINED
+from analysis.curves.panels import RELEASED, TRAINED, UNTRAINED
 from analysis.curves.samples import Samples
 from analysis.curves.section import Section, section_of
 from analysis.curves.sweep import SweepFacts
@@ -128,8 +128,7 @@ def caveats(group: GroupPage) -> list[str]:
     one_volume = bool(group.card.get("one_volume")) or num_groups == 1
     found = [
         f"{images} images from {num_groups} {'slab(s) of one volume' if one_volume else 'patients or volumes'}. "
-        "Intervals "
-        "speak for images like these; "
+        "Intervals speak for images like these; "
         f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
     ]
     left_out = max(p.num_left_out for found_set, _ in group.members for p in found_set.panels)
@@ -140,13 +139,14 @@ def caveats(group: GroupPage) -> list[str]:
         found.append("One pretraining: what is said is said of this encoder. --pretrain-seeds varies it.")
     found += [
         "“Learnt” is said of one coefficient a sweep, in the full field of view, when a test over seeds (Holm over "
-        "all of "
-        "the study's sweeps and data sets) and an interval over blocks of images both leave out no difference.",
+        "all of the study's sweeps, regions and data sets) and an interval over blocks of images both leave out 0.",
         "A wave or trend that beats its null is one that the images agree on, which the sampling grid alone can bring "
         "about. Only what exceeds the untrained encoders can come from training.",
         "The untrained and the trained encoders' maps may differ in size; compare map fraction and chance level before "
         "levels of Dice.",
     ]
+    if any(cell.role == RELEASED for cell in group.cells):
+        found.append("The released encoder is one training (n = 1): its curve has no spread over seeds.")
     if any(start.casefold().startswith("random") for start in group.starts):
         found.append("The pretraining started from random weights, the thesis's from released ones.")
     return found + mixed_lines(group.cells)

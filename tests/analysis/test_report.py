@@ -451,6 +451,7 @@ def test_a_released_encoder_is_shown_and_no_control(plain, tmp_path):
     table = pl.read_csv(tmp_path / "out/mni152-white_matter/tables/rotation_levels.csv")
     assert table["role"].unique(maintain_order=True).to_list()[:4] == ["trained", "untrained", "released", "fixed map"]
     assert "rotation · released" in section(html, "Set-up")
+    assert "one training (n = 1): its curve has no spread over seeds" in section(html, "Caveats")
 
 
 def test_seeds_that_differ_in_several_fields_are_all_counted(plain, tmp_path):

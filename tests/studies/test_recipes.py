@@ -179,6 +179,16 @@ def test_released_weights_reach_the_pretraining_and_a_role_of_their_own(tmp_path
     assert without.facts["pretraining_start"] == "random weights"
 
 
+def test_a_released_encoder_may_be_another_than_the_one_that_training_starts_from(tmp_path, made):
+    other = tmp_path / "resnet18.pth"
+    other.write_bytes(b"weights of torchvision")
+    study = made(released=other)
+    assert {curve.encoder.path for curve in of(study, "released")} == {str(other)}
+    assert {curve.encoder.init for curve in of(study, "trained")} == {None}
+    both = made(released=other, pretrained=checkpoint(tmp_path))
+    assert {curve.encoder.path for curve in of(both, "released")} == {str(other)}
+
+
 @pytest.mark.parametrize("head", ["v1", "v2"])
 def test_the_head_reaches_trained_and_untrained_encoders(made, head):
     study = made(head=head)
