@@ -44,8 +44,8 @@ class CurveStudyOptions(StudyOptions):
     pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     released: DefaultInHelp[Path | None] = None
-    """Released encoder whose curves stand beside the trained ones: of MoCo, or a ResNet of torchvision or timm (default:
-    that of --pretrained, if any)."""
+    """Released encoder whose curves stand beside the trained ones: of MoCo, or a ResNet of torchvision or timm
+    (default: that of --pretrained, if any)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
     num_epochs: DefaultInHelp[int | None] = None
