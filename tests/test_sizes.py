@@ -8,8 +8,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("analysis", "orchestrator", "studies", "trainables")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-    path for room in ("analysis", "orchestrator", "studies", "trainables") for path in (ROOT / room).rglob("*.py")
-)
 MOST_LINES = {ast.FunctionDef: 50, ast.ClassDef: 200}
 MOST_CODE_LINES = 350
 
