@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -12,6 +12,7 @@ import tyro
 from orchestrator.claims import is_held
 from orchestrator.leftovers import unneeded_paths
 from orchestrator.options import DefaultInHelp
+from orchestrator.places import storage_of
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import first_line, without_password
@@ -22,25 +23,29 @@ from orchestrator.usage import EXIT_FAILED, EXIT_OK
 
 
 def status(
-    storage: str = "results", as_json: Annotated[bool, tyro.conf.arg(name="json", help_behavior_hint="")] = False
+    storage: DefaultInHelp[str | None] = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json", help_behavior_hint="")] = False,
 ) -> int:
     """Show every study of a storage: trials by state, and why some failed.
 
     Args:
-        storage: Folder or URL of the results.
+        storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         as_json: Print one JSON object for scripts.
     """
     store = _existing(storage)
+    garbled = list(_garbled_manifests(store))
+    for path in garbled:
+        print(f"warning: {path} is garbled; submit its study again", file=sys.stderr)
     studies = [_study_status(store, manifest) for manifest in _latest_manifests(store)]
     if as_json:
         print(json.dumps({"studies": studies}))
     else:
         _show_status(studies)
-    return EXIT_FAILED if any(s["counts"]["failed"] for s in studies) else EXIT_OK
+    return EXIT_FAILED if garbled or any(s["counts"]["failed"] for s in studies) else EXIT_OK
 
 
 def sync(
-    storage: str = "results",
+    storage: DefaultInHelp[str | None] = None,
     tracking_uri: DefaultInHelp[str | None] = None,
     study: DefaultInHelp[str | None] = None,
     follow: DefaultInHelp[bool] = False,
@@ -48,7 +53,7 @@ def sync(
     """Bring MLflow up to date with a storage. Safe to repeat: nothing appears twice.
 
     Args:
-        storage: Folder or URL of the results.
+        storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         tracking_uri: The MLflow server or database (default: $MLFLOW_TRACKING_URI or sqlite beside local results).
         study: Only this study (default: all).
         follow: Publish the keys that a driver names on standard input (studies start this themselves).
@@ -58,7 +63,7 @@ def sync(
 
     if follow:
         # Its driver is about to write the first manifest of this storage.
-        store = Store(storage)
+        store = Store(storage_of(storage))
         assert study is not None
         uri = tracking_uri or default_tracking_uri(store)
         return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
@@ -74,11 +79,15 @@ def sync(
     return code
 
 
-def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_only: DefaultInHelp[bool] = False) -> int:
+def gc(
+    storage: DefaultInHelp[str | None] = None,
+    delete: DefaultInHelp[bool] = False,
+    latest_only: DefaultInHelp[bool] = False,
+) -> int:
     """List what no study needs any more, with sizes: unreferenced trials, damaged results, states, leftovers.
 
     Args:
-        storage: Folder or URL of the results.
+        storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         delete: Remove it, instead of listing it only. Let no study run meanwhile.
         latest_only: Only the latest submission of each study counts as a need; earlier ones are forgotten.
     """
@@ -97,8 +106,8 @@ def gc(storage: str = "results", delete: DefaultInHelp[bool] = False, latest_onl
     return EXIT_OK
 
 
-def _existing(storage: str) -> Store:
-    store = Store(storage)
+def _existing(storage: str | None) -> Store:
+    store = Store(storage_of(storage))
     if not store.names("studies"):
         raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
     return store
@@ -113,13 +122,15 @@ def _latest_manifests(store: Store) -> list[Manifest]:
 
 def _refuse_garbled_manifests(store: Store) -> None:
     """What they name would look unneeded."""
+    for path in _garbled_manifests(store):
+        raise ValueError(f"{path} is garbled, and nobody knows what it needs: remove it, and submit its study again")
+
+
+def _garbled_manifests(store: Store) -> Iterator[str]:
     for study in store.names("studies"):
         for name in store.names(f"studies/{study}"):
             if name.endswith(".json") and store.manifest(study, name) is None:
-                raise ValueError(
-                    f"{store.uri}/studies/{study}/{name} is garbled, and nobody knows what it needs: remove it, and "
-                    "submit its study again"
-                )
+                yield f"{store.uri}/studies/{study}/{name}"
 
 
 def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import time
@@ -39,16 +40,26 @@ def prepare(tracking_uri: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         _make(aside, is_logged_ahead=_is_on_local_disk(path))
-        if path.exists():  # empty: a disk was full before it had a first page
-            os.replace(aside, path)
-        else:
-            with contextlib.suppress(FileExistsError):  # another process was faster, and its database is whole
-                os.link(aside, path)
+        _put(aside, path)
     except (OSError, sqlite3.Error, SQLAlchemyError) as error:
         raise UnusableDatabase(f"the MLflow database {path} cannot be made: {first_line(error)}") from error
     finally:
         for leftover in path.parent.glob(f"{aside.name}*"):
             leftover.unlink(missing_ok=True)
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Give a whole database its name, unless another process was faster: its database may be written to already."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed: between the look and the move nobody else moves
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        elif not path.stat().st_size:  # what a disk that was full before the first page leaves behind
+            os.replace(aside, path)
+    finally:
+        os.close(folder)
 
 
 def _make(path: Path, *, is_logged_ahead: bool) -> None:

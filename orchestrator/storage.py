@@ -72,7 +72,7 @@ class Storage:
         """The JSON document, or None when it is absent or garbled (every document can be made again)."""
         try:
             return json.loads(self.read_bytes(path) or b"")
-        except ValueError:
+        except (ValueError, RecursionError):  # the second: brackets without end
             return None
 
     def create_document(self, path: str, document: Any, *, is_durable: bool = False) -> bool:

@@ -39,7 +39,7 @@ __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Lo
 Document = TypeVar("Document")
 
 # What JSON of another shape raises when it is read as one of the documents below.
-_OTHER_SHAPE = (AttributeError, KeyError, TypeError, ValueError)
+_OTHER_SHAPE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)

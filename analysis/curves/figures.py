@@ -166,7 +166,7 @@ def _deviations(
 ) -> Any:
     low, high = _padded(part, "deviation", "deviation_low", "deviation_high")
     scale = alt.Scale(domain=[low, high], nice=False)
-    axis = alt.Axis(tickCount=5, format="+.3~f")
+    axis = alt.Axis(tickCount=5, format="+.3~g")
     x, y = value_axis(part, sweep, title), alt.Y("deviation:Q", title="Dice − own mean", scale=scale, axis=axis)
     zero = alt.Chart(canvas.datasets.add(pl.DataFrame({"y": [0.0]}))).mark_rule(color="#BBBBBB")
     layers = [
@@ -279,7 +279,7 @@ def binarisation_figure(data: pl.DataFrame, sweep: SweepFacts) -> Figure:
 def _small(canvas: Canvas, part: pl.DataFrame, sweep: SweepFacts, title: str) -> Any:
     low, high = _padded(part, "deviation", "deviation_low", "deviation_high")
     scale = alt.Scale(domain=[low, high], nice=False)
-    y = alt.Y("deviation:Q", scale=scale, axis=alt.Axis(tickCount=4, format="+.2~f", title=None))
+    y = alt.Y("deviation:Q", scale=scale, axis=alt.Axis(tickCount=4, format="+.2~g", title=None))
     x = value_axis(part, sweep, None, step=90.0)
     base = alt.Chart(canvas.datasets.add(part))
     tooltip = [alt.Tooltip(f"{ROLE}:N"), alt.Tooltip(f"{VALUE}:Q"), alt.Tooltip(f"{DICE}:Q", format=".4f")]

@@ -160,6 +160,17 @@ def test_bad_input_gets_one_clear_line(call, flags, environment, said):
     assert "Traceback" not in err
 
 
+def test_status_says_which_manifest_is_garbled_and_takes_the_storage_of_the_environment(call, tmp_path):
+    assert call("--storage", str(tmp_path / "results"))[0] == 0
+    (manifest,) = (tmp_path / "results" / "studies").glob("*/*.json")
+    where = {"QUARTERTURN_STORAGE": str(tmp_path / "results")}
+    assert call(command=("-m", "orchestrator", "status"), **where)[0] == 0
+    manifest.write_text("{")
+    code, _, err = call(command=("-m", "orchestrator", "status"), **where)
+    assert code == 1
+    assert f"{manifest} is garbled" in err
+
+
 def test_status_without_results_says_where_it_looked(call, tmp_path):
     code, _, err = call("--storage", str(tmp_path / "none"), command=("-m", "orchestrator", "status"))
     assert code == 2

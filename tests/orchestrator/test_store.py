@@ -123,7 +123,7 @@ def test_a_changed_number_in_a_result_is_noticed(store, tmp_path):
     assert "garbled" in store.look("k1").damage
 
 
-@pytest.mark.parametrize("content", [b'{"key": "k1"', b'{"files": {}}', b"[]", b'"text"', b"{}"])
+@pytest.mark.parametrize("content", [b'{"key": "k1"', b'{"files": {}}', b"[]", b'"text"', b"{}", b"[" * 100_000])
 def test_a_garbled_result_document_is_damage(store, tmp_path, content):
     publish(store, tmp_path)
     overwrite(store, "results/k1.json", content)

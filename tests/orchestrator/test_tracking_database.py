@@ -103,3 +103,21 @@ def test_a_broken_database_is_said_in_one_line_and_at_once(submitted, tmp_path, 
     assert not feeder.follow(store, name, f"sqlite:///{path}", io.StringIO(""))
     assert time.monotonic() - begin < 20
     assert capsys.readouterr().err.count("MLflow is behind") == 1
+
+
+def test_a_database_that_another_process_made_meanwhile_is_kept(tmp_path, monkeypatch):
+    """Making takes seconds; a driver that was faster has put its own there, and rows into it."""
+    path, make = tmp_path / "mlflow.db", database._make
+
+    def slowly(aside, **how):
+        make(aside, **how)
+        if not path.exists():
+            monkeypatch.setattr(database, "_make", make)
+            database.prepare(f"sqlite:///{path}")
+            with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("CREATE TABLE mine (x)")
+
+    monkeypatch.setattr(database, "_make", slowly)
+    database.prepare(f"sqlite:///{path}")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'mine'").fetchone() == (1,)
