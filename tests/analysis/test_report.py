@@ -12,13 +12,13 @@ from synthetic_curves import BLUR, ROTATION, frame, study
 from synthetic_study import BRATS, MADE, MNI152, FabricatedStudy, blur, labels, rotation_and_blur, sample_maps
 
 from analysis import health
+from analysis.bootstrap import Bootstrap
 from analysis.curves import figures as curve_figures
-from analysis.curves import page as curve_page
-from analysis.curves import report
-from analysis.curves.evidence import curve_sets
+from analysis.pages import page as curve_page
+from analysis.pages import report
+from analysis.pages.evidence import curve_sets
 from analysis.render import files, page
 from analysis.render.style import Datasets, Figure
-from analysis.resampling import Bootstrap
 from analysis.results import load_study
 from analysis.rotation import figures as wave_figures
 from analysis.significance import Comparison, Outcome, holm, seed_test

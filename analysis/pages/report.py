@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.bootstrap import Bootstrap
 from analysis.cells import cells_of, label_values
-from analysis.curves.evidence import NOT_GROUPING, CurveSet, curve_sets
-from analysis.curves.page import GroupPage, write_page
 from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
-from analysis.resampling import Bootstrap
+from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets
+from analysis.pages.page import GroupPage, write_page
 from analysis.results import Entry, StudyResults, load_study
 from analysis.significance import Verdict, verdicts
 from orchestrator.store import Store

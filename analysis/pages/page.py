@@ -12,13 +12,13 @@ import polars as pl
 from analysis.cards import card_rows
 from analysis.cells import Cell, label_values, missing_lines, mixed_lines
 from analysis.curves import samples
-from analysis.curves.evidence import CurveSet
-from analysis.curves.findings import blocks_sentence, verdict_sentence
 from analysis.curves.panels import RELEASED, TRAINED, UNTRAINED
 from analysis.curves.samples import Samples
-from analysis.curves.section import Section, section_of
 from analysis.curves.sweep import SweepFacts
 from analysis.health import pretraining_figure
+from analysis.pages.evidence import CurveSet
+from analysis.pages.findings import blocks_sentence, verdict_sentence
+from analysis.pages.section import Section, section_of
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.style import Figure

@@ -10,14 +10,16 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from analysis.arrays import Complexes, Floats
 from analysis.blocks import Blocks, choose_blocks
+from analysis.bootstrap import Bootstrap
 from analysis.cells import label_values
 from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
 from analysis.curves.sweep import SweepFacts, read_sweep
 from analysis.headline import headline
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Resampling
 from analysis.results import Entry, StudyResults
-from analysis.rotation.wave import CoarseGrid, Complexes, Floats
+from analysis.rotation.wave import CoarseGrid
 from analysis.significance import Comparison, Missing, comparison_blocks
 from analysis.trends.trend import TooFewValues
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID
