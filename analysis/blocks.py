@@ -18,15 +18,12 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.rotation.wave import Complexes, Floats
-
-if TYPE_CHECKING:
-    from analysis.resampling import Bootstrap
+from analysis.arrays import Complexes, Floats
+from analysis.bootstrap import Bootstrap
 
 MIN_BLOCKS = 3  # a covariance in the plane from fewer has no interval
 RESIDUAL_CORRELATION = 0.1  # of neighbouring block means; .15 lets false alarms of a real number pass 8 %

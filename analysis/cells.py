@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.results import Entry, StudyResults
+from trainables.api.names import cell_name, label_values
 
-_LABEL_ORDER = ("data", "region", "sweep", "method")
 HOW_COMPUTED = ("device", "cpu", "threads", "version.torch")
 """What a result records of how it was computed and what changes float sums, so that a cell that mixes them says so."""
 
@@ -29,8 +29,15 @@ class Cell:
     """Trials without a result, and why."""
     values: Mapping[str, Sequence[float]]
     """Metric -> its value for each trial of ``done``; only metrics that all of them report."""
+    computed: Mapping[str, Sequence[str]]
+    """How the trials of ``done`` were computed: name in ``HOW_COMPUTED`` -> the values found."""
     mixed: Mapping[str, Sequence[str]]
     """What of the machines differs between the trials of ``done``: name -> the values found."""
+
+    @property
+    def name(self) -> str:
+        """As MLflow calls it."""
+        return cell_name(self.role, self.labels)
 
     @property
     def n(self) -> int:
@@ -61,35 +68,43 @@ def cells_of(results: StudyResults, *, role: str | None = None, **labels: str) -
     return [_cell(results, cell, entries) for cell, entries in by_id.items()]
 
 
-def label_values(labels: Mapping[str, str]) -> list[str]:
-    """The values of labels in reading order; a manifest that was written and read again has sorted their names."""
-    known = {name: place for place, name in enumerate(_LABEL_ORDER)}
-    return [labels[name] for name in sorted(labels, key=lambda name: (known.get(name, len(known)), name))]
-
-
 def missing_lines(cells: Sequence[Cell], command: str) -> list[tuple[str, str]]:
     """(what, why and what to do) of every cell that lacks seeds: which they are, and the command that makes them."""
     lines = []
     for cell in cells:
         if not cell.missing:
             continue
-        name = " · ".join([*label_values(cell.labels), cell.role])
         seeds = [f"{_seed_text(entry)} ({reason})" for entry, reason in cell.missing]
         advice = "with --retry-failed once the cause is mended" if _has_failed(cell) else "computes it"
         lines.append(
-            (f"{name}: {cell.n} of {cell.num_wanted} seeds", f"lacks {'; '.join(seeds)}: `{command}` {advice}")
+            (f"{cell.name}: {cell.n} of {cell.num_wanted} seeds", f"lacks {'; '.join(seeds)}: `{command}` {advice}")
         )
     return lines
 
 
 def mixed_lines(cells: Sequence[Cell]) -> list[str]:
-    """A sentence for every cell whose trials were computed in different ways."""
-    return [
-        f"{' · '.join([*label_values(cell.labels), cell.role])}: its seeds were computed with different "
+    """A sentence for every cell whose trials were computed in different ways, and for cells that are compared and were.
+
+    Compared are the roles of the same labels, above all trained and untrained encoders.
+    """
+    within = [
+        f"{cell.name}: its seeds were computed with different "
         + "; ".join(f"{name} ({', '.join(found)})" for name, found in cell.mixed.items())
         + ". Float sums differ between these, and a pretraining amplifies the difference."
         for cell in cells
         if cell.mixed
+    ]
+    together: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        if cell.done:
+            together.setdefault(tuple(label_values(cell.labels)), []).append(cell)
+    return within + [
+        f"{cell_name('', compared[0].labels)}: curves that are compared were computed with different {name}: "
+        + ", ".join(f"{cell.role} with {' and '.join(cell.computed[name])}" for cell in compared)
+        + ". What tells them apart may be the machine."
+        for compared in together.values()
+        for name in HOW_COMPUTED
+        if len({tuple(cell.computed[name]) for cell in compared}) > 1
     ]
 
 
@@ -108,7 +123,8 @@ def _cell(results: StudyResults, cell: str, entries: Sequence[Entry]) -> Cell:
         for name in HOW_COMPUTED
     }
     mixed = {name: values for name, values in how.items() if len(values) > 1}
-    return Cell(cell, entries[0].get("role", ""), entries[0].get("labels", {}), done, missing, values, mixed)
+    computed = {name: how[name] for name in HOW_COMPUTED}
+    return Cell(cell, entries[0].get("role", ""), entries[0].get("labels", {}), done, missing, values, computed, mixed)
 
 
 def _seed_text(entry: Entry) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis.arrays import Complexes, Floats
 from analysis.rotation import wave
-from analysis.rotation.wave import Complexes, Floats
 from analysis.trends import trend
 
 _FULL_TURN = 360.0

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analysis.arrays import Complexes, Floats
 from analysis.resampling import Resampling
-from analysis.rotation.wave import Complexes, Floats
 
 _NO_POWER = 1e-20  # of a squared coefficient: nothing to take a share of
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.curves.evidence import CurveSet, curve_sets
+from analysis.bootstrap import Bootstrap
 from analysis.exhibits import rotation
 from analysis.exhibits.exhibit import Exhibit
+from analysis.pages.evidence import CurveSet, curve_sets
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
-from analysis.resampling import Bootstrap
 from analysis.results import load_study
 from orchestrator.store import Store
 

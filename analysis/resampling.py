@@ -15,31 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy import stats
 
+from analysis.arrays import Complexes, Floats
 from analysis.blocks import MIN_BLOCKS, blocks_of
-from analysis.rotation.wave import Complexes, Floats
+from analysis.bootstrap import Bootstrap
 
 _NOTHING = (math.nan, math.nan)
 _DEGENERATE = 1e-24
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made: number of resamples, images a block, two-sided confidence in (0, 1), seed."""
-
-    num_samples: int = 2000
-    block_length: int = 1
-    confidence: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_samples < 1 or self.block_length < 1 or not 0 < self.confidence < 1:
-            raise ValueError(f"{self}: num_samples and block_length must be at least 1, confidence in (0, 1)")
 
 
 class Resampling:

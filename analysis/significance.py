@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.arrays import Complexes, Floats
 from analysis.blocks import MIN_BLOCKS, Blocks, choose_blocks
-from analysis.rotation.wave import Complexes, Floats
 
 LEVEL = 0.05  # of the whole family of verdicts (Holm)
 _NO_SPREAD = 1e-12  # standard deviation over size: rounding, not seeds

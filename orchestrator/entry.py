@@ -19,9 +19,7 @@ def check_entry(entry: str) -> None:
     """
     module, separator, function = entry.partition(":")
     if not separator or not function.isidentifier():
-        raise ValueError(
-            f"{entry!r}: expected 'package.module:function', such as 'analysis.curves.report:curve_report'"
-        )
+        raise ValueError(f"{entry!r}: expected 'package.module:function', such as 'analysis.pages.report:curve_report'")
     source = _spec(entry, module).origin
     body = ast.parse(Path(source or "").read_text()).body
     if function not in {node.name for node in body if isinstance(node, ast.FunctionDef)}:

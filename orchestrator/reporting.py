@@ -59,7 +59,9 @@ def _paths_below(paths: Any, folder: Path) -> list[str]:
 
 
 def _token(report: str, plan: Plan, manifest: Manifest) -> str:
-    """Identifies what a report is made from: results, failures, and the code that draws it."""
+    """Identifies what a report is made from: results, failures, what it says of the study, and the code."""
     states = [(p.trial.key, p.state.value, p.reason, p.result.ended_at if p.result else 0) for p in plan.planned]
-    text = json.dumps([states, code_digest(report), manifest["facts"], manifest.get("search")])
+    said = [manifest.get(name) for name in ("question", "facts", "cards", "command", "search")]
+    trials = [[entry[name] for name in ("key", "name", "role", "labels", "seeds")] for entry in manifest["trials"]]
+    text = json.dumps([states, code_digest(report), said, trials], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trainables.ssl.moco import MoCo
     from trainables.sweeps import Sweep
 
-CURVE_REPORT = "analysis.curves.report:curve_report"
+CURVE_REPORT = "analysis.pages.report:curve_report"
 _DECODED_AT_ONCE = 2000  # images
 _LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from analysis.arrays import Bools, Floats
 from analysis.results import Entry, StudyResults
 from trainables.api.names import BINARISATION, CURVE_FILE, DICE, FIELD_OF_VIEW, GROUP, IMAGE_ID, POSITION, VALUE
 
@@ -27,9 +27,6 @@ INTENSITY = "intensity"
 ROLES = (TRAINED, UNTRAINED, RELEASED, FIXED_MAP, MASK, INTENSITY)
 CONTROLS = ROLES[1:]
 ROLE, SEED = "role", "seed"
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.curves.panels import Bools, Floats
+from analysis.arrays import Bools, Floats
 from trainables.api.names import SWEEP_FILE
 
 _SAME = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis.curves.evidence import CurveSet
+from analysis.pages.evidence import CurveSet
 from analysis.render.style import Figure
 from analysis.render.table import Table
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -23,6 +25,20 @@ class ReportPaths:
     @classmethod
     def below(cls, out_dir: Path) -> ReportPaths:
         return cls(out_dir / "report.html", out_dir / "figures", out_dir / "tables")
+
+
+def file_name(*parts: str) -> str:
+    """A name of a file or folder for what these parts name, joined by hyphens; other parts have another one.
+
+    What a name cannot hold becomes an underscore. Then, and where a hyphen could be taken for the join, eight digits of
+    a hash tell what would otherwise share the name.
+    """
+    plain = ["".join(c if c.isalnum() or c in "_.-" else "_" for c in part) for part in parts]
+    name = "-".join(plain)
+    if name.startswith("."):
+        name = f"_{name[1:]}"
+    is_sure = name == "-".join(parts) and not any("-" in part for part in parts[1:])
+    return name if is_sure else f"{name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
 
 def write_figures(figures: Iterable[Figure], folder: Path) -> dict[str, str]:

@@ -66,7 +66,7 @@ pre { background: #f5f6f7; padding: 12px 14px; overflow-x: auto; font: 12.5px/1.
 
 _EMBED = """
 for (const holder of document.querySelectorAll("script[data-chart]")) {
-  vegaEmbed("#" + holder.dataset.chart, JSON.parse(holder.textContent), {
+  vegaEmbed(document.getElementById(holder.dataset.chart), JSON.parse(holder.textContent), {
     mode: "vega-lite", renderer: "svg",
     actions: {export: true, source: false, compiled: false, editor: false},
   }).catch((error) => { document.getElementById(holder.dataset.chart).textContent = "Figure not drawn: " + error; });

@@ -1,6 +1,6 @@
 """What is seen of the 90° wave, in plain sentences: each from the numbers of the tables, and from nothing else.
 
-They describe; what may be said of training stands in the verdict (``analysis.curves.findings``).
+They describe; what may be said of training stands in the verdict (``analysis.pages.findings``).
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.arrays import Floats
 from analysis.curves.panels import Curve, Panel
 from analysis.resampling import Resampling
 from analysis.rotation import wave
-from analysis.rotation.wave import Floats, WaveFit
+from analysis.rotation.wave import WaveFit
 
 INTERPOLATED = "interpolated"
 FITS = (INTERPOLATED, "all")

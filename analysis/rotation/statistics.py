@@ -25,13 +25,14 @@ import polars as pl
 from scipy import signal
 
 from analysis import paired
+from analysis.arrays import Complexes, Floats
 from analysis.blocks import neighbour_correlation
 from analysis.curves.panels import ROLE, TRAINED, Curve, Panel
 from analysis.paired import Description, Estimate, describe
 from analysis.resampling import Resampling
 from analysis.rotation import wave
 from analysis.rotation.fitted import FITS, FittedCurve, FittedPanel, fitted_angles, without_full_turn
-from analysis.rotation.wave import Complexes, Floats, WaveFit
+from analysis.rotation.wave import WaveFit
 
 PROMINENCE_SHARE = 0.25  # of the range of the mean curve: a smaller bump is not an extremum
 

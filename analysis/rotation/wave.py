@@ -21,11 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Complexes = NDArray[np.complex128]
-Bools = NDArray[np.bool_]
+from analysis.arrays import Bools, Complexes, Floats
 
 PERIOD_DEG = 90.0
 DEFAULT_MAX_HARMONICS = 4

@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from analysis.arrays import Bools, Floats
 from analysis.blocks import MIN_BLOCKS
 from analysis.paired import Estimate
 from analysis.resampling import Resampling
-from analysis.rotation.wave import Bools, Floats
 
 _SAME = 1e-9  # of the range of the sweep
 _FLAT = 1e-20  # variance of a curve that does not vary

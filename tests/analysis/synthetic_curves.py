@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from analysis.bootstrap import Bootstrap
 from analysis.curves.panels import panels
 from analysis.curves.sweep import SweepFacts
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Resampling
 from analysis.rotation.fitted import fitted
 
 ROTATION = SweepFacts("Rotation", "rotation angle", "°", 360.0, 0.0)

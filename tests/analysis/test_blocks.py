@@ -11,7 +11,8 @@ from analysis.blocks import (
     neighbour_correlation,
     without_bias,
 )
-from analysis.resampling import Bootstrap, Resampling
+from analysis.bootstrap import Bootstrap
+from analysis.resampling import Resampling
 
 
 def autoregressive(correlation, rows, num_images, rng):

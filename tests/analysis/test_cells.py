@@ -3,8 +3,9 @@
 import pytest
 from synthetic_study import MADE, FabricatedStudy, labels
 
-from analysis.cells import cells_of, label_values, missing_lines, mixed_lines
+from analysis.cells import cells_of, missing_lines, mixed_lines
 from analysis.results import leaves, load_study
+from trainables.api.names import cell_name, label_values
 
 COMMAND = "python studies/toy_curves.py"
 
@@ -49,7 +50,7 @@ def test_a_cell_with_missing_seeds_says_which_and_how_to_get_them(tmp_path):
     assert (trained.n, trained.num_wanted, trained.mean("val/interpretability")) == (1, 2, 0.1)
     assert missing_lines([trained, mask], COMMAND) == [
         (
-            "mni152 · white_matter · rotation · trained: 1 of 2 seeds",
+            "trained · mni152 · white matter · rotation: 1 of 2 seeds",
             f"lacks pretrain_seed 1, selection_seed 0 (not finished): `{COMMAND}` computes it",
         )
     ]
@@ -75,8 +76,8 @@ def test_seeds_that_were_computed_on_different_machines_are_said(tmp_path, name)
     trained, mask = cells(made)
     assert trained.mixed == {name: sorted([MADE[name], "other"])}
     assert mask.mixed == {}
-    (line,) = mixed_lines([trained, mask])
-    assert line.startswith("mni152 · white_matter · rotation · trained: its seeds were computed with different ")
+    line, _ = mixed_lines([trained, mask])
+    assert line.startswith("trained · mni152 · white matter · rotation: its seeds were computed with different ")
     assert f"{name} ({', '.join(sorted([MADE[name], 'other']))})" in line
 
 
@@ -92,6 +93,26 @@ def test_how_the_encoder_was_trained_counts_as_well(tmp_path):
 
 def test_machines_that_are_alike_are_no_word_worth(tmp_path):
     assert mixed_lines(cells(fabricated(tmp_path))) == []
+
+
+@pytest.mark.parametrize("name", ["device", "cpu", "threads", "version.torch"])
+def test_roles_that_are_compared_and_were_computed_on_different_machines_are_said(tmp_path, name):
+    made = fabricated(tmp_path)
+    made.add("u0", "untrained", labels(), {"encoder.init_seed": 0}, files={}, made=MADE | {name: "other"})
+    made.add("u1", "untrained", labels(sweep="blur"), files={}, made=MADE | {name: "other"})
+    made.add("u2", "untrained", labels(region="grey_matter"))
+    (line,) = mixed_lines(cells(made))
+    usual = MADE.get(name, "unknown")
+    assert line.startswith("mni152 · white matter · rotation: curves that are compared were computed with different ")
+    assert f"{name}: trained with {usual}, mask with {usual}, untrained with other." in line
+
+
+def test_a_cell_is_called_as_in_mlflow(tmp_path):
+    (trained, _) = cells(fabricated(tmp_path))
+    assert trained.name == cell_name("trained", labels()) == "trained · mni152 · white matter · rotation"
+    sorted_by_name = dict(sorted(labels(method="tool").items()))
+    assert cell_name("mask", sorted_by_name) == "mask · mni152 · white matter · rotation · tool"
+    assert cell_name("", {"data": "mni152"}) == "mni152"
 
 
 def test_labels_stand_in_reading_order_whatever_their_order_in_the_manifest():

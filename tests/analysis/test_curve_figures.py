@@ -9,12 +9,12 @@ import vl_convert
 from charts import layers_of, panels_of
 from synthetic_curves import BLUR, BRIGHTNESS, GRID_5, ROTATION, fit, frame, people, study
 
+from analysis.bootstrap import Bootstrap
 from analysis.curves import figures
 from analysis.curves.panels import panels
 from analysis.curves.sweep import SweepFacts
 from analysis.health import pretraining_data, pretraining_figure
 from analysis.published.rotation import rotation_curve
-from analysis.resampling import Bootstrap
 from analysis.rotation import statistics
 from analysis.rotation.figures import coefficient_data, coefficient_figure
 from trainables.sweeps import Brightness, CentreCrop, GaussianBlur, Rotation

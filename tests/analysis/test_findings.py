@@ -6,10 +6,10 @@ import pytest
 from synthetic_curves import BLUR, BRIGHTNESS, ROTATION, fit, frame, people, study
 
 from analysis.blocks import Blocks
-from analysis.curves.findings import blocks_sentence, verdict_sentence
+from analysis.bootstrap import Bootstrap
 from analysis.curves.panels import panels
 from analysis.curves.words import listed, percent, with_interval
-from analysis.resampling import Bootstrap
+from analysis.pages.findings import blocks_sentence, verdict_sentence
 from analysis.rotation import statistics
 from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
 from analysis.significance import Interval, Outcome, SeedTest, Verdict

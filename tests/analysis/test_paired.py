@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from analysis.bootstrap import Bootstrap
 from analysis.paired import describe, explained
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Resampling
 
 RESAMPLING = Resampling([f"{i // 2}" for i in range(24)], Bootstrap(2000, block_length=2))
 

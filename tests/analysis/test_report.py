@@ -12,13 +12,13 @@ from synthetic_curves import BLUR, ROTATION, frame, study
 from synthetic_study import BRATS, MADE, MNI152, FabricatedStudy, blur, labels, rotation_and_blur, sample_maps
 
 from analysis import health
+from analysis.bootstrap import Bootstrap
 from analysis.curves import figures as curve_figures
-from analysis.curves import page as curve_page
-from analysis.curves import report
-from analysis.curves.evidence import curve_sets
+from analysis.pages import page as curve_page
+from analysis.pages import report
+from analysis.pages.evidence import curve_sets
 from analysis.render import files, page
 from analysis.render.style import Datasets, Figure
-from analysis.resampling import Bootstrap
 from analysis.results import load_study
 from analysis.rotation import figures as wave_figures
 from analysis.significance import Comparison, Outcome, holm, seed_test
@@ -203,13 +203,13 @@ def test_missing_seeds_are_counted_and_asked_for(plain, tmp_path):
     html = only(reported(made, tmp_path / "out"))
     rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", section(html, "What is missing"))
     assert [name for name, _ in rows] == [
-        "mni152 · white_matter · rotation · trained: 2 of 3 seeds",
-        "mni152 · white_matter · rotation · untrained: 3 of 4 seeds",
+        "trained · mni152 · white matter · rotation: 2 of 3 seeds",
+        "untrained · mni152 · white matter · rotation: 3 of 4 seeds",
     ]
     assert "pretrain_seed 2 (waits for a trial without result (not finished))" in rows[0][1]
     assert "init_seed 3 (bad configuration: killed &lt;twice&gt;)" in rows[1][1]
     assert "--retry-failed" in rows[1][1]
-    assert "Incomplete: mni152 · white_matter · rotation · trained: 2 of 3 seeds;" in section(html, "Answer")
+    assert "Incomplete: trained · mni152 · white matter · rotation: 2 of 3 seeds;" in section(html, "Answer")
     assert "2 seed(s)" in html
 
 
@@ -223,7 +223,7 @@ def test_every_page_speaks_of_its_own_data_only(plain, tmp_path):
     white, grey_page = pages["mni152-white_matter"], pages["mni152-grey_matter"]
     assert "Nothing: every seed is in this report." in white
     assert "grey_matter" not in white
-    assert "mni152 · grey_matter · rotation · trained: 1 of 2 seeds" in grey_page
+    assert "trained · mni152 · grey matter · rotation: 1 of 2 seeds" in grey_page
     assert "white_matter" not in grey_page
 
 
@@ -233,7 +233,7 @@ def test_seeds_of_different_machines_are_a_caveat(plain, tmp_path):
     rows = small().filter(role="trained", seed="1")
     made.curve(rows, ROTATION, labels(), "trained", "1", upstream=[made.pretraining(1)], made=MADE | {"device": "H100"})
     caveats = section(only(reported(made, tmp_path / "out")), "Caveats")
-    assert "trained: its seeds were computed with different device (H100, cpu)" in caveats
+    assert "rotation: its seeds were computed with different device (H100, cpu)" in caveats
 
 
 # -- verdicts, both ways --------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ def test_only_untrained_curves_are_finished(plain, tmp_path):
     assert "cannot be answered from what is there: no trained encoder was measured" in html
     assert "No trained encoder was measured." in html
     assert "no pretraining is finished" in html
-    assert "trained: 0 of 1 seeds" in html
+    assert "rotation: 0 of 1 seeds" in html
 
 
 def test_only_a_mask_is_finished(plain, tmp_path):
@@ -381,10 +381,40 @@ def test_only_a_mask_is_finished(plain, tmp_path):
     assert "no trained encoder was measured; no untrained encoder was measured" in html
 
 
-def test_a_study_without_any_finished_curve_has_no_page(plain, tmp_path):
+def test_a_region_and_a_sweep_without_any_finished_curve_are_said_to_be_missing(plain, tmp_path):
     made = FabricatedStudy(tmp_path)
-    made.add("t0", "trained", labels(), {"encoder.pretrain_seed": 0})
-    assert report.curve_report(made.store, made.manifest, tmp_path / "out") == []
+    made.add("t0", "trained", labels(region="grey_matter"), {"encoder.pretrain_seed": 0})
+    made.curves(small(1), ROTATION, labels(), samples=False)
+    made.add("t1", "trained", labels(sweep="blur"), {"encoder.pretrain_seed": 0})
+    pages = reported(made, tmp_path / "out")
+    assert list(pages) == ["mni152-grey_matter", "mni152-white_matter"], "in the order of the manifest"
+    grey, white = pages.values()
+    assert "cannot be answered yet: no curve of mni152 · grey_matter is finished" in section(grey, "Answer")
+    assert "trained · mni152 · grey matter · rotation: 0 of 1 seeds" in section(grey, "What is missing")
+    assert "images from" not in section(grey, "Caveats")
+    assert "trained · mni152 · white matter · blur: 0 of 1 seeds" in section(white, "What is missing")
+    assert "blur: 0 of 1 seeds" in section(white, "Answer")
+
+
+def test_folders_whose_names_are_nearly_alike_have_pages_of_their_own(plain, tmp_path):
+    names = ["folder-a b", "folder-a_b", "folder-a/b"]
+    made = FabricatedStudy(tmp_path, [MNI152 | {"name": name} for name in names])
+    for name in names:
+        made.add(f"t{name}", "trained", labels(name, "mask"), {"encoder.pretrain_seed": 0})
+    pages = reported(made, tmp_path / "out")
+    assert len(pages) == 3
+    assert "folder-a_b-mask" in pages, "a name that can be kept is kept"
+    for name, html in zip(names, pages.values(), strict=True):
+        assert f"no curve of {name} · mask is finished" in html
+
+
+def test_names_of_files_tell_their_parts_apart():
+    assert files.file_name("mni152", "white_matter") == "mni152-white_matter"
+    alike = [("a b", "c"), ("a_b", "c"), ("a/b", "c"), ("a", "b-c"), ("a-b", "c"), ("..", "c"), ("_.", "c")]
+    names = [files.file_name(*parts) for parts in alike]
+    assert len(set(names)) == len(alike)
+    assert not any("/" in name or name.startswith(".") for name in names)
+    assert files.file_name("a b", "c") == names[0]
 
 
 def test_one_image_has_no_intervals(plain, tmp_path):
@@ -450,7 +480,7 @@ def test_a_released_encoder_is_shown_and_no_control(plain, tmp_path):
     html = only(reported(made, tmp_path / "out"))
     table = pl.read_csv(tmp_path / "out/mni152-white_matter/tables/rotation_levels.csv")
     assert table["role"].unique(maintain_order=True).to_list()[:4] == ["trained", "untrained", "released", "fixed map"]
-    assert "rotation · released" in section(html, "Set-up")
+    assert "released · mni152 · white matter · rotation" in section(html, "Set-up")
     assert "one training (n = 1): its curve has no spread over seeds" in section(html, "Caveats")
 
 

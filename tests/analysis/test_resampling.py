@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.resampling import Bootstrap, Resampling
+from analysis.bootstrap import Bootstrap
+from analysis.resampling import Resampling
 
 
 def test_same_seed_same_intervals_other_seed_other_ones():

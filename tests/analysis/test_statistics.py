@@ -16,10 +16,10 @@ from synthetic_curves import (
     wave_curve,
 )
 
+from analysis.bootstrap import Bootstrap
 from analysis.curves.figures import curve_data
 from analysis.curves.levels import levels
 from analysis.curves.panels import panels
-from analysis.resampling import Bootstrap
 from analysis.rotation import statistics
 from analysis.rotation.figures import coefficient_data
 from analysis.rotation.wave import fit_wave

@@ -5,15 +5,15 @@ import polars as pl
 import pytest
 from synthetic_curves import BLUR, BRIGHTNESS, GRID_5, ROTATION, fit, frame, people, study, wave_curve
 
+from analysis.bootstrap import Bootstrap
 from analysis.curves.figures import FIELD_TITLES, ROTATION_FIELD_TITLES
 from analysis.curves.levels import level_table, levels
 from analysis.curves.panels import panels
-from analysis.exhibits.rotation import published_table
 from analysis.published.rotation import ROTATION_CURVES, all_ones_mask_fraction, rotation_curve
 from analysis.render.table import Column, Table, number, to_csv, to_html, to_latex, to_markdown
-from analysis.resampling import Bootstrap
 from analysis.rotation import statistics
 from analysis.rotation import tables as rotation
+from analysis.rotation.published_table import published_table
 from analysis.trends.statistics import look_up, trend_frame
 from analysis.trends.tables import trend_table
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
+from analysis.bootstrap import Bootstrap
 from analysis.headline import headline
 from analysis.paired import describe, explained
-from analysis.resampling import Bootstrap, Resampling
+from analysis.resampling import Resampling
 from analysis.trends import trend
 
 VALUES = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.render.files import file_name
 from orchestrator.store import Store
 from trainables.data.brats import write_brats
 from trainables.data.folder import write_folder
@@ -43,7 +44,9 @@ def test_every_data_set_runs_from_its_layout_to_its_page(finished):
     folder, _, done = finished
     assert done.returncode == 0, done.stdout + done.stderr
     pages = sorted((folder / "results" / "reports" / "rotation_period").glob("*/report.html"))
-    names = ["brats-tumour", "folder_my_images-mask", "folder_volumes-mask", "kvasir-polyp", "lung_mask-lungs"]
+    own = file_name("folder-my images", "mask")
+    assert own.startswith("folder-my_images-mask-")
+    names = ["brats-tumour", own, "folder-volumes-mask", "kvasir-polyp", "lung_mask-lungs"]
     assert [page.parent.name for page in pages] == names
     manifest = next(Store(str(folder / "results")).manifests())
     counts = {name: card["counts"] for name, card in manifest["cards"].items()}

@@ -135,7 +135,7 @@ def test_a_second_submission_computes_nothing(finished):
 
 
 def test_a_second_submission_loads_neither_what_runs_nor_what_draws(finished):
-    watched = {"ray", "mlflow", "altair", "vl_convert", "scipy.signal", "torchvision", "analysis.curves.report"}
+    watched = {"ray", "mlflow", "altair", "vl_convert", "scipy.signal", "torchvision", "analysis.pages.report"}
     script = (
         "import atexit, runpy, sys; sys.argv = sys.argv[1:]; "
         f"atexit.register(lambda: print(sorted({watched} & sys.modules.keys()), file=sys.stderr)); "

@@ -45,6 +45,15 @@ START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, on how many images and threads."""
 
 
+_LABEL_ORDER = ("data", "region", "sweep", "method")
+
+
+def label_values(labels: Mapping[str, str]) -> list[str]:
+    """The values of labels in reading order; a manifest that was written and read again has sorted their names."""
+    known = {name: place for place, name in enumerate(_LABEL_ORDER)}
+    return [labels[name] for name in sorted(labels, key=lambda name: (known.get(name, len(known)), name))]
+
+
 def cell_name(role: str, labels: Mapping[str, str]) -> str:
     """What a cell is called in MLflow and in reports: its role, and what sets it apart from others of that role."""
-    return " · ".join([role, *(str(label).replace("_", " ") for label in labels.values() if label)])
+    return " · ".join(filter(None, [role, *(label.replace("_", " ") for label in label_values(labels))]))

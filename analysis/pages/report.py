@@ -7,52 +7,50 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.cells import cells_of, label_values
-from analysis.curves.evidence import NOT_GROUPING, CurveSet, curve_sets
-from analysis.curves.page import GroupPage, write_page
+from analysis.bootstrap import Bootstrap
+from analysis.cells import cells_of
 from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
-from analysis.resampling import Bootstrap
+from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, label_sets
+from analysis.pages.page import GroupPage, write_page
+from analysis.render.files import file_name
 from analysis.results import Entry, StudyResults, load_study
 from analysis.significance import Verdict, verdicts
 from orchestrator.store import Store
-from trainables.api.names import SAMPLES_FILE, START_FILE
+from trainables.api.names import SAMPLES_FILE, START_FILE, label_values
 
 
 def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
-    """Write the page of every data set and region that has a curve; returns page, figures and tables of each.
+    """Write the page of every data set and region of the study; returns page, figures and tables of each.
 
-    The family of Holm's correction is every verdict of the study: all data sets, regions and sweeps.
+    One without a finished curve has a page that says what is missing. The family of Holm's correction is
+    every verdict of the study: all data sets, regions and sweeps.
     """
     results = load_study(store, manifest)
     sets = curve_sets(results, Bootstrap())
     judged = verdicts({place: found.comparison for place, found in enumerate(sets)})
-    by_group: dict[str, list[tuple[CurveSet, Verdict]]] = {}
-    for place, found in enumerate(sets):
-        by_group.setdefault(_group(found.labels), []).append((found, judged[place]))
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    for labels in label_sets(results):
+        groups.setdefault(_group(labels), _grouping(labels))
     written: list[Path] = []
-    for name, members in by_group.items():
-        written += write_page(_page(results, name, members), out_dir / _file_name(name))
+    for group, labels in groups.items():
+        members = [(found, judged[place]) for place, found in enumerate(sets) if _group(found.labels) == group]
+        written += write_page(_page(results, labels, members), out_dir / file_name(*group))
     return written
 
 
-def _group(labels: Mapping[str, str]) -> str:
-    return " · ".join(label_values(_grouping(labels)))
+def _group(labels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(label_values(_grouping(labels)))
 
 
 def _grouping(labels: Mapping[str, str]) -> dict[str, str]:
     return {label: value for label, value in labels.items() if label not in NOT_GROUPING}
 
 
-def _file_name(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in name.split(" · "))
-
-
-def _page(results: StudyResults, name: str, members: Sequence[tuple[CurveSet, Verdict]]) -> GroupPage:
-    keys = _grouping(members[0][0].labels)
+def _page(results: StudyResults, keys: Mapping[str, str], members: Sequence[tuple[CurveSet, Verdict]]) -> GroupPage:
     pretrainings = _pretrainings(results, keys)
     return GroupPage(
-        name=name,
+        name=" · ".join(label_values(keys)),
         manifest=results.manifest,
         card=results.manifest.get("cards", {}).get(keys.get("data", ""), {}),
         members=members,

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from analysis.curves.evidence import CurveSet
 from analysis.curves.figures import binarisation_figure, compared, curve_data, curve_figure, field_titles
 from analysis.curves.levels import level_table, levels
 from analysis.curves.panels import ROLE, TRAINED
-from analysis.exhibits.rotation import comparability, published_table
+from analysis.pages.evidence import CurveSet
 from analysis.published.rotation import rotation_curve
 from analysis.render import page
 from analysis.render.style import Figure
@@ -21,6 +20,7 @@ from analysis.rotation import statistics
 from analysis.rotation import tables as wave_tables
 from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
 from analysis.rotation.fitted import fitted
+from analysis.rotation.published_table import comparability, published_table
 from analysis.trends.findings import trend_sentences
 from analysis.trends.statistics import trend_frame
 from analysis.trends.tables import trend_table

@@ -10,17 +10,19 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from analysis.arrays import Complexes, Floats
 from analysis.blocks import Blocks, choose_blocks
-from analysis.cells import label_values
+from analysis.bootstrap import Bootstrap
 from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
 from analysis.curves.sweep import SweepFacts, read_sweep
 from analysis.headline import headline
-from analysis.resampling import Bootstrap, Resampling
+from analysis.render.files import file_name
+from analysis.resampling import Resampling
 from analysis.results import Entry, StudyResults
-from analysis.rotation.wave import CoarseGrid, Complexes, Floats
+from analysis.rotation.wave import CoarseGrid
 from analysis.significance import Comparison, Missing, comparison_blocks
 from analysis.trends.trend import TooFewValues
-from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID
+from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID, label_values
 
 NOT_GROUPING = ("sweep", "method")
 """Labels that tell the curve sets of one page apart; all others make pages."""
@@ -42,6 +44,8 @@ class CurveSet:
     binarisation: str
     one_volume: bool
     bootstrap: Bootstrap
+    scale: str = ""
+    """At which it was computed, as its study says."""
 
     @property
     def title(self) -> str:
@@ -57,8 +61,7 @@ class CurveSet:
     @property
     def name(self) -> str:
         """What tells it from the others of its data set and region, for names of files."""
-        values = [self.labels[name] for name in NOT_GROUPING if name in self.labels]
-        return "-".join("".join(c if c.isalnum() else "_" for c in value) for value in values)
+        return file_name(*(self.labels[name] for name in NOT_GROUPING if name in self.labels))
 
     @cached_property
     def headline_panel(self) -> Panel:
@@ -133,17 +136,22 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
         finished = results.finished(entries)
         if not finished:
             continue
-        label_map = dict(labels)
+        label_map, scale = dict(labels), str(results.manifest["facts"].get("scale", ""))
         frame = curve_frame(results, finished)
         card = cards.get(label_map.get("data", ""), {})
         sweep = read_sweep(results.folder(finished[0]["key"]))
         cut = panels(frame)
         one_volume = bool(card.get("one_volume", False))
         shared = pl.concat([_rows_of(panel, frame) for panel in cut])
-        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), one_volume, bootstrap)
+        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), one_volume, bootstrap, scale)
         _check_values(curve_set)
         found.append(curve_set)
     return found
+
+
+def label_sets(results: StudyResults) -> list[dict[str, str]]:
+    """The labels of every set of curves that a study wants, finished or not, in the order of its manifest."""
+    return [dict(labels) for labels in _by_labels(results)]
 
 
 def _rows_of(panel: Panel, frame: pl.DataFrame) -> pl.DataFrame:

@@ -10,15 +10,15 @@ from typing import Any
 import polars as pl
 
 from analysis.cards import card_rows
-from analysis.cells import Cell, label_values, missing_lines, mixed_lines
+from analysis.cells import Cell, missing_lines, mixed_lines
 from analysis.curves import samples
-from analysis.curves.evidence import CurveSet
-from analysis.curves.findings import blocks_sentence, verdict_sentence
 from analysis.curves.panels import RELEASED, TRAINED, UNTRAINED
 from analysis.curves.samples import Samples
-from analysis.curves.section import Section, section_of
 from analysis.curves.sweep import SweepFacts
 from analysis.health import pretraining_figure
+from analysis.pages.evidence import CurveSet
+from analysis.pages.findings import blocks_sentence, verdict_sentence
+from analysis.pages.section import Section, section_of
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.style import Figure
@@ -68,6 +68,8 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
 
 def answers(group: GroupPage) -> list[str]:
     """One sentence a sweep, from its verdict."""
+    if not group.members:
+        return [f"The question cannot be answered yet: no curve of {group.name} is finished."]
     return [f"{found.heading}: {verdict_sentence(found.sweep, verdict)}" for found, verdict in group.members]
 
 
@@ -114,7 +116,7 @@ def _setup(group: GroupPage) -> str:
         if text := blocks_sentence(verdict):
             rows.append((f"Intervals, {found.heading}", text))
     details = "".join(
-        page.folded(f"{' · '.join(label_values(cell.labels))} · {cell.role}", page.preformatted(page.as_json(shown)))
+        page.folded(cell.name, page.preformatted(page.as_json(shown)))
         for cell in group.cells
         for shown in [(list(cell.done) + [entry for entry, _ in cell.missing])[0]["configuration"]]
     )
@@ -123,17 +125,7 @@ def _setup(group: GroupPage) -> str:
 
 def caveats(group: GroupPage) -> list[str]:
     """What keeps the numbers from meaning more."""
-    panel = group.members[0][0].headline_panel
-    images, num_groups = len(panel.image_ids), len(set(panel.groups))
-    one_volume = bool(group.card.get("one_volume")) or num_groups == 1
-    found = [
-        f"{images} images from {num_groups} {'slab(s) of one volume' if one_volume else 'patients or volumes'}. "
-        "Intervals speak for images like these; "
-        f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
-    ]
-    left_out = max(p.num_left_out for found_set, _ in group.members for p in found_set.panels)
-    if left_out:
-        found.append(f"{left_out} image(s) without finite Dice in every curve were left out of all curves.")
+    found = _image_caveats(group)
     pretrainings = max((cell.num_wanted for cell in group.cells if cell.role == TRAINED), default=0)
     if pretrainings == 1:
         found.append("One pretraining: what is said is said of this encoder. --pretrain-seeds varies it.")
@@ -150,6 +142,24 @@ def caveats(group: GroupPage) -> list[str]:
     if any(start.casefold().startswith("random") for start in group.starts):
         found.append("The pretraining started from random weights, the thesis's from released ones.")
     return found + mixed_lines(group.cells)
+
+
+def _image_caveats(group: GroupPage) -> list[str]:
+    """What the images that were measured speak of; nothing before any was."""
+    if not group.members:
+        return []
+    panel = group.members[0][0].headline_panel
+    images, num_groups = len(panel.image_ids), len(set(panel.groups))
+    one_volume = bool(group.card.get("one_volume")) or num_groups == 1
+    found = [
+        f"{images} images from {num_groups} {'slab(s) of one volume' if one_volume else 'patients or volumes'}. "
+        "Intervals speak for images like these; "
+        f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
+    ]
+    left_out = max(p.num_left_out for found_set, _ in group.members for p in found_set.panels)
+    if left_out:
+        found.append(f"{left_out} image(s) without finite Dice in every curve were left out of all curves.")
+    return found
 
 
 def _sample_rows(of_roles: Mapping[str, Samples], sweep: SweepFacts) -> list[tuple[str, list[Tile]]]:
