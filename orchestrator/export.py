@@ -14,6 +14,8 @@ from orchestrator.store import Result, Store
 from orchestrator.usage import EXIT_OK
 from trainables.api.trainable import Trainable
 
+_PACKAGES = ("trainables",)  # what a storage that somebody gave us may choose from: classes of this code, imported
+
 
 def export(
     key: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="KEY")], out: Path, storage: str = "results"
@@ -51,9 +53,12 @@ def _result(store: Store, beginning: str) -> Result:
 
 
 def _exporter(store: Store, key: str) -> str:
-    """What the trial's class names as its exporter. The code says what is called, not the document in the storage."""
+    """What the trial's class names as its exporter. The document in the storage names a class of ours and nothing
+    else: no other module is imported, and what is called says the code."""
     document: dict[str, Any] = store.read_document(f"trials/{key}/trial.json") or {}
     module, name = str(document.get("module", "")), str(document.get("class", ""))
+    if module.partition(".")[0] not in _PACKAGES:
+        raise ValueError(f"trial {key}: its class {module}.{name} is none of {', '.join(_PACKAGES)}: nothing is loaded")
     try:
         trainable = getattr(import_module(module), name, None)
     except (ImportError, ValueError) as error:

@@ -9,11 +9,15 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from trainables.data.datasets import lookup
+from trainables.data.mni152 import FILES, packaged_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -167,3 +171,6 @@ def test_the_readmes_own_images_can_be_written_as_it_says(tmp_path):
     assert source.images.card().counts == {"train": 27, "val": 7}
     assert list(source.regions) == ["mask"]
     assert len(source.region.records()) == 34
+    probability = nibabel.load(packaged_folder() / FILES["grey_matter"]).get_fdata()
+    mask = np.asarray(Image.open(tmp_path / "my_images" / "masks" / "slice_100.png"))
+    np.testing.assert_array_equal(mask > 0, probability[:, :, 100].T[::-1] / probability.max() >= 0.5)

@@ -22,6 +22,7 @@ from trainables.augment.blur import gaussian_blur
 from trainables.augment.colour import adjust_brightness_
 from trainables.augment.resample import Fill, Interpolation, check_resampling, resample, rotate
 
+_WHOLE_TURN = 360.0  # degrees
 _BLUR_RADIUS_SIGMAS = 4.0  # as scipy.ndimage.gaussian_filter
 
 
@@ -142,7 +143,7 @@ class Rotation(Sweep):
     title: ClassVar[str] = "rotation angle"
     unit: ClassVar[str] = "°"
     neutral: ClassVar[float] = 0.0
-    period: ClassVar[float | None] = 360.0
+    period: ClassVar[float | None] = _WHOLE_TURN
     allowed: ClassVar[str] = "any finite angle in degrees"
     moves_pixels: ClassVar[bool] = True
 
@@ -156,6 +157,13 @@ class Rotation(Sweep):
         """The inscribed circle, whatever the angles, so that curves over different angles have one field of view."""
         self.check(values)
         return inscribed_circle(image_size_px)
+
+    def check(self, values: Sequence[float]) -> None:
+        """Those of a curve lie within one turn, which is what its statistics are defined on; views turn further."""
+        super().check(values)
+        for value in values:
+            if not 0 <= value <= _WHOLE_TURN:
+                raise ValueError(f"value = {value}: a curve over rotations takes angles from 0 to 360 degrees")
 
     def default_values(self) -> tuple[float, ...]:
         return tuple(float(angle) for angle in range(0, 361, 5))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from toy import Count, Squares
 
+import orchestrator.export
 from orchestrator.export import export
 from orchestrator.inputs import record_digests
 from orchestrator.plan import Trial, trials_of
@@ -38,14 +39,20 @@ def exported(key, out, store, folder):
     )  # fmt: skip
 
 
-def test_the_command_writes_what_the_class_exports_of_the_trial_that_is_named(store, tmp_path):
+@pytest.fixture
+def toys_are_ours(monkeypatch):
+    """As if the toy trainables lay among the project's."""
+    monkeypatch.setattr(orchestrator.export, "_PACKAGES", ("trainables", "toy", "toy_exporter"))
+
+
+def test_what_the_class_exports_of_the_trial_that_is_named_is_written(store, tmp_path, toys_are_ours, capsys):
     store, (first, second, _) = store
     for key, total in [(first[:8], 6), (second, 10)]:
-        done = exported(key, "sum.txt", store, tmp_path)
-        assert done.returncode == 0, done.stderr
+        assert export(key, tmp_path / "sum.txt", store.uri) == 0
         assert (tmp_path / "sum.txt").read_text() == f"sum = {total}"
-        assert "open('sum.txt') holds the sum" in done.stdout
-        assert key[:8] in done.stdout
+        said = capsys.readouterr().out
+        assert "open('sum.txt') holds the sum" in said
+        assert key[:8] in said
 
 
 def test_a_pretraining_in_a_store_becomes_an_encoder_of_torchvision(tmp_path, quick_settings, monkeypatch):
@@ -82,7 +89,7 @@ def test_a_pretraining_in_a_store_becomes_an_encoder_of_torchvision(tmp_path, qu
         torch.testing.assert_close(features_BD, encoder.features(images_BCHW), atol=1e-5, rtol=1e-3)
 
 
-def test_what_cannot_be_exported_is_said(store, tmp_path):
+def test_what_cannot_be_exported_is_said(store, tmp_path, toys_are_ours):
     store, (first, _, squares) = store
     with pytest.raises(ValueError, match=r"no trial begins so in .*results; .*status"):
         export("nope", tmp_path / "x", store.uri)
@@ -95,7 +102,7 @@ def test_what_cannot_be_exported_is_said(store, tmp_path):
         export(first, tmp_path / "x", store.uri)
 
 
-def test_a_storage_cannot_name_what_is_called(store, tmp_path):
+def test_a_storage_cannot_name_what_is_called(store, tmp_path, toys_are_ours):
     """The documents of a storage that somebody gave us choose among trainables, not among all functions of Python."""
     store, (first, *_) = store
     path = f"trials/{first}/trial.json"
@@ -105,6 +112,8 @@ def test_a_storage_cannot_name_what_is_called(store, tmp_path):
         ("", "Count"),
         ("toy", "nothing"),
         ("toy_exporter", "Impostor"),
+        ("trainables.no_such_module", "Count"),
+        ("trainables.runtime", "use_cores"),
     ]
     for module, name in wrong:
         document = {**store.read_document(path), "module": module, "class": name, "exporter": "os:rename"}
@@ -112,3 +121,17 @@ def test_a_storage_cannot_name_what_is_called(store, tmp_path):
         with pytest.raises(ValueError, match=f"trial {first}"):
             export(first, tmp_path / "x", store.uri)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("module", ["planted", "trainables_of_mine", "trainables/../planted", ".planted", "os.path"])
+def test_no_module_but_our_own_is_imported(store, tmp_path, monkeypatch, module):
+    """What lies on the path is not run because a storage names it."""
+    store, (first, *_) = store
+    for name in ("planted", "trainables_of_mine"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')\nCount = None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = f"trials/{first}/trial.json"
+    store.write_document(path, {**store.read_document(path), "module": module})
+    with pytest.raises(ValueError, match=f"trial {first}: .* nothing is loaded|not among the code here"):
+        export(first, tmp_path / "x", store.uri)
+    assert not (tmp_path / "was run").exists()

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from test_frozen import CPU, lively_encoder
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.identity import FileDigests, key_of
 from trainables.augment import resample
+from trainables.data.folder import Folder, FolderMask, write_folder
 from trainables.interpretability.scoring import Scoring
 from trainables.interpretability.selection import ImageChoice
 from trainables.models.frozen import FrozenEncoder
@@ -159,14 +161,30 @@ def test_shared_noise_leaves_whole_turns_out_of_curve_and_pictures(tmp_path: Pat
 
 
 def test_the_headline_is_logged_with_the_angle_as_step(tmp_path: Path) -> None:
-    curve = intensity_curve(scoring=Scoring(("mean", "otsu")), values=(-90, 30))
+    curve = intensity_curve(scoring=Scoring(("mean", "otsu")), values=(270, 30))
     frame, context = run(curve, tmp_path)
-    assert [step for step, _ in context.rows] == [-90, 30]
+    assert [step for step, _ in context.rows] == [270, 30]
     for step, logged in context.rows:
         for field_of_view, prefix in (("full", ""), ("kept", "kept/")):
             means = pick(frame, value=step, field_of_view=field_of_view, binarisation="mean").mean()
             for name in ("dice", "auprc", "map_fraction", "chance_dice"):
                 assert logged[prefix + name] == pytest.approx(means[name].item())
+
+
+def test_groups_are_those_of_now_also_where_the_images_were_prepared_before(tmp_path: Path) -> None:
+    """The key of the images knows no groups, so their table stays; the blocks of a curve's statistics are the new."""
+    root = write_folder(tmp_path / "mine", num_images=6)
+    choice, context = ImageChoice(4, splits=("train",)), FakeContext(tmp_path / "trial")
+
+    def groups(written: list[str]) -> list[str]:
+        rows = [f"picture {number},{group},train" for number, group in enumerate(written)]
+        (root / "labels.csv").write_text("\n".join(["image,group,split", *rows]) + "\n")
+        curve = replace(intensity_curve(images=choice), region=FolderMask(Folder.found(root, SIZE)))
+        frame, _ = run(curve, tmp_path, context)
+        return frame["group"].unique().sort().to_list()
+
+    assert groups(["ann", "ann", "ann", "bob", "bob", "bob"]) == ["ann", "bob"]
+    assert groups(["a", "b", "c", "d", "e", "f"]) == ["a", "c", "d", "f"]
 
 
 def test_fractional_angles_are_logged_by_place(tmp_path: Path) -> None:

@@ -210,6 +210,8 @@ def test_brightness_equals_torchvision(factor):
         (Rotation(), (), "at least one"),
         (Rotation(), (5.0, 5.0), "5.0"),
         (Rotation(), (0.0, math.nan), "nan"),
+        (Rotation(), (0.0, -90.0), "-90.0: .*from 0 to 360"),
+        (Rotation(), (0.0, 360.5), "360.5: .*from 0 to 360"),
         (GaussianBlur(), (0.0, -0.1), "-0.1"),
         (GaussianBlur(), (2.0,), "fraction"),
         (CentreCrop(), (0.0,), "0.0"),

@@ -120,8 +120,9 @@ class Selection:
         """Choose.
 
         Args:
-            index: the image table's, with the columns row, id, group, split, position.
-            masks: a mask a row of the image table; rows without annotation do not take part.
+            index: the image table's, with the columns row, id and split.
+            masks: a mask a row of the image table; rows without annotation do not take part. Its index has id, group
+                and position: an image table may be of a time when groups were others, a region's has those of its key.
             kept_HW: the field of view that all values keep.
             region: its name, for messages.
 
@@ -134,7 +135,7 @@ class Selection:
             raise ValueError(_too_few(choice, len(candidates), len(rows), bool(masks.masks_NHW[rows].any()), region))
         chosen = candidates[choice.choose_among(len(candidates))]
         columns = [pl.col("id").alias(names.IMAGE_ID), names.GROUP, names.POSITION]
-        return cls(chosen, index[chosen].select(columns), index[rows[~has_mask]]["id"].to_list())
+        return cls(chosen, masks.index[chosen].select(columns), index[rows[~has_mask]]["id"].to_list())
 
 
 def num_with_region(
