@@ -1,5 +1,6 @@
 """The user's own images: pictures, volumes, labels.csv, and what can be wrong with them."""
 
+import os
 from dataclasses import replace
 
 import nibabel
@@ -171,6 +172,69 @@ def test_every_wrong_row_is_listed_at_once(root):
     assert "expected a column image or id, found name, label" in _problems(Folder(root).records)["labels.csv line 1"]
     (root / "labels.csv").write_bytes(b"image,label\nx,\xff\n")
     assert "is no UTF-8 text" in _problems(Folder(root).records)["labels.csv"]
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_table_may_end_its_lines_in_any_way(root, end):
+    rows = [f"picture {number},p{number % 2},{('train', 'val')[number % 2]}" for number in range(8)]
+    (root / "labels.csv").write_bytes(end.join(["image,group,split", *rows]).encode())
+    assert [(r.group, r.split) for r in Folder(root).records()] == [("p0", "train"), ("p1", "val")] * 4
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (",,,", "names no image: expected one in the column image or id, fill it in or remove the row"),
+        (" ,a,train,", "names no image"),
+        (".,a,train,", "there is no image '.' in images/"),
+        ("images/,a,train,", "there is no image 'images/' in images/"),
+        (".nii.gz,a,train,", "there is no image '.nii.gz' in images/"),
+        ("x" * 500 + ",,,", f"there is no image '{'x' * 80}...' in images/"),
+        ("x" * 200_000 + ",,,", "is no row of a table (field larger than field limit (131072)): look for a quotation"),
+        ('"picture 0,a,train,' + "x" * 200_000, "is no row of a table (field larger"),
+        ("picture 0,a," + "y" * 500 + ",", f"split '{'y' * 80}...': use one of train, val, test"),
+    ],
+)
+def test_a_row_that_names_nothing_is_named_by_its_line(root, row, reason):
+    (root / "labels.csv").write_text(f"image,group,split,label\n\n{row}\n")
+    problems = _problems(Folder(root).records)
+    assert list(problems) == ["labels.csv line 3"]
+    assert problems["labels.csv line 3"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        *[(column, "group") for column in ("patient", "Patient ID", "patient_ids", "subject", "case", "gruop")],
+        *[(column, "split") for column in ("fold", "set", "spit", "Splits", "splt")],
+        *[(column, "label") for column in ("class", "target", "labels", "lable")],
+    ],
+)
+def test_a_column_that_may_be_misspelt_is_asked_about(root, column, meant):
+    others = [name for name in ("group", "split", "label") if name != meant]
+    (root / "labels.csv").write_text(f"image,{column},{','.join(others)}\npicture 0,a,,\n")
+    problems = _problems(Folder(root).records)
+    assert list(problems) == ["labels.csv line 1"]
+    assert problems["labels.csv line 1"].startswith(f"column {column.lower()!r}: did you mean {meant!r}? Rename it")
+    # Beside the known column it is another one.
+    (root / "labels.csv").write_text(f"image,{meant},{column}\n")
+    assert len(Folder(root).records()) == 8
+
+
+def test_other_columns_are_left_alone(root):
+    (root / "labels.csv").write_text("image,age,sex,age_group,folder,note,image_id,,hospital,lab\npicture 0,1,2,3,4\n")
+    assert [record.group for record in Folder(root).records()] == [f"picture {number}" for number in range(8)]
+
+
+def test_names_that_are_not_utf_8_are_named(root, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    (root / "images" / f"{odd}.png").write_bytes(b"")
+    for part in (lambda: _source(root), Folder(root).records):
+        problems = _problems(part)
+        assert problems == {r"caf\udce9.png": "its name is not UTF-8: rename the file, or the folder"}
+    write_folder(tmp_path / odd, num_images=2)
+    with pytest.raises(ValueError, match=r"caf\\udce9: the path is not UTF-8: rename the folder"):
+        _source(tmp_path / odd)
 
 
 def test_labels_may_be_missing_and_change_no_pretraining(root, context):

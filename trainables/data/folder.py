@@ -186,8 +186,15 @@ class FolderLabels(Labels):
 
 
 def images_folder(root: Path) -> Path:
-    """``images`` below the root. Raises FileNotFoundError that says what was expected where."""
+    """``images`` below the root.
+
+    Raises:
+        FileNotFoundError: says what was expected where.
+        ValueError: a path that is not UTF-8.
+    """
     folder = Path(root) / "images"
+    if (shown := reading.printable(str(root))) != str(root):
+        raise ValueError(f"folder:{shown}: the path is not UTF-8: rename the folder")
     if folder.is_dir():
         return folder
     state = (

@@ -97,6 +97,11 @@ def usable(files: Mapping[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in files.items() if is_usable(path)}
 
 
+def printable(name: str) -> str:
+    """A name as it can be written down: bytes that are not UTF-8, which Python keeps as surrogates, as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def why_unusable(path: Path, error: OSError | None = None, expected: Sequence[str] = ()) -> str:
     """What is wrong with a file that cannot be read, what was found instead, and what to do.
 
