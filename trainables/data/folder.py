@@ -9,7 +9,7 @@ Expected on disk::
 With NIfTI files in ``images`` it is a folder of volumes: see ``folder_volumes``. Images are padded with black to
 squares. A mask has the size of its image; JPEG and WebP masks are inside from 128 up, those of the other formats where
 their colour is not black (or, of one colour throughout, where they are opaque). Without splits in ``labels.csv``, 20 %
-of the images are validation: whole groups, in the proportions of the labels.
+of the images are validation: whole groups, in the proportions of the labels; two images or more, or none of a handful.
 """
 
 from __future__ import annotations
