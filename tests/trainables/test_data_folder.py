@@ -272,6 +272,24 @@ def test_every_bad_picture_of_a_folder_is_named(root, context):
     assert len(open_images(replace(images, excluded=tuple(bad)), context)) == 10
 
 
+def test_pipes_are_named_and_not_waited_for(root, context):
+    """Opening one waits for a writer, for ever."""
+    defects.pipe(root / "images/picture 0.png")
+    (root / "images/picture 1.png").unlink()
+    (root / "images/picture 1.png").symlink_to("/dev/zero")
+    defects.pipe(root / "masks/picture 2.png")
+    source = _source(root, 32)
+    reason = "is a pipe, a socket or a device: a regular file was expected, move it out of the folder"
+    problems = _problems(lambda: open_images(source.images, context))
+    assert problems == {"images/picture 0.png": reason, "images/picture 1.png": reason}
+    rest = replace(source.images, excluded=tuple(survey(source.images, context)))
+    assert len(rest.records()) == 6
+    assert _problems(lambda: open_annotation(FolderMask(rest), context)) == {"masks/picture 2.png": reason}
+    FolderMask(source.images).decode(source.images.records()[0])  # whose image is a pipe
+    defects.pipe(root / "labels.csv")
+    assert _problems(source.images.records) == {"labels.csv": reason}
+
+
 def test_masks_that_are_all_empty_are_named(root, context):
     for path in (root / "masks").iterdir():
         Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
@@ -399,6 +417,51 @@ def test_every_bad_volume_is_named(tmp_path, context):
     usable = open_annotation(replace(region, excluded=tuple(bad)), context)
     assert usable.index.filter("annotated")["id"].str.split("/").list.first().unique().to_list() == ["scan 8"]
     assert len(open_images(region.images, context)) > usable.annotated.sum()
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_pipes_and_headers_of_no_place_are_named_among_volumes(tmp_path, context, with_masks):
+    root = write_volumes(tmp_path / "data", num_volumes=6)
+    images, masks = root / "images", root / "masks"
+    defects.pipe(images / "scan 0.nii.gz")
+    for folder, number in ((images, 1), (images, 2), (masks, 3)):
+        path = folder / f"scan {number}.nii.gz"
+        voxels = np.asanyarray(nibabel.load(path).dataobj)
+        path.unlink()
+        nan_or_nothing = np.full((3, 4), np.nan if number == 2 else 0)
+        defects.sform(folder / f"scan {number}.nii", voxels, nan_or_nothing)
+    if not with_masks:
+        defects.rename(masks, "annotations")
+    dataset = lookup(f"folder:{root}", 32, None).images
+    problems = _problems(lambda: open_images(dataset, context))
+    assert set(problems) == {"images/scan 0.nii.gz", "images/scan 1.nii", "images/scan 2.nii"}
+    assert "is a pipe, a socket or a device" in problems["images/scan 0.nii.gz"]
+    assert "its affine [0 0 0 0] [0 0 0 0] [0 0 0 0] is no place in space" in problems["images/scan 1.nii"]
+    assert "its affine [nan nan nan nan]" in problems["images/scan 2.nii"]
+    bad = survey(dataset, context)
+    assert {id_.split("/")[0] for id_ in bad} == {"scan 0", "scan 1", "scan 2"}
+    rest = replace(dataset, excluded=tuple(bad))
+    assert len(open_images(rest, context)) == len(rest.records()) > 5
+    if with_masks:
+        problems = _problems(lambda: open_annotation(FolderVolumeMask(rest), context))
+        assert list(problems) == ["masks/scan 3.nii"]
+        assert "is no place in space" in problems["masks/scan 3.nii"]
+        assert {id_.split("/")[0] for id_ in survey(FolderVolumeMask(rest), context)} == {"scan 3"}
+
+
+def test_pictures_and_volumes_in_one_folder_are_told_apart(root, volumes):
+    for path in (volumes / "images").iterdir():
+        path.rename(root / "images" / path.name)
+    with pytest.raises(ValueError, match="the folder holds pictures and volumes: keep one kind") as caught:
+        _source(root)
+    assert "4 volumes (scan 0.nii.gz, scan 1.nii.gz, scan 2.nii.gz, ...), 8 pictures (picture 0.png" in str(
+        caught.value
+    )
+    # What is neither is named as a bad image of the one kind there is.
+    for path in (root / "images").glob("*.nii.gz"):
+        path.unlink()
+    (root / "images" / "notes.txt").write_text("")
+    assert isinstance(_source(root).images, Folder)
 
 
 def test_volumes_whose_masks_are_all_empty_are_named(volumes):

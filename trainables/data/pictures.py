@@ -145,6 +145,7 @@ def check_size(mask_HW: Pixels, image_size: tuple[int, int], name: str) -> None:
 
 def picture_size(path: Path, name: str) -> tuple[int, int]:
     """(width, height) by the header alone. Raises BadData naming the file."""
+    reading.check_regular(path, name)
     try:
         with Image.open(path) as picture:
             return picture.size
