@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from fake_context import FakeContext
+from layouts import defects
 
 from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, key_of
@@ -119,6 +120,20 @@ def test_a_mask_that_lost_its_orientation_stays_on_its_image(root):
     nibabel.save(nibabel.Nifti1Image(np.asanyarray(nibabel.load(path).dataobj), None), path)
     np.testing.assert_array_equal(tumour.decode(record), before)
     assert not np.array_equal(before, before[::-1])
+
+
+def test_an_image_whose_header_is_no_place_is_named_and_its_mask_is_not(root):
+    dataset = _dataset(root)
+    record = dataset.records()[0]
+    path = _file(root, 1, "flair")
+    before = BraTSTumour(dataset).decode(record)
+    voxels = np.asanyarray(nibabel.load(path).dataobj)
+    path.unlink()
+    defects.sform(path.with_suffix(""), voxels, np.full((3, 4), np.nan))
+    record = dataset.records()[0]
+    with pytest.raises(BadData, match=r"001_flair\.nii: its affine .nan nan nan nan. .* is no place in space"):
+        dataset.decode(record)
+    np.testing.assert_array_equal(BraTSTumour(dataset).decode(record), before)
 
 
 def test_a_mask_that_contradicts_its_image_is_refused_by_name(root):

@@ -1,5 +1,6 @@
 """The user's own images: pictures, volumes, labels.csv, and what can be wrong with them."""
 
+import os
 from dataclasses import replace
 
 import nibabel
@@ -173,6 +174,69 @@ def test_every_wrong_row_is_listed_at_once(root):
     assert "is no UTF-8 text" in _problems(Folder(root).records)["labels.csv"]
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_table_may_end_its_lines_in_any_way(root, end):
+    rows = [f"picture {number},p{number % 2},{('train', 'val')[number % 2]}" for number in range(8)]
+    (root / "labels.csv").write_bytes(end.join(["image,group,split", *rows]).encode())
+    assert [(r.group, r.split) for r in Folder(root).records()] == [("p0", "train"), ("p1", "val")] * 4
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (",,,", "names no image: expected one in the column image or id, fill it in or remove the row"),
+        (" ,a,train,", "names no image"),
+        (".,a,train,", "there is no image '.' in images/"),
+        ("images/,a,train,", "there is no image 'images/' in images/"),
+        (".nii.gz,a,train,", "there is no image '.nii.gz' in images/"),
+        ("x" * 500 + ",,,", f"there is no image '{'x' * 80}...' in images/"),
+        ("x" * 200_000 + ",,,", "is no row of a table (field larger than field limit (131072)): look for a quotation"),
+        ('"picture 0,a,train,' + "x" * 200_000, "is no row of a table (field larger"),
+        ("picture 0,a," + "y" * 500 + ",", f"split '{'y' * 80}...': use one of train, val, test"),
+    ],
+)
+def test_a_row_that_names_nothing_is_named_by_its_line(root, row, reason):
+    (root / "labels.csv").write_text(f"image,group,split,label\n\n{row}\n")
+    problems = _problems(Folder(root).records)
+    assert list(problems) == ["labels.csv line 3"]
+    assert problems["labels.csv line 3"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        *[(column, "group") for column in ("patient", "Patient ID", "patient_ids", "subject", "case", "gruop")],
+        *[(column, "split") for column in ("fold", "set", "spit", "Splits", "splt")],
+        *[(column, "label") for column in ("class", "target", "labels", "lable")],
+    ],
+)
+def test_a_column_that_may_be_misspelt_is_asked_about(root, column, meant):
+    others = [name for name in ("group", "split", "label") if name != meant]
+    (root / "labels.csv").write_text(f"image,{column},{','.join(others)}\npicture 0,a,,\n")
+    problems = _problems(Folder(root).records)
+    assert list(problems) == ["labels.csv line 1"]
+    assert problems["labels.csv line 1"].startswith(f"column {column.lower()!r}: did you mean {meant!r}? Rename it")
+    # Beside the known column it is another one.
+    (root / "labels.csv").write_text(f"image,{meant},{column}\n")
+    assert len(Folder(root).records()) == 8
+
+
+def test_other_columns_are_left_alone(root):
+    (root / "labels.csv").write_text("image,age,sex,age_group,folder,note,image_id,,hospital,lab\npicture 0,1,2,3,4\n")
+    assert [record.group for record in Folder(root).records()] == [f"picture {number}" for number in range(8)]
+
+
+def test_names_that_are_not_utf_8_are_named(root, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    (root / "images" / f"{odd}.png").write_bytes(b"")
+    for part in (lambda: _source(root), Folder(root).records):
+        problems = _problems(part)
+        assert problems == {r"caf\udce9.png": "its name is not UTF-8: rename the file, or the folder"}
+    write_folder(tmp_path / odd, num_images=2)
+    with pytest.raises(ValueError, match=r"caf\\udce9: the path is not UTF-8: rename the folder"):
+        _source(tmp_path / odd)
+
+
 def test_labels_may_be_missing_and_change_no_pretraining(root, context):
     images = Folder.found(root, 32)
     before = key_of(images, FileDigests()), key_of(FolderLabels(images), FileDigests())
@@ -206,6 +270,24 @@ def test_every_bad_picture_of_a_folder_is_named(root, context):
     bad = survey(images, context)
     assert list(bad) == ["notes", "picture 0", "picture 1"]
     assert len(open_images(replace(images, excluded=tuple(bad)), context)) == 10
+
+
+def test_pipes_are_named_and_not_waited_for(root, context):
+    """Opening one waits for a writer, for ever."""
+    defects.pipe(root / "images/picture 0.png")
+    (root / "images/picture 1.png").unlink()
+    (root / "images/picture 1.png").symlink_to("/dev/zero")
+    defects.pipe(root / "masks/picture 2.png")
+    source = _source(root, 32)
+    reason = "is a pipe, a socket or a device: a regular file was expected, move it out of the folder"
+    problems = _problems(lambda: open_images(source.images, context))
+    assert problems == {"images/picture 0.png": reason, "images/picture 1.png": reason}
+    rest = replace(source.images, excluded=tuple(survey(source.images, context)))
+    assert len(rest.records()) == 6
+    assert _problems(lambda: open_annotation(FolderMask(rest), context)) == {"masks/picture 2.png": reason}
+    FolderMask(source.images).decode(source.images.records()[0])  # whose image is a pipe
+    defects.pipe(root / "labels.csv")
+    assert _problems(source.images.records) == {"labels.csv": reason}
 
 
 def test_masks_that_are_all_empty_are_named(root, context):
@@ -335,6 +417,51 @@ def test_every_bad_volume_is_named(tmp_path, context):
     usable = open_annotation(replace(region, excluded=tuple(bad)), context)
     assert usable.index.filter("annotated")["id"].str.split("/").list.first().unique().to_list() == ["scan 8"]
     assert len(open_images(region.images, context)) > usable.annotated.sum()
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_pipes_and_headers_of_no_place_are_named_among_volumes(tmp_path, context, with_masks):
+    root = write_volumes(tmp_path / "data", num_volumes=6)
+    images, masks = root / "images", root / "masks"
+    defects.pipe(images / "scan 0.nii.gz")
+    for folder, number in ((images, 1), (images, 2), (masks, 3)):
+        path = folder / f"scan {number}.nii.gz"
+        voxels = np.asanyarray(nibabel.load(path).dataobj)
+        path.unlink()
+        nan_or_nothing = np.full((3, 4), np.nan if number == 2 else 0)
+        defects.sform(folder / f"scan {number}.nii", voxels, nan_or_nothing)
+    if not with_masks:
+        defects.rename(masks, "annotations")
+    dataset = lookup(f"folder:{root}", 32, None).images
+    problems = _problems(lambda: open_images(dataset, context))
+    assert set(problems) == {"images/scan 0.nii.gz", "images/scan 1.nii", "images/scan 2.nii"}
+    assert "is a pipe, a socket or a device" in problems["images/scan 0.nii.gz"]
+    assert "its affine [0 0 0 0] [0 0 0 0] [0 0 0 0] is no place in space" in problems["images/scan 1.nii"]
+    assert "its affine [nan nan nan nan]" in problems["images/scan 2.nii"]
+    bad = survey(dataset, context)
+    assert {id_.split("/")[0] for id_ in bad} == {"scan 0", "scan 1", "scan 2"}
+    rest = replace(dataset, excluded=tuple(bad))
+    assert len(open_images(rest, context)) == len(rest.records()) > 5
+    if with_masks:
+        problems = _problems(lambda: open_annotation(FolderVolumeMask(rest), context))
+        assert list(problems) == ["masks/scan 3.nii"]
+        assert "is no place in space" in problems["masks/scan 3.nii"]
+        assert {id_.split("/")[0] for id_ in survey(FolderVolumeMask(rest), context)} == {"scan 3"}
+
+
+def test_pictures_and_volumes_in_one_folder_are_told_apart(root, volumes):
+    for path in (volumes / "images").iterdir():
+        path.rename(root / "images" / path.name)
+    with pytest.raises(ValueError, match="the folder holds pictures and volumes: keep one kind") as caught:
+        _source(root)
+    assert "4 volumes (scan 0.nii.gz, scan 1.nii.gz, scan 2.nii.gz, ...), 8 pictures (picture 0.png" in str(
+        caught.value
+    )
+    # What is neither is named as a bad image of the one kind there is.
+    for path in (root / "images").glob("*.nii.gz"):
+        path.unlink()
+    (root / "images" / "notes.txt").write_text("")
+    assert isinstance(_source(root).images, Folder)
 
 
 def test_volumes_whose_masks_are_all_empty_are_named(volumes):

@@ -6,14 +6,15 @@ import itertools
 import nibabel
 import numpy as np
 import pytest
+from layouts import defects
 
 from trainables.api.errors import BadData
 from trainables.data.nifti import (
     MOST_VOXELS,
     Scan,
     contradiction,
+    read_place,
     read_scan,
-    read_shape,
     upright,
 )
 from trainables.data.nifti import (
@@ -94,14 +95,43 @@ def test_a_header_that_claims_too_much_is_refused_before_reading(tmp_path, suffi
             read_scan(path, expected, slice_index)
     if expected is None:
         with pytest.raises(BadData, match=message):
-            read_shape(path, path.name)
+            read_place(path, path.name)
     assert MOST_VOXELS < 10**12
 
 
 def test_a_volume_that_compresses_well_is_not_taken_for_a_lie(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((200, 200, 100), np.int16), np.eye(4)), tmp_path / "empty.nii.gz")
     assert read_scan(tmp_path / "empty.nii.gz").voxels.shape == (200, 200, 100)
-    assert read_shape(tmp_path / "empty.nii.gz", "empty") == (200, 200, 100)
+    shape, affine = read_place(tmp_path / "empty.nii.gz", "empty")
+    assert shape == (200, 200, 100)
+    np.testing.assert_array_equal(affine, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [
+        (np.zeros((3, 4)), "[0 0 0 0] [0 0 0 0] [0 0 0 0]"),
+        (np.diag([1, np.nan, 1, 1])[:3], "[1 0 0 0] [0 nan 0 0] [0 0 1 0]"),
+        (np.diag([1, np.inf, 1, 1])[:3], "[1 0 0 0] [0 inf 0 0] [0 0 1 0]"),
+        ([[1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 1, 0]], "[1 0 0 nan] [0 1 0 0] [0 0 1 0]"),
+        ([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], "[1 1 0 0] [0 0 1 0] [0 0 0 0]"),
+    ],
+)
+@pytest.mark.parametrize(
+    "read", [read_scan, lambda path: read_scan(path, SHAPE, 2), lambda path: read_place(path, "x")]
+)
+def test_an_affine_that_is_no_place_is_named(tmp_path, rows, shown, read):
+    defects.sform(tmp_path / "x.nii", _volume(), rows)
+    with pytest.raises(BadData) as caught:
+        read(tmp_path / "x.nii")
+    (reason,) = caught.value.problems.values()
+    assert reason == f"its affine {shown} is no place in space: expected three directions, correct the header"
+
+
+def test_small_voxels_and_slanted_axes_are_places(tmp_path):
+    affine = np.array([[1e-5, 1e-5, 0, -900], [0, 1e-6, 0, 0], [0, 0, 1e-4, 0]])
+    nibabel.save(nibabel.Nifti1Image(_volume(), np.vstack([affine, [0, 0, 0, 1]])), tmp_path / "small.nii")
+    np.testing.assert_allclose(read_scan(tmp_path / "small.nii", SHAPE, 2).affine[:3], affine, rtol=1e-5)
 
 
 def _scan(affine, shape=SHAPE, is_placed=True):

@@ -204,13 +204,14 @@ def test_every_lossless_format_gives_its_pixels(tmp_path, suffix):
     assert pictures.is_grey(_save(tmp_path, np.repeat(pixels_HW3[..., :1], 3, axis=2), suffix))
 
 
-def test_sixteen_bits_keep_their_white_and_floats_are_refused(tmp_path):
+def test_sixteen_bits_keep_their_white_and_other_depths_are_refused(tmp_path):
     deep = np.array([[0, 257, 65535], [32768, 1, 256]], dtype=np.uint16)
     image = _save(tmp_path, deep, ".png")
     np.testing.assert_allclose(pictures.grey(image)[0], deep / 257)
     assert pictures.colours(image).shape == (3, 2, 3)
-    with pytest.raises(BadData, match="32-bit numbers: expected 8 or 16 bits"):
-        _save(tmp_path, deep.astype(np.float32), ".tif")
+    for kind in (np.float32, np.int32, np.int16):
+        with pytest.raises(BadData, match="32-bit or signed numbers: expected 8 or 16 bits without sign, convert it"):
+            _save(tmp_path, deep.astype(kind), ".tif")
     defects.several_pages(tmp_path / "pages.tif")
     with pytest.raises(BadData, match="holds 3 images: expected one"):
         pictures.read_picture(tmp_path / "pages.tif", "pages.tif")
@@ -221,13 +222,71 @@ def test_masks_of_lossless_files_are_what_is_not_0(tmp_path, values):
     inside = picture(1, 10, 12)[1] > 0
     stored = np.where(inside, values[1], values[0]).astype(np.uint8)
     for array in (stored, np.repeat(stored[..., None], 3, axis=2)):
-        np.testing.assert_array_equal(pictures.mask(_save(tmp_path, array, ".png")), inside)
-    paletted = Image.fromarray(stored, "P")
-    paletted.putpalette([200, 200, 200] * 256)  # the colour of a class says nothing
-    paletted.save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(pictures.mask(pictures.read_picture(tmp_path / "palette.png", "p")), inside)
+        np.testing.assert_array_equal(pictures.mask(_save(tmp_path, array, ".png"), "m"), inside)
+    for deep in (stored.astype(np.uint16), stored.astype(np.int32)):
+        Image.fromarray(deep).save(tmp_path / "deep.tif")
+        image = pictures.read_picture(tmp_path / "deep.tif", "deep", is_mask=True)
+        np.testing.assert_array_equal(pictures.mask(image, "deep"), inside)
     Image.fromarray(inside).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(pictures.mask(pictures.read_picture(tmp_path / "bits.png", "b")), inside)
+    np.testing.assert_array_equal(pictures.mask(pictures.read_picture(tmp_path / "bits.png", "b"), "b"), inside)
+
+
+def _mask(path, picture):
+    picture.save(path)
+    return pictures.mask(pictures.read_picture(path, path.name, is_mask=True), path.name)
+
+
+@pytest.mark.parametrize(
+    ("palette", "is_inside"),
+    [([0, 0, 0, 255, 0, 0], True), ([255, 255, 255, 0, 0, 0], False), ([0, 0, 0, 0, 0, 9], True)],
+)
+def test_masks_with_a_palette_go_by_its_colours(tmp_path, palette, is_inside):
+    inside = picture(1, 10, 12)[1] > 0
+    paletted = Image.fromarray(inside.astype(np.uint8), "P")
+    paletted.putpalette(palette)
+    np.testing.assert_array_equal(_mask(tmp_path / "p.png", paletted), inside == is_inside)
+
+
+def test_a_palette_of_one_colour_is_refused(tmp_path):
+    paletted = Image.fromarray((picture(1, 10, 12)[1] > 0).astype(np.uint8), "P")
+    paletted.putpalette([200] * 6)
+    with pytest.raises(BadData, match=r"p\.png: has a palette that shows all classes in one colour: save it as grey"):
+        _mask(tmp_path / "p.png", paletted)
+    # One index only is a mask that covers everything, or nothing.
+    paletted = Image.fromarray(np.zeros((4, 5), np.uint8), "P")
+    paletted.putpalette([200] * 6)
+    assert _mask(tmp_path / "p.png", paletted).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_mask_of_one_colour_is_where_it_is_opaque(tmp_path, suffix, grey):
+    inside = picture(1, 10, 12)[1] > 0
+    alpha = np.where(inside, 255, 0).astype(np.uint8)
+    painted = np.dstack([np.full((*inside.shape, 3), grey, np.uint8), alpha])
+    path = tmp_path / f"m{suffix}"
+    Image.fromarray(painted).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    np.testing.assert_array_equal(pictures.mask(pictures.read_picture(path, "m"), "m"), inside)
+    if suffix == ".png":
+        np.testing.assert_array_equal(_mask(path, Image.fromarray(painted[..., 2:])), inside)
+        paletted = Image.fromarray(inside.astype(np.uint8), "P")
+        paletted.putpalette([grey] * 6)
+        paletted.info["transparency"] = bytes([0, 255])
+        np.testing.assert_array_equal(_mask(path, paletted), inside)
+
+
+def test_colours_and_transparency_may_agree_but_not_contradict(tmp_path):
+    inside = picture(1, 10, 12)[1] > 0
+    values = np.where(inside, 255, 0).astype(np.uint8)
+    path = tmp_path / "m.png"
+    np.testing.assert_array_equal(_mask(path, Image.fromarray(np.dstack([values, values]))), inside)
+    for alpha in (0, 128, 255):
+        layers = np.dstack([values, np.full_like(values, alpha)])
+        np.testing.assert_array_equal(_mask(path, Image.fromarray(layers)), inside)
+    other = np.roll(values, 2, axis=1)
+    for layers in (np.dstack([values, other]), np.dstack([values, values, values, other])):
+        with pytest.raises(BadData, match=r"m\.png: shows one shape in its colours and another in its transparency"):
+            _mask(path, Image.fromarray(layers))
 
 
 def test_masks_of_lossy_files_are_thresholded_at_128(tmp_path):
@@ -237,15 +296,15 @@ def test_masks_of_lossy_files_are_thresholded_at_128(tmp_path):
         image = pictures.read_picture(tmp_path / f"mask{suffix}", "mask")
         grey = np.asarray(image.convert("L"))
         assert len(np.unique(grey)) > 2
-        np.testing.assert_array_equal(pictures.mask(image), grey >= 128)
-        assert (pictures.mask(image) != (inside > 0)).mean() < 0.02
+        np.testing.assert_array_equal(pictures.mask(image, "mask"), grey >= 128)
+        assert (pictures.mask(image, "mask") != (inside > 0)).mean() < 0.02
 
 
 def test_the_threshold_lies_at_128(tmp_path):
     stored = np.repeat(np.array([0, 100, 150, 255], np.uint8), 16)[None].repeat(16, axis=0)
     Image.fromarray(stored).save(tmp_path / "mask.jpg", quality=100)
-    for read in (pictures.mask, pictures.bright_mask):
-        inside = read(pictures.read_picture(tmp_path / "mask.jpg", "mask"))
+    image = pictures.read_picture(tmp_path / "mask.jpg", "mask")
+    for inside in (pictures.mask(image, "mask"), pictures.bright_mask(image)):
         np.testing.assert_array_equal(inside, stored > 128)
 
 

@@ -88,11 +88,34 @@ def test_a_group_counts_with_its_most_frequent_label():
     assert {frozenset(order[:2])} <= {frozenset(pair) for pair in ("ab", "ad", "cb", "cd")}
 
 
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.3, 0.99])
+@pytest.mark.parametrize("num_images", range(1, 13))
+def test_of_few_images_two_or_more_are_validation_or_none(num_images, share):
+    for seed in SEEDS:
+        num_val = validation_split([str(number) for number in range(num_images)], share, seed).count("val")
+        wanted = min(max(round(share * num_images), 2), num_images - 3)
+        assert num_val == (wanted if num_images >= 5 else 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "expected"),
+    [
+        ([1, 1], 0.2, {0}),
+        ([2, 2], 0.2, {0}),
+        ([2, 3], 0.2, {0, 2}),  # the other way round too few would be left for training
+        ([3, 3], 0.2, {3}),
+        ([1, 9], 0.2, {0}),
+        ([1, 1, 1, 1, 1], 0.2, {2}),
+    ],
+)
+def test_both_sides_of_few_groups_have_images_enough(sizes, share, expected):
+    groups = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
+    assert {validation_split(groups, share, seed).count("val") for seed in range(20)} == expected
+
+
 def test_single_groups_and_no_share():
     assert validation_split(["a", "a"], 0.5, 0) == ["train", "train"]
     assert validation_split(["a", "b"], 0.0, 0) == ["train", "train"]
-    assert sorted(validation_split(["a", "b"], 0.01, 0)) == ["train", "val"]
-    assert sorted(validation_split(["a", "b"], 0.99, 0)) == ["train", "val"]
     for share in (-0.1, 1.0):
         with pytest.raises(ValueError, match=f"share = {share}"):
             validation_split(["a"], share, 0)

@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-import nibabel
 import numpy as np
 
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import reading
 from trainables.data.annotations import ClassMasks, Region
-from trainables.data.nifti import SUFFIXES, Scan, Voxels, contradiction, read_scan, upright
+from trainables.data.nifti import SUFFIXES, Scan, Voxels, contradiction, read_place, read_scan, upright
 from trainables.data.records import Dataset, ImageArray, Record, check_image_size
 from trainables.data.square import grey_levels, largest_class, mask
 from trainables.data.synthetic import write_brats
@@ -271,10 +270,9 @@ def _read_slice(
 def _affine_of(image: Path) -> Voxels | None:
     """Where an image lies by its header; None for one that cannot be read, which its own decoding reports."""
     try:
-        affine: Voxels = nibabel.load(image).affine
-    except Exception:
+        return read_place(image, image.name)[1]
+    except BadData:
         return None
-    return affine
 
 
 def _mask_file(case: Path) -> str:

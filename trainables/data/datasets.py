@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from trainables.data.kvasir import Kvasir, KvasirPolyp
 from trainables.data.lung_mask import LungMask, Lungs
 from trainables.data.mni152 import MNI152, MNI152Tissue, MNI152Tissues
 from trainables.data.nifti import SUFFIXES as VOLUME_SUFFIXES
+from trainables.data.pictures import SUFFIXES as PICTURE_SUFFIXES
 from trainables.data.records import Dataset
 
 OWN_NAME = "folder:PATH"
@@ -105,6 +106,7 @@ def _folder(path: Path, image_size_px: int) -> Source:
     files = files_below(images_folder(root))
     if not files:
         raise FileNotFoundError(f"folder:{path}: {root}/images is empty; expected images or NIfTI volumes in it")
+    _check_one_kind(path, files)
     name, has_masks = f"folder-{root.name}", (root / "masks").is_dir()
     labels: Labels
     if any(file.lower().endswith(VOLUME_SUFFIXES) for file in files):
@@ -116,6 +118,20 @@ def _folder(path: Path, image_size_px: int) -> Source:
     labels = FolderLabels(images)
     regions = _by_name(FolderMask(images)) if has_masks else {}
     return Source(name, images, regions, labels=labels if labels.class_names else None)
+
+
+def _check_one_kind(path: Path, files: Sequence[str]) -> None:
+    """Raises ValueError where pictures and volumes lie together: which of them are meant, nothing says."""
+    kinds = {"volumes": VOLUME_SUFFIXES, "pictures": PICTURE_SUFFIXES}
+    found = {kind: [file for file in files if file.lower().endswith(kinds[kind])] for kind in kinds}
+    if all(found.values()):
+        shown = [
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" for kind, names in found.items()
+        ]
+        raise ValueError(
+            f"folder:{path}: the folder holds pictures and volumes: keep one kind, move the other out of images; "
+            f"found {', '.join(shown)}"
+        )
 
 
 def _own_without_path(image_size_px: int, data_root: Path | None) -> Source:

@@ -8,8 +8,8 @@ Expected on disk::
 
 With NIfTI files in ``images`` it is a folder of volumes: see ``folder_volumes``. Images are padded with black to
 squares. A mask has the size of its image; JPEG and WebP masks are inside from 128 up, those of the other formats where
-they are not 0. Without splits in ``labels.csv``, 20 % of the images are validation: whole groups, in the proportions of
-the labels.
+their colour is not black (or, of one colour throughout, where they are opaque). Without splits in ``labels.csv``, 20 %
+of the images are validation: whole groups, in the proportions of the labels; two images or more, or none of a handful.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class FolderMask(Region):
         root, name = self.images.root, self.file(record)
         wanted = Path(name).stem
         path = folders.check_file(root, name, WHAT, [f"{wanted}{suffix}" for suffix in pictures.SUFFIXES])
-        mask_HW = pictures.mask(pictures.read_picture(path, name))
+        mask_HW = pictures.mask(pictures.read_picture(path, name, is_mask=True), name)
         folders.check_same_size(mask_HW, name, root / record.file)
         return mask(mask_HW, self.images.image_size_px)
 
@@ -186,8 +186,15 @@ class FolderLabels(Labels):
 
 
 def images_folder(root: Path) -> Path:
-    """``images`` below the root. Raises FileNotFoundError that says what was expected where."""
+    """``images`` below the root.
+
+    Raises:
+        FileNotFoundError: says what was expected where.
+        ValueError: a path that is not UTF-8.
+    """
     folder = Path(root) / "images"
+    if (shown := reading.printable(str(root))) != str(root):
+        raise ValueError(f"folder:{shown}: the path is not UTF-8: rename the folder")
     if folder.is_dir():
         return folder
     state = (

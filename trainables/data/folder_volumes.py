@@ -253,9 +253,9 @@ def _mask_voxels(path: Path, name: str, image: Path) -> nifti.Voxels:
 def _placed_mask(path: Path, name: str, image: Path) -> nifti.Voxels:
     scan = nifti.read_scan(path, name=name)
     try:
-        header = nibabel.load(image)
-        of_image = nifti.Scan(scan.voxels, header.affine, tuple(header.shape[:3]), is_placed=True)
-    except Exception:  # its own decoding says what is wrong with the image
+        shape, affine = nifti.read_place(image, image.name)
+        of_image = nifti.Scan(scan.voxels, affine, shape, is_placed=True)
+    except BadData:  # its own decoding says what is wrong with the image
         of_image = scan
     if problem := nifti.contradiction(scan, of_image):
         raise BadData(WHAT, {name: problem})
@@ -269,10 +269,9 @@ def _slices_with_region(path: Path, image: Path, _size: int, _mtime_ns: int) -> 
 
 
 def _num_slices(image: Path, name: str) -> int:
-    nifti.read_shape(image, name)
-    header = nibabel.load(image)
-    orientation = nibabel.io_orientation(header.affine)
-    return int(header.shape[int(np.flatnonzero(orientation[:, 0] == 2)[0])])
+    shape, affine = nifti.read_place(image, name)
+    orientation = nibabel.io_orientation(affine)
+    return int(shape[int(np.flatnonzero(orientation[:, 0] == 2)[0])])
 
 
 def _middle_slice(image: Path, name: str) -> int:

@@ -11,6 +11,7 @@ from trainables.api.errors import BadData
 from trainables.data import pictures, reading
 
 # What systems put into folders by themselves.
+_NOT_UTF_8 = "its name is not UTF-8: rename the file, or the folder"
 _NOT_OURS = ("thumbs.db", "desktop.ini")
 
 
@@ -18,8 +19,14 @@ def files_below(folder: Path) -> list[str]:
     """Names of all files below a folder, relative to it, in order; links that lead nowhere included, hidden files not.
 
     Linked folders are followed, each once. Empty where there is no such folder.
+
+    Raises:
+        BadData: names that are not UTF-8, which no table and no result can hold.
     """
-    return sorted(_walk(folder, ""))
+    names = sorted(_walk(folder, ""))
+    if problems := {shown: _NOT_UTF_8 for name in names if (shown := reading.printable(name)) != name}:
+        raise BadData(f"folder {reading.printable(str(folder))}", problems)
+    return names
 
 
 def stem(name: str) -> str:

@@ -1,18 +1,19 @@
 """``labels.csv`` beside a folder of images: what its owner knows of them.
 
-A header and one row an image, in any order; separated by commas or semicolons, other columns are ignored::
+A header and one row an image, in any order; separated by commas or semicolons::
 
     image,group,split,label
     a.png,patient 1,train,polyp
 
 ``image`` (or ``id``) is the name below ``images/``, with or without its suffix, and has to be there. ``group`` is what
 a split keeps together (default: the image itself), ``split`` is train, val or test, for every image or for none,
-``label`` is the class, and may be empty.
+``label`` is the class, and may be empty. Other columns are ignored, unless their name looks like one of these.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,15 @@ from trainables.data.records import SPLITS
 
 NAME = "labels.csv"
 _ID_COLUMNS = ("image", "id")
+_COLUMNS = ("group", "split", "label")
+_SYNONYMS = {
+    "group": ("patient", "patientid", "subject", "subjectid", "case", "caseid"),
+    "split": ("fold", "set"),
+    "label": ("class", "target"),
+}
+_LEAST_ALIKE = 0.8
 _MOST_NAMED = 5
+_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,11 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
     for line, cells in _lines(text):
         id_ = _id_of(cells, known)
         if id_ is None:
-            name = next(cells[column] for column in _ID_COLUMNS if column in cells)
-            problems[f"{NAME} line {line}"] = f"there is no image {name!r} in images/: correct or remove the row"
+            problems[f"{NAME} line {line}"] = _unknown(_name_in(cells))
         elif id_ in rows:
             problems[f"{NAME} line {line}"] = f"a second row for {id_!r}: remove one"
         elif cells.get("split", "") not in ("", *SPLITS):
-            problems[f"{NAME} line {line}"] = f"split {cells['split']!r}: use one of {', '.join(SPLITS)}"
+            problems[f"{NAME} line {line}"] = f"split {_shown(cells['split'])}: use one of {', '.join(SPLITS)}"
         else:
             rows[id_] = Row(cells.get("group") or id_, cells.get("split", ""), cells.get("label", ""))
     every = {id_: rows.get(id_, Row(id_, "", "")) for id_ in ids}
@@ -75,21 +83,71 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of the line and cells by column, stripped. Raises BadData for a header that names no image."""
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter="," if "," in header or ";" not in header else ";")
-    columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+    """Number of the line and cells by column, stripped; lines end in CR, LF or both.
+
+    Raises:
+        BadData: for a header that names no image or misspells a column, and for what is no table.
+    """
+    lines = io.StringIO(text, newline=None)
+    header = lines.readline()
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter="," if "," in header or ";" not in header else ";")
+    try:
+        columns = _columns(reader.fieldnames or ())
+        reader.fieldnames = columns
+        for cells in reader:
+            named = {name: (value or "").strip() for name, value in cells.items() if isinstance(name, str)}
+            yield reader.line_num, named
+    except csv.Error as error:
+        where = f"{NAME} line {reader.line_num + 1}"
+        reason = f"is no row of a table ({error}): look for a quotation mark without its pair, or save it as CSV again"
+        raise BadData(NAME, {where: reason}) from error
+
+
+def _columns(names: Sequence[str]) -> list[str]:
+    """Names of the columns in lower case. Raises BadData where none names the image, or one is misspelt."""
+    columns = [(name or "").strip().lower() for name in names]
     if not set(_ID_COLUMNS) & set(columns):
         found = ", ".join(columns) or "nothing"
         raise BadData(NAME, {f"{NAME} line 1": f"expected a column image or id, found {found}: name the columns"})
-    reader.fieldnames = columns
-    for cells in reader:
-        yield reader.line_num, {name: (value or "").strip() for name, value in cells.items() if isinstance(name, str)}
+    asked = {name: meant for name in columns if (meant := _meant(name)) and meant not in columns}
+    if asked:
+        reason = "; ".join(f"column {name!r}: did you mean {meant!r}?" for name, meant in asked.items())
+        raise BadData(NAME, {f"{NAME} line 1": f"{reason} Rename it, or remove it if it is something else"})
+    return columns
+
+
+def _meant(column: str) -> str | None:
+    """The known column that an unknown one may stand for: a usual synonym of it, or nearly its name."""
+    if column in (*_ID_COLUMNS, *_COLUMNS):
+        return None
+    plain = "".join(character for character in column if character.isalnum())
+    for known, synonyms in _SYNONYMS.items():
+        if plain in synonyms or plain.removesuffix("s") in synonyms:
+            return known
+    return next(iter(difflib.get_close_matches(plain, _COLUMNS, n=1, cutoff=_LEAST_ALIKE)), None)
+
+
+def _name_in(cells: Mapping[str, str]) -> str:
+    return next(cells[column] for column in _ID_COLUMNS if column in cells)
+
+
+def _unknown(name: str) -> str:
+    if not name:
+        return f"names no image: expected one in the column {' or '.join(_ID_COLUMNS)}, fill it in or remove the row"
+    return f"there is no image {_shown(name)} in images/: correct or remove the row"
+
+
+def _shown(cell: str) -> str:
+    return repr(cell if len(cell) <= _MOST_SHOWN else f"{cell[:_MOST_SHOWN]}...")
 
 
 def _id_of(cells: Mapping[str, str], known: set[str]) -> str | None:
-    name = next(cells[column] for column in _ID_COLUMNS if column in cells).replace("\\", "/").removeprefix("images/")
-    return next((id_ for id_ in (name, folders.stem(name)) if id_ in known), None)
+    name = _name_in(cells).replace("\\", "/").removeprefix("images/")
+    try:
+        return next((id_ for id_ in (name, folders.stem(name)) if id_ in known), None)
+    except ValueError:  # a name without a stem: empty, ".", ".nii.gz"
+        return None
 
 
 def _split_problems(rows: Mapping[str, Row]) -> dict[str, str]:

@@ -24,6 +24,7 @@ Voxels = np.ndarray[Any, Any]
 SUFFIXES = (".nii", ".nii.gz")  # uncompressed first: a slice of it is read without unpacking the rest
 
 MOST_VOXELS = 2**30
+_FLATTEST = 1e-6  # volume of the cell of unit axes; 1 of a right-angled grid
 _MOST_COMPRESSION = 1032  # of zlib, at its very best
 
 
@@ -70,12 +71,13 @@ def read_scan(
         raise BadData("NIfTI volume", {name: _reason(error)}) from error
 
 
-def read_shape(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of a volume by its header alone. Raises BadData naming the file."""
+def read_place(path: Path, name: str) -> tuple[tuple[int, ...], Voxels]:
+    """The shape of a volume and its affine, by its header alone. Raises BadData naming the file."""
+    reading.check_regular(path, name)
     try:
         volume = nibabel.load(path)
         _check_header(volume, None, path)
-        return tuple(volume.shape[:3])
+        return tuple(volume.shape[:3]), volume.affine
     except Exception as error:
         raise BadData("NIfTI volume", {name: _reason(error)}) from error
 
@@ -127,6 +129,7 @@ def _check_header(volume: Any, shape: Sequence[int] | None, path: Path) -> None:
         claimed = claimed[:3]
     if len(claimed) != 3 or min(claimed) < 1:
         raise ValueError(f"shape {claimed}, expected three axes")
+    _check_affine(volume.affine)
     stored = volume.get_data_dtype()
     if stored.kind not in "iuf":
         raise ValueError(f"voxels of type {stored}, expected numbers")
@@ -136,6 +139,15 @@ def _check_header(volume: Any, shape: Sequence[int] | None, path: Path) -> None:
     most_bytes = path.stat().st_size * (_MOST_COMPRESSION if path.suffix == ".gz" else 1)
     if num_voxels * stored.itemsize > most_bytes:
         raise ValueError(f"shape {claimed} claims more voxels than a file of {path.stat().st_size} bytes can hold")
+
+
+def _check_affine(affine: Voxels) -> None:
+    """Three directions in space, whatever the size of a voxel."""
+    axes = np.asarray(affine, dtype=np.float64)[:3]
+    lengths = np.linalg.norm(axes[:, :3], axis=0)
+    if not np.isfinite(axes).all() or not lengths.all() or abs(np.linalg.det(axes[:, :3] / lengths)) < _FLATTEST:
+        found = " ".join(f"[{' '.join(f'{number:g}' for number in row)}]" for row in axes)
+        raise ValueError(f"its affine {found} is no place in space: expected three directions, correct the header")
 
 
 def _check_axial(affine: Voxels) -> None:

@@ -1,7 +1,7 @@
 """Reading 2-D images of the usual formats, by Pillow, whose limit against decompression bombs stays on.
 
 Pixels are taken as stored: a turn that a camera noted in EXIF is not applied, since masks are drawn on stored pixels.
-Transparency is dropped. 16-bit grey is divided by 257, so that its white is 255.
+Transparency of an image is dropped; a mask may be drawn in it. 16-bit grey is divided by 257, so that its white is 255.
 
 Shapes: C channels (1 grey, 3 red green blue), H rows, W columns.
 """
@@ -24,14 +24,25 @@ LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 MASK_THRESHOLD = 128
 
 _WHITE_16_BIT = 257
-_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
+_SIGNED_MODE = "I"  # 32 bits or signed: which of its values is white, nothing says
+_DEEP_MODES = ("I;16", "I;16B", "I;16L")
+_CONTRADICTION = (
+    "shows one shape in its colours and another in its transparency: expected one, save it without transparency"
+)
 
 Pixels = np.ndarray[Any, Any]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-def read_picture(path: Path, name: str) -> Image.Image:
-    """One image, all pixels decoded. Raises BadData naming the file."""
+def read_picture(path: Path, name: str, *, is_mask: bool = False) -> Image.Image:
+    """One image, all pixels decoded.
+
+    Args:
+        is_mask: whether pixels of 32-bit whole numbers will do, of which only 0 has a meaning.
+
+    Raises:
+        BadData: naming the file.
+    """
     content = reading.read(path, name)
     try:
         with warnings.catch_warnings():
@@ -47,8 +58,9 @@ def read_picture(path: Path, name: str) -> Image.Image:
     num_frames = getattr(picture, "n_frames", 1)
     if num_frames > 1 and picture.format != "MPO":
         raise BadData("image", {name: f"holds {num_frames} images: expected one, save them apart"})
-    if picture.mode == "F":
-        raise BadData("image", {name: "has pixels of 32-bit numbers: expected 8 or 16 bits, convert it"})
+    if picture.mode == "F" or (picture.mode == _SIGNED_MODE and not is_mask):
+        reason = "has pixels of 32-bit or signed numbers: expected 8 or 16 bits without sign, convert it"
+        raise BadData("image", {name: reason})
     return picture
 
 
@@ -74,22 +86,53 @@ def is_grey(picture: Image.Image) -> bool:
     return bool((red == green).all() and (green == blue).all())
 
 
-def mask(picture: Image.Image) -> Mask:
+def mask(picture: Image.Image, name: str) -> Mask:
     """mask_HW of a picture that may be JPEG or WebP: 128 and more is inside, as their borders are blurred by
-    compression. Of a lossless one every value but 0 is inside, so masks of 0 and 1, of 0 and 255 and of labels do."""
-    if picture.format in LOSSY_FORMATS:
-        return bright_mask(picture)
-    values = np.asarray(picture if picture.mode in (*_DEEP_MODES, "P", "1", "L") else picture.convert("RGB"))
-    if values.ndim == 3:
-        values = values.max(axis=-1)
-    inside: Mask = values > 0
-    return inside
+    compression. Of a lossless one every colour but black is inside, so masks of 0 and 1, of 0 and 255 and of labels do.
+
+    Where all pixels have one colour and their transparency differs, the mask is what is opaque by the same rule.
+
+    Raises:
+        BadData: colours and transparency contradict each other, or a palette shows its classes in one colour.
+    """
+    is_lossy = picture.format in LOSSY_FORMATS
+    by_colour = _coloured(picture, name, is_lossy)
+    if not picture.has_transparency_data or picture.mode in (*_DEEP_MODES, _SIGNED_MODE):
+        return by_colour
+    pixels_HW4 = np.asarray(picture.convert("RGBA"))
+    opaque: Mask = pixels_HW4[..., 3] >= (MASK_THRESHOLD if is_lossy else 1)
+    if _is_constant(pixels_HW4[..., 3]) or (opaque == by_colour).all():
+        return by_colour
+    if not _is_constant(pixels_HW4[..., :3]):
+        raise BadData("mask", {name: _CONTRADICTION})
+    return opaque
 
 
 def bright_mask(picture: Image.Image) -> Mask:
     """mask_HW: 128 and more is inside, whatever the format."""
     inside: Mask = grey(picture)[0] >= MASK_THRESHOLD
     return inside
+
+
+def _coloured(picture: Image.Image, name: str, is_lossy: bool) -> Mask:
+    """mask_HW by colour alone."""
+    if is_lossy:
+        return bright_mask(picture)
+    if picture.mode in (*_DEEP_MODES, _SIGNED_MODE, "1", "L"):
+        values = np.asarray(picture)
+    else:
+        pixels_HW3 = np.asarray(picture.convert("RGB"))
+        is_opaque_palette = picture.mode == "P" and not picture.has_transparency_data
+        if is_opaque_palette and _is_constant(pixels_HW3) and not _is_constant(np.asarray(picture)):
+            raise BadData("mask", {name: "has a palette that shows all classes in one colour: save it as grey"})
+        values = pixels_HW3.max(axis=-1)
+    inside: Mask = values > 0
+    return inside
+
+
+def _is_constant(pixels: Pixels) -> bool:
+    """Whether all pixels of an HW or HWC array are equal."""
+    return bool((pixels == pixels[0, 0]).all())
 
 
 def check_size(mask_HW: Pixels, image_size: tuple[int, int], name: str) -> None:
@@ -102,6 +145,7 @@ def check_size(mask_HW: Pixels, image_size: tuple[int, int], name: str) -> None:
 
 def picture_size(path: Path, name: str) -> tuple[int, int]:
     """(width, height) by the header alone. Raises BadData naming the file."""
+    reading.check_regular(path, name)
     try:
         with Image.open(path) as picture:
             return picture.size

@@ -12,6 +12,7 @@ import difflib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -46,6 +47,7 @@ def read(path: Path, name: str) -> bytes:
     Raises:
         BadData: the file cannot be read, is empty, or is not the one that was planned.
     """
+    check_regular(path, name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -63,14 +65,15 @@ def check(path: Path, name: str) -> None:
     Raises:
         BadData: as ``read``.
     """
+    check_regular(path, name)
     try:
-        stat = path.stat()
-        if not stat.st_size:
+        found = path.stat()
+        if not found.st_size:
             raise BadData("file", {name: "is empty (0 bytes): copy it again"})
         with path.open("rb") as file:
             if (digests := _planned.get()) is None:
                 return
-            key = (str(path), stat.st_size, stat.st_mtime_ns)
+            key = (str(path), found.st_size, found.st_mtime_ns)
             if key not in _hashed:
                 digest = hashlib.sha256()
                 while chunk := file.read(_CHUNK_BYTES):
@@ -79,6 +82,20 @@ def check(path: Path, name: str) -> None:
     except OSError as error:
         raise BadData("file", {name: why_unusable(path, error)}) from error
     _compare(name, digests, _hashed[key])
+
+
+def check_regular(path: Path, name: str) -> None:
+    """Raises BadData for a pipe, a socket or a device, whose reading need not end; says nothing of other failures."""
+    if _is_endless(path):
+        raise BadData("file", {name: why_unusable(path)})
+
+
+def _is_endless(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _compare(name: str, digests: Mapping[str, str], found: str) -> None:
@@ -97,6 +114,11 @@ def usable(files: Mapping[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in files.items() if is_usable(path)}
 
 
+def printable(name: str) -> str:
+    """A name as it can be written down: bytes that are not UTF-8, which Python keeps as surrogates, as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def why_unusable(path: Path, error: OSError | None = None, expected: Sequence[str] = ()) -> str:
     """What is wrong with a file that cannot be read, what was found instead, and what to do.
 
@@ -111,6 +133,8 @@ def why_unusable(path: Path, error: OSError | None = None, expected: Sequence[st
             error = caught
     if path.is_dir():
         return "is a folder: a file was expected"
+    if _is_endless(path):
+        return "is a pipe, a socket or a device: a regular file was expected, move it out of the folder"
     if error.errno == errno.ELOOP:
         return "is a symbolic link that leads back to itself: link it to the file, or copy the file"
     if path.is_symlink() and not path.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +18,18 @@ import numpy as np
 
 Labels = Sequence[str] | Sequence[int]
 
+LEAST_VAL = 2
+"""A contrastive loss compares an image with others: it needs two."""
+LEAST_TRAIN = 3
+
 
 def validation_split(groups: Sequence[str], share: float, seed: int, labels: Labels | None = None) -> list[str]:
     """ "val" or "train" for each image, groups kept whole.
 
     Args:
         groups: of each image.
-        share: of the images that shall be validation, in [0, 1). Above 0 at least one group, if there are two or more;
-            never all.
+        share: of the images that shall be validation, in [0, 1). Above 0 at least ``LEAST_VAL``, and at least
+            ``LEAST_TRAIN`` are left; none where the groups allow no such division.
         labels: of each image, to keep their proportions; a group counts with its most frequent one.
 
     Raises:
@@ -33,10 +38,8 @@ def validation_split(groups: Sequence[str], share: float, seed: int, labels: Lab
     if not 0 <= share < 1:
         raise ValueError(f"share = {share}: use a share of the images in [0, 1)")
     order = stratified_order(groups, labels, "validation", seed)
-    num_groups = _beginning(order, Counter(groups), share * len(groups)) if share else 0
-    if share:
-        num_groups = min(max(num_groups, 1), len(order) - 1) if len(order) > 1 else 0
-    chosen = set(order[:num_groups])
+    within = (LEAST_VAL, len(groups) - LEAST_TRAIN)
+    chosen = set(order[: _beginning(order, Counter(groups), share * len(groups), within)]) if share else set()
     return ["val" if group in chosen else "train" for group in groups]
 
 
@@ -83,10 +86,17 @@ def _label_of_group(groups: Sequence[str], labels: Labels | None) -> Mapping[str
     return {group: min(count, key=lambda label: (-count[label], label)) for group, count in counts.items()}
 
 
-def _beginning(order: Sequence[str], sizes: Mapping[str, int], num_images: float) -> int:
-    """How many groups of the order come nearest to so many images; never fewer for more images."""
+def _beginning(
+    order: Sequence[str], sizes: Mapping[str, int], num_images: float, within: tuple[float, float] = (0, math.inf)
+) -> int:
+    """How many groups of the order come nearest to so many images; never fewer for more images.
+
+    Args:
+        within: least and most images that may be in them; 0 groups where no beginning has as many.
+    """
     totals = np.cumsum([0, *(sizes[group] for group in order)])
-    return int(np.abs(totals - num_images).argmin())
+    distances = np.where((totals >= within[0]) & (totals <= within[1]), np.abs(totals - num_images), np.inf)
+    return int(distances.argmin())
 
 
 def _draw(purpose: str, seed: int, group: str) -> str:

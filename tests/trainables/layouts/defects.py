@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import nibabel
 import numpy as np
 from PIL import Image, PngImagePlugin
 
@@ -43,6 +44,19 @@ def dangling_link(path: Path) -> None:
 def folder_instead(path: Path) -> None:
     path.unlink()
     path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def sform(path: Path, voxels: np.ndarray, rows: object) -> None:
+    """Write a .nii whose header has these three rows as its sform, which nibabel itself would not write."""
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    content[280 : 280 + 48] = np.asarray(rows, "<f4").tobytes()
+    path.write_bytes(content)
 
 
 def bomb(path: Path) -> None:
