@@ -102,16 +102,20 @@ def curve_figure(data: pl.DataFrame, sweep: SweepFacts, binarisation: str, marks
 def _caption(data: pl.DataFrame, sweep: SweepFacts, binarisation: str, marks: PublishedCurve | None, num: int) -> str:
     kept = field_titles(sweep)["kept"].lower()
     right = f"; left all pixels, right those of the {kept}, which stay in view at every value" if num > 1 else ""
+    band = "; band: pointwise 95 % bootstrap interval over blocks of images (trained encoders, mean over their seeds)"
+    has_band = data.filter(pl.col(ROLE) == TRAINED)["deviation_low"].is_not_null().any()
     text = (
         f"Mean Dice over n = {num_images(data)} images at each value, maps made binary by {binarisation}{right}. Top: "
-        "levels. Middle: deviation of each curve from its own mean over the axis; band: pointwise 95 % bootstrap "
-        "interval over blocks of images (trained encoders, mean over their seeds). Bottom: the same for the controls "
-        "without an encoder, on a scale of their own."
+        f"levels. Middle: deviation of each curve from its own mean over the axis{band if has_band else ''}. Bottom: "
+        "the same for the controls without an encoder, on a scale of their own."
     )
-    for role, words in ((TRAINED, "trained"), (UNTRAINED, "untrained")):
-        seeds = data.filter((pl.col(ROLE) == role) & (pl.col(SEED) != MEAN))[SEED].n_unique()
-        if seeds:
-            text += f" Thin lines: each of {seeds} {words} encoders."
+    seeds = {
+        words: data.filter((pl.col(ROLE) == role) & (pl.col(SEED) != MEAN))[SEED].n_unique()
+        for role, words in ((TRAINED, "trained"), (UNTRAINED, "untrained"))
+    }
+    if any(seeds.values()):
+        each = " and of ".join(f"{num} {words}" for words, num in seeds.items() if num)
+        text += f" Thin lines: each of {each} encoders."
     if marks is not None:
         text += (
             f" Vertical rules: extrema published for {marks.dataset} (solid: maxima, dashed: minima; thesis "

@@ -20,7 +20,7 @@ from analysis.rotation import statistics
 from analysis.rotation import tables as wave_tables
 from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
 from analysis.rotation.fitted import fitted
-from analysis.rotation.published_table import comparability, published_table
+from analysis.rotation.published_table import published_table
 from analysis.trends.findings import trend_sentences
 from analysis.trends.statistics import trend_frame
 from analysis.trends.tables import trend_table
@@ -35,7 +35,6 @@ class Section:
     findings: Sequence[tuple[str, Sequence[str]]]
     shown: Sequence[Table]
     folded: Sequence[Table]
-    note: str = ""
 
     @property
     def tables(self) -> list[Table]:
@@ -51,7 +50,7 @@ class Section:
         body += "".join(to_html(table) for table in self.shown)
         if self.folded:
             body += page.folded("All ways of making the map binary", "".join(to_html(table) for table in self.folded))
-        return body + (page.paragraph(self.note) if self.note else ""), number + len(self.figures)
+        return body, number + len(self.figures)
 
 
 def section_of(found: CurveSet) -> Section:
@@ -90,7 +89,7 @@ def _wave_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
         wave_tables.explained_table(evidence.explained, every, "explained_all", explains),
         wave_tables.coefficient_table(evidence.coefficients, every, "coefficients_all", wave),
     ]
-    return Section(figures, findings, shown, folded, comparability(data))
+    return Section(figures, findings, shown, folded)
 
 
 def _trend_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:

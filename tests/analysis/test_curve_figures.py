@@ -251,10 +251,15 @@ def test_every_legend_selects(data, plane):
 
 def test_captions_count_the_seeds(data):
     caption = figures.curve_figure(data, ROTATION, "otsu", None).caption
-    assert "each of 2 trained encoders" in caption
-    assert "each of 3 untrained encoders" in caption
+    assert "Thin lines: each of 2 trained and of 3 untrained encoders." in caption
     alone = data.filter((pl.col("role") != "trained") | (pl.col("seed") == ""))
-    assert "trained encoders." not in figures.curve_figure(alone, ROTATION, "otsu", None).caption.split("untrained")[0]
+    assert "Thin lines: each of 3 untrained encoders." in figures.curve_figure(alone, ROTATION, "otsu", None).caption
+
+
+def test_captions_speak_of_bands_only_where_one_is_drawn(data):
+    assert "band: pointwise" in figures.curve_figure(data, ROTATION, "otsu", None).caption
+    bare = data.with_columns(pl.lit(None, pl.Float64).alias(column) for column in ("deviation_low", "deviation_high"))
+    assert "band" not in figures.curve_figure(bare, ROTATION, "otsu", None).caption
 
 
 def test_a_sweep_without_period_has_its_own_axis_and_field():
