@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 ARGS ?=
+DATA ?=
+STORAGE ?= $(or $(QUARTERTURN_STORAGE),results)
 BIN := .venv/bin
 # Written last, so an installation that was interrupted does not count; INSTALLING is what it leaves behind.
 INSTALLED := .venv/.installed
@@ -12,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo paper test test-slow check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,13 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 demo: $(INSTALLED) ## the rotation study at scale laptop, on real images that come with a package
 	$(BIN)/python studies/rotation_period.py $(ARGS)
+
+paper: $(INSTALLED) ## the thesis's studies at full scale, then its tables and figures: make paper DATA=FOLDER
+	@[ -n "$(DATA)" ] || { \
+	  echo "make: name the folder that holds the thesis's data sets: make paper DATA=/path/to/data" >&2; exit 1; }
+	$(BIN)/python studies/rotation_period.py --scale full --data-root "$(DATA)" --datasets brats lung_mask kvasir \
+	  --storage "$(STORAGE)" $(ARGS)
+	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 
 test: $(INSTALLED) ## all tests but the slow ones
 	$(BIN)/python -m pytest $(ARGS)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from analysis.paper import latest_manifests, write_paper
+from analysis.paper import write_paper
+from analysis.results import latest_manifests
 from orchestrator.store import DamagedResult, Store
 
 

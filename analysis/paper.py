@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from analysis.bootstrap import Bootstrap
 from analysis.exhibits import rotation
 from analysis.exhibits.exhibit import Exhibit
+from analysis.exhibits.submissions import results_by_scale
 from analysis.pages.evidence import CurveSet, curve_sets
 from analysis.render import page
-from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
+from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_tables
 from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
-from analysis.results import load_study
 from orchestrator.store import Store
 
+FULL = "full"
+"""The scale of the thesis's sizes."""
 _ROTATION = "python studies/rotation_period.py --scale full --data-root DATA --datasets"
 
 EXHIBITS = (
@@ -40,43 +42,61 @@ EXHIBITS = (
 
 
 def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIBITS) -> Path:
-    """Write every exhibit that the storage allows into ``out_dir``, and the page that says which are missing."""
+    """Write every exhibit that the storage allows into ``out_dir``, and the page that says which are missing.
+
+    Only what was computed at full scale bears an exhibit's number; all else is shown under its own scale.
+    """
     sets = {study: _sets(store, study) for study in dict.fromkeys(exhibit.study for exhibit in exhibits)}
-    made = {exhibit.number: list(exhibit.make(sets[exhibit.study])) for exhibit in exhibits}
-    figures = [part for parts in made.values() for part in parts if isinstance(part, Figure)]
-    tables = [part for parts in made.values() for part in parts if isinstance(part, Table)]
+    made = [
+        (exhibit, scale, [_at_scale(part, scale) for part in exhibit.make(found)])
+        for exhibit in exhibits
+        for scale, found in sets[exhibit.study].items()
+    ]
+    figures = [part for _, _, parts in made for part in parts if isinstance(part, Figure)]
+    tables = [part for _, _, parts in made for part in parts if isinstance(part, Table)]
     paths = ReportPaths(out_dir / "paper.html", out_dir / "figures", out_dir / "tables")
     drawings = write_figures(figures, paths.figures)
     write_tables(tables, paths.tables)
     sections, number = [], 1
-    for exhibit in exhibits:
-        body, number = _html(made[exhibit.number], exhibit, drawings, number)
-        sections.append((f"{exhibit.number}: {exhibit.title}", body))
+    for exhibit, scale, parts in made:
+        if scale == FULL or parts:
+            body, number = _html(parts, exhibit, drawings, number)
+            sections.append((_heading(exhibit, scale), body))
     document = page.document("Rotation and interpretability: the thesis's exhibits", store.uri, sections)
     write_file(paths.report_html, document.encode())
     return paths.report_html
 
 
-def latest_manifests(store: Store) -> dict[str, Mapping[str, Any]]:
-    """The newest submission of every study."""
-    latest: dict[str, Mapping[str, Any]] = {}
-    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
-        latest[manifest["study"]] = manifest
-    return latest
+def _sets(store: Store, study: str) -> dict[str, list[CurveSet]]:
+    """Scale -> the sets of curves of a study; full scale first, also where there is none."""
+    found = {scale: curve_sets(results, Bootstrap()) for scale, results in results_by_scale(store, study).items()}
+    return {FULL: found.pop(FULL, [])} | found
 
 
-def _sets(store: Store, study: str) -> list[CurveSet]:
-    manifest = latest_manifests(store).get(study)
-    return [] if manifest is None else curve_sets(load_study(store, manifest), Bootstrap())
+def _at_scale(part: Figure | Table, scale: str) -> Figure | Table:
+    """The same with its scale in the caption, and in the file's name unless it is full."""
+    name = part.name if scale == FULL else file_name(part.name, "at", scale)
+    if isinstance(part, Figure):
+        return replace(part, name=name, caption=f"{_scale_text(scale)}. {part.caption}")
+    return replace(part, name=name, caption=f"{part.caption} ({_scale_text(scale).lower()})")
+
+
+def _heading(exhibit: Exhibit, scale: str) -> str:
+    if scale == FULL:
+        return f"{exhibit.number}: {exhibit.title}"
+    return f"{_scale_text(scale)}, not {exhibit.number}: {exhibit.title}"
+
+
+def _scale_text(scale: str) -> str:
+    return f"At scale {scale}" if scale else "At a scale that was not recorded"
 
 
 def _html(
     parts: Sequence[Figure | Table], exhibit: Exhibit, drawings: Mapping[str, str], number: int
 ) -> tuple[str, int]:
     if not parts:
-        return page.paragraph(
-            f"Missing: the storage holds no such curve. Compute it with {exhibit.command}", "gap"
-        ), number
+        missing = f"Missing: the storage holds no such curve at scale {FULL}. Compute it with {exhibit.command}"
+        return page.paragraph(missing, "gap"), number
     body = ""
     for part in parts:
         if isinstance(part, Figure):

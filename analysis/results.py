@@ -95,6 +95,14 @@ class StudyResults:
 HISTORY_SCHEMA = {"metric": pl.String, "step": pl.Int64, "value": pl.Float64}
 
 
+def latest_manifests(store: Store) -> dict[str, Mapping[str, Any]]:
+    """The newest submission of every study."""
+    latest: dict[str, Mapping[str, Any]] = {}
+    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+        latest[manifest["study"]] = manifest
+    return latest
+
+
 def load_study(store: Store, manifest: Mapping[str, Any]) -> StudyResults:
     """Look up every trial of a manifest; files are fetched when something asks for them."""
     results, reasons = look_up(store, manifest["trials"])

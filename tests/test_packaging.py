@@ -22,7 +22,7 @@ from trainables.data.mni152 import FILES, packaged_folder
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAX_FILE_BYTES = 1_000_000
-TARGETS = ["help", "setup", "demo", "test", "test-slow", "check", "bench", "clean"]
+TARGETS = ["help", "setup", "demo", "paper", "test", "test-slow", "check", "bench", "clean"]
 # Stands for python3.11 and for .venv/bin/python: notes what it is asked, and fails to install while ./broken exists.
 STAND_IN = """#!/bin/bash
 echo "$1 $2 $3" >> calls
@@ -105,6 +105,23 @@ def test_the_targets_exist_and_help_names_them():
     for target in TARGETS:
         dry_run = make("--dry-run", target)
         assert dry_run.returncode == 0, dry_run.stderr
+
+
+def test_the_paper_asks_for_its_data_and_draws_what_its_studies_computed(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/.installed").touch()
+    python = tmp_path / ".venv/bin/python"
+    python.write_text('#!/bin/bash\necho "$@" >> calls\n')
+    python.chmod(0o755)
+    assert "make paper DATA=/path/to/data" in make("paper", folder=tmp_path).stderr
+    assert not (tmp_path / "calls").exists()
+    assert make("paper", "DATA=/my data", "STORAGE=here", folder=tmp_path).returncode == 0
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        "studies/rotation_period.py --scale full --data-root /my data --datasets brats lung_mask kvasir --storage here",
+        "-m analysis paper --storage here",
+    ]
 
 
 def test_ci_checks_and_tests_on_its_own():

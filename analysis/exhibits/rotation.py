@@ -10,11 +10,13 @@ from analysis.curves.levels import levels
 from analysis.curves.panels import TRAINED
 from analysis.pages.evidence import HEADLINE_FIELD, CurveSet
 from analysis.published.rotation import rotation_curve
+from analysis.render.files import file_name
 from analysis.render.style import Figure
 from analysis.render.table import Table
 from analysis.rotation import statistics
 from analysis.rotation.fitted import fitted
 from analysis.rotation.published_table import published_table
+from trainables.api.names import label_values
 
 
 def curve_of(data: str) -> Callable[[Sequence[CurveSet]], list[Figure]]:
@@ -29,7 +31,7 @@ def curve_of(data: str) -> Callable[[Sequence[CurveSet]], list[Figure]]:
                     found.binarisation,
                     rotation_curve(data),
                 ),
-                name=f"rotation_{found.name}",
+                name=file_name("curve", *label_values(found.labels)),
             )
             for found in _rotations(sets)
             if found.labels.get("data") == data
@@ -45,7 +47,8 @@ def all_published(sets: Sequence[CurveSet]) -> list[Table]:
         extrema = statistics.extrema(fitted([found.panel(HEADLINE_FIELD, found.binarisation)], found.resampling_of))
         data, frame = found.labels.get("data", ""), levels(found.frame, found.sweep)
         table = published_table(frame, extrema, data, TRAINED, found.binarisation)
-        tables.append(replace(table, name=f"published_{found.name}", caption=f"{table.caption}: {found.title}"))
+        name, caption = file_name("published", *label_values(found.labels)), f"{table.caption}: {found.title}"
+        tables.append(replace(table, name=name, caption=caption))
     return tables
 
 

@@ -44,8 +44,6 @@ class CurveSet:
     binarisation: str
     one_volume: bool
     bootstrap: Bootstrap
-    scale: str = ""
-    """At which it was computed, as its study says."""
 
     @property
     def title(self) -> str:
@@ -136,14 +134,14 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
         finished = results.finished(entries)
         if not finished:
             continue
-        label_map, scale = dict(labels), str(results.manifest["facts"].get("scale", ""))
+        label_map = dict(labels)
         frame = curve_frame(results, finished)
         card = cards.get(label_map.get("data", ""), {})
         sweep = read_sweep(results.folder(finished[0]["key"]))
         cut = panels(frame)
         one_volume = bool(card.get("one_volume", False))
         shared = pl.concat([_rows_of(panel, frame) for panel in cut])
-        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), one_volume, bootstrap, scale)
+        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), one_volume, bootstrap)
         _check_values(curve_set)
         found.append(curve_set)
     return found

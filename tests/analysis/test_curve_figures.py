@@ -231,6 +231,14 @@ def test_published_extrema_are_drawn_as_rules(data):
                  for r in layers_of(panel, "rule")]  # fmt: skip
         return {tuple(row["value"] for row in r.rows) for r in rules if set(r.rows[0]) == {"value"}}
 
+    drawn = figures.curve_figure(data, ROTATION, "otsu", BRATS).specification
+    dashes = {}
+    for panel in drawn["concat"]:
+        for layer in panel["layer"]:
+            if layer["mark"]["type"] == "rule" and "strokeDash" in layer["mark"]:
+                values = tuple(row["value"] for row in drawn["datasets"][layer["data"]["name"]])
+                dashes.setdefault(values, set()).add(tuple(layer["mark"]["strokeDash"]))
+    assert dashes == {(90.0, 180.0, 270.0): {(1, 0)}, (45.0, 135.0, 225.0, 315.0): {(3, 3)}}, "solid: maxima"
     assert marked(BRATS) == {(90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)}
     assert marked(None) == set()
     assert "extrema published for BraTS" in figures.curve_figure(data, ROTATION, "otsu", BRATS).caption

@@ -1,0 +1,59 @@
+"""All submissions of a study put together: an exhibit shows what a storage holds, not what was asked for last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.curves.panels import TRAINED
+from analysis.results import Entry, StudyResults, load_study
+from orchestrator.store import Store
+
+Manifest = Mapping[str, Any]
+_Labels = tuple[tuple[str, str], ...]
+
+
+def results_by_scale(store: Store, study: str) -> dict[str, StudyResults]:
+    """What all submissions of a study have, by their scale; curves of two scales never stand in one set.
+
+    Of each data set, region and sweep those cells are taken that the newest submission with a finished trained curve
+    asks for (without one, the newest at all), with the seeds that any submission gave them.
+    """
+    by_scale: dict[str, list[Manifest]] = {}
+    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+        if manifest["study"] == study:
+            by_scale.setdefault(str(manifest["facts"].get("scale", "")), []).append(manifest)
+    return {scale: _merged(store, manifests) for scale, manifests in by_scale.items()}
+
+
+def _merged(store: Store, manifests: Sequence[Manifest]) -> StudyResults:
+    """Of submissions, oldest first."""
+    trials: dict[tuple[str, str, bool], Entry] = {}
+    cards: dict[str, Any] = {}
+    for manifest in manifests:
+        trials |= {(entry["key"], entry["cell"], entry["named"]): entry for entry in manifest["trials"]}
+        cards |= manifest.get("cards", {})
+    found = load_study(store, {**manifests[-1], "trials": list(trials.values()), "cards": cards})
+    cells = _cells(manifests, found)
+    chosen = [entry for entry in trials.values() if not entry["named"] or entry["cell"] in cells]
+    return StudyResults(store, {**found.manifest, "trials": chosen}, found.results, found.reasons)
+
+
+def _cells(manifests: Sequence[Manifest], found: StudyResults) -> set[str]:
+    """The cells that count, of every set of labels."""
+    newest: dict[_Labels, set[str]] = {}
+    with_trained: dict[_Labels, set[str]] = {}
+    for manifest in manifests:
+        for labels, entries in _by_labels(manifest).items():
+            newest[labels] = {entry["cell"] for entry in entries}
+            if any(entry["role"] == TRAINED for entry in found.finished(entries)):
+                with_trained[labels] = newest[labels]
+    return set().union(*(newest | with_trained).values())
+
+
+def _by_labels(manifest: Manifest) -> dict[_Labels, list[Entry]]:
+    sets: dict[_Labels, list[Entry]] = {}
+    for entry in manifest["trials"]:
+        if entry["named"]:
+            sets.setdefault(tuple(sorted(entry["labels"].items())), []).append(entry)
+    return sets
