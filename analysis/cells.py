@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.results import Entry, StudyResults
+from trainables.api.names import differing_seeds
 
 _LABEL_ORDER = ("data", "region", "sweep", "method")
 HOW_COMPUTED = ("device", "cpu", "threads", "version.torch")
@@ -74,7 +75,7 @@ def missing_lines(cells: Sequence[Cell], command: str) -> list[tuple[str, str]]:
         if not cell.missing:
             continue
         name = " · ".join([*label_values(cell.labels), cell.role])
-        seeds = [f"{_seed_text(entry)} ({reason})" for entry, reason in cell.missing]
+        seeds = [f"{_seed_text(entry, cell)} ({reason})" for entry, reason in cell.missing]
         advice = "with --retry-failed once the cause is mended" if _has_failed(cell) else "computes it"
         lines.append(
             (f"{name}: {cell.n} of {cell.num_wanted} seeds", f"lacks {'; '.join(seeds)}: `{command}` {advice}")
@@ -111,8 +112,10 @@ def _cell(results: StudyResults, cell: str, entries: Sequence[Entry]) -> Cell:
     return Cell(cell, entries[0].get("role", ""), entries[0].get("labels", {}), done, missing, values, mixed)
 
 
-def _seed_text(entry: Entry) -> str:
-    seeds = entry.get("seeds", {})
+def _seed_text(entry: Entry, cell: Cell) -> str:
+    """The seeds that set a trial apart in its cell; the trial's name where none does."""
+    others = [one.get("seeds", {}) for one in (*cell.done, *(lacking for lacking, _ in cell.missing))]
+    seeds = {path: value for path, value in entry.get("seeds", {}).items() if path in differing_seeds(others)}
     return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in seeds.items()) or str(entry["name"])
 
 

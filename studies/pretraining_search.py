@@ -128,6 +128,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         "scale": options.scale,
         "pretraining_start": start,
         "search_begins": "learning rate, temperature and key momentum of the rotation study",
+        **recipes.fitted_facts(wished, {source.name: replace(sizes, learning_rate=wished.learning_rate)}),
     }
     return Study(
         "pretraining_search",

@@ -345,12 +345,22 @@ def facts_of(
 ) -> dict[str, str]:
     """What plan, report and MLflow say of a study: its scale, its start, and sizes that the data made smaller."""
     facts = {"scale": options.scale, "pretraining_start": released_weights(options.pretrained)[1]}
-    smaller = [
-        f"{name}: batches of {found.batch_size}, a queue of {found.queue_size}"
-        for name, found in fitted.items()
-        if (found.batch_size, found.queue_size) != (sizes.batch_size, sizes.queue_size)
-    ]
-    return facts | ({"sizes_fitted_to_the_data": "; ".join(smaller)} if smaller else {})
+    return facts | fitted_facts(sizes, fitted)
+
+
+def fitted_facts(sizes: PretrainingSizes, fitted: Mapping[str, PretrainingSizes]) -> dict[str, str]:
+    """The fact of what the data made smaller, by data set; none where all sizes are as wished for."""
+    smaller = [f"{name}: {_smaller(sizes, found)}" for name, found in fitted.items() if found != sizes]
+    return {"sizes_fitted_to_the_data": "; ".join(smaller)} if smaller else {}
+
+
+def _smaller(wished: PretrainingSizes, found: PretrainingSizes) -> str:
+    said = [f"batches of {found.batch_size}", f"a queue of {found.queue_size}"]
+    if found.learning_rate != wished.learning_rate:
+        said.append(f"a learning rate of {found.learning_rate:.4g}")
+    if found.batch_norm_groups != wished.batch_norm_groups:
+        said.append(f"{found.batch_norm_groups} normalisation group(s)")
+    return ", ".join(said)
 
 
 def _num_images(
