@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.results import Entry, StudyResults
-from trainables.api.names import cell_name, label_values
+from trainables.api.names import cell_name, differing_seeds, label_values
 
 HOW_COMPUTED = ("device", "cpu", "threads", "version.torch")
 """What a result records of how it was computed and what changes float sums, so that a cell that mixes them says so."""
@@ -74,7 +74,7 @@ def missing_lines(cells: Sequence[Cell], command: str) -> list[tuple[str, str]]:
     for cell in cells:
         if not cell.missing:
             continue
-        seeds = [f"{_seed_text(entry)} ({reason})" for entry, reason in cell.missing]
+        seeds = [f"{_seed_text(entry, cell)} ({reason})" for entry, reason in cell.missing]
         advice = "with --retry-failed once the cause is mended" if _has_failed(cell) else "computes it"
         lines.append(
             (f"{cell.name}: {cell.n} of {cell.num_wanted} seeds", f"lacks {'; '.join(seeds)}: `{command}` {advice}")
@@ -127,8 +127,10 @@ def _cell(results: StudyResults, cell: str, entries: Sequence[Entry]) -> Cell:
     return Cell(cell, entries[0].get("role", ""), entries[0].get("labels", {}), done, missing, values, computed, mixed)
 
 
-def _seed_text(entry: Entry) -> str:
-    seeds = entry.get("seeds", {})
+def _seed_text(entry: Entry, cell: Cell) -> str:
+    """The seeds that set a trial apart in its cell; the trial's name where none does."""
+    others = [one.get("seeds", {}) for one in (*cell.done, *(lacking for lacking, _ in cell.missing))]
+    seeds = {path: value for path, value in entry.get("seeds", {}).items() if path in differing_seeds(others)}
     return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in seeds.items()) or str(entry["name"])
 
 

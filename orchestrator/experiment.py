@@ -99,8 +99,8 @@ class Experiment:
         self.client.log_batch(run_id, metrics=metrics, params=params, tags=run_tags)
 
     def log_data(self, run: Run, entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        """The data sets of a trial, where MLflow keeps them. Twice is once."""
-        inputs = [DatasetInput(dataset) for dataset in _datasets(entry, manifest.get("cards", {}))]
+        """The data sets of a trial's images, where MLflow keeps them, named as on the command line. Twice is once."""
+        inputs = [DatasetInput(dataset) for dataset in _datasets(entry, manifest)]
         if inputs:
             self.client.log_inputs(run.info.run_id, inputs)
 
@@ -178,17 +178,35 @@ def role_tags(entry: Mapping[str, Any]) -> dict[str, str]:
     return {valid_name(name): str(value) for name, value in named.items() if value}
 
 
-def _datasets(entry: Mapping[str, Any], cards: Mapping[str, Any]) -> Iterator[Dataset]:
-    for name, fingerprints in entry.get("data", {}).items():
-        card = next((c for n, c in cards.items() if n.casefold() == name.casefold()), None)
-        for fingerprint in fingerprints.split("+"):
+def _datasets(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[Dataset]:
+    cards, names = manifest.get("cards", {}), _names_of_contents(manifest)
+    for class_name in entry.get("images", []):
+        for fingerprint in entry["data"][class_name].split("+"):
+            name = _label_of(entry, fingerprint) or names.get(fingerprint, class_name)
             yield Dataset(
                 name=name,
                 digest=fingerprint[:_DIGEST_CHARACTERS],
                 source_type="content",
-                source=json.dumps({"uri": _place(entry["configuration"], name), "content": fingerprint}),
-                profile=None if card is None else json.dumps(card),
+                source=json.dumps({"uri": _place(entry["configuration"], class_name), "content": fingerprint}),
+                profile=json.dumps(cards[name]) if name in cards else None,
             )
+
+
+def _names_of_contents(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Names of data sets by content. Trials with a label say them, and what these share with trials without one."""
+    cards, entries = list(manifest.get("cards", {})), manifest.get("trials", [])
+    contents = {content for entry in entries for content in _contents(entry)}
+    names = dict.fromkeys(contents, cards[0]) if len(cards) == len(contents) == 1 else {}
+    return names | {c: name for entry in entries for c in _contents(entry) if (name := _label_of(entry, c))}
+
+
+def _label_of(entry: Mapping[str, Any], content: str) -> str:
+    """The label ``data`` of a trial, where it holds that one data set and no other."""
+    return str(entry.get("labels", {}).get("data", "")) if _contents(entry) == [content] else ""
+
+
+def _contents(entry: Mapping[str, Any]) -> list[str]:
+    return [content for name in entry.get("images", []) for content in entry["data"][name].split("+")]
 
 
 def _place(configuration: Any, class_name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.plan import Plan, Trial
-from orchestrator.provenance import data_fingerprints
+from orchestrator.provenance import data_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Manifest
@@ -67,6 +67,7 @@ def _entry(trial: Trial, name: str, given: Entry | None, keys: Keys) -> dict[str
         "family": trial.family,
         "length": trial.length,
         "data": data_fingerprints(trial.trainable, keys),
+        "images": image_data_sets(trial.trainable),
         "configuration": describe(trial.trainable),
     }
 

@@ -126,6 +126,7 @@ class Plan:
         ]
         return {
             "study": self.study.name,
+            "facts": dict(self.study.facts),
             **self.counts(),
             "to_suggest": self.to_suggest,
             "suggestion_s": self.suggestion_s,

@@ -64,12 +64,14 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
             p.trial.key[:8],
             f"{p.state.value}{done}",
             estimate,
-            p.reason,
+            f"{p.reason}, which saves about {duration_text(p.continues.saved_s)}" if p.continues else p.reason,
         )
     if plan.planned:
         console.print(table)
     if len(plan.planned) > ROWS_SHOWN:
         console.print(f"... and {len(plan.planned) - ROWS_SHOWN} more trials (--json lists all)")
+    for name, fact in plan.study.facts.items():
+        say(f"{name.replace('_', ' ')}: {fact}", console)
     said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
     if plan.to_suggest:
         each = duration_text(plan.suggestion_s)

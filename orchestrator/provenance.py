@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from trainables.api.card import Card
 from trainables.api.identity import Keys, parts_of
 from trainables.api.trainable import ReadsFiles
 
@@ -87,6 +88,21 @@ def data_fingerprints(configuration: Any, keys: Keys) -> dict[str, str]:
     for part in _parts_reading_files(configuration):
         found.setdefault(type(part).__name__, set()).add(keys.content(part))
     return {name: "+".join(sorted(contents)) for name, contents in found.items()}
+
+
+@runtime_checkable
+class _ImageDataSet(ReadsFiles, Protocol):
+    """Of the parts that read files, data sets of images have a card; masks, labels and weights have none."""
+
+    def card(self) -> Card:
+        """The data set in a few facts."""
+
+
+def image_data_sets(configuration: Any) -> list[str]:
+    """Class names of the parts of a configuration that are data sets of images."""
+    return sorted(
+        {type(part).__name__ for part in _parts_reading_files(configuration) if isinstance(part, _ImageDataSet)}
+    )
 
 
 def without_password(text: str) -> str:

@@ -17,6 +17,7 @@ from orchestrator.experiment import CELL_TAG, Experiment, Metric, Run, RunTag, r
 from orchestrator.parameters import parameters
 from orchestrator.snapshot import ReportFiles
 from orchestrator.store import DamagedResult, Store
+from trainables.api.names import differing_seeds
 
 TOKEN_TAG = "quarterturn.made_from"
 # As many as MLflow draws at first; its own choice by run id gives neighbours the same. Tableau 10.
@@ -69,7 +70,7 @@ class CellRuns:
             self._damaged.add(token)
             print(f"warning: the mean of {cell.name} cannot be shown: {error}", file=sys.stderr)
             return
-        seeds = sorted({path for one in cell.entries for path in one.get("seeds", {})})
+        seeds = sorted(differing_seeds([one.get("seeds", {}) for one in cell.entries]))
         tags = {
             CELL_TAG: cell.identity,
             "mlflow.runColor": _COLOURS[cell.position % len(_COLOURS)],
@@ -178,7 +179,8 @@ def _note(cell: Cell, means: CellMeans, seeds: Sequence[str]) -> str:
     over = f" over {', '.join(seeds)}" if seeds else ""
     if len(means.keys) == len(cell.entries):
         return f"Mean of {len(means.keys)} trials{over}." if len(means.keys) > 1 else "One trial: no spread is known."
-    missing = [json.dumps(entry.get("seeds", {})) for entry in cell.entries if entry["key"] not in means.keys]
+    lacking = [entry.get("seeds", {}) for entry in cell.entries if entry["key"] not in means.keys]
+    missing = [json.dumps({path: value for path, value in found.items() if path in seeds}) for found in lacking]
     return f"Mean of {len(means.keys)} of {len(cell.entries)} trials{over}; missing: {', '.join(missing)}."
 
 

@@ -29,6 +29,7 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Search, Study
 from studies import recipes
+from studies.preparing import check_large
 from trainables.api.names import Head
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
 
     scale, rotation = SCALES[options.scale], recipes.SIZES[options.scale].pretraining
     source = recipes.source_of(options.dataset or recipes.default_dataset(options.scale), scale.image_size_px, options)
+    check_large([(source, ())])
     card = recipes.card_of(source)
     init, start = recipes.released_weights(options.pretrained)
     wished = replace(rotation, num_epochs=scale.num_epochs, batch_size=scale.batch_size)
@@ -128,6 +130,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         "scale": options.scale,
         "pretraining_start": start,
         "search_begins": "learning rate, temperature and key momentum of the rotation study",
+        **recipes.fitted_facts(wished, {source.name: replace(sizes, learning_rate=wished.learning_rate)}),
     }
     return Study(
         "pretraining_search",

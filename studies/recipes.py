@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
+from studies.preparing import check_large, data_context, is_decoded_at_once
 from trainables.api.card import Card
 from trainables.api.names import Backbone, Head
 
 if TYPE_CHECKING:
     from trainables.data.annotations import Region
-    from trainables.data.cache import OwnContext
     from trainables.data.datasets import Source
     from trainables.interpretability.curve import InterpretabilityCurve
     from trainables.models.released import ReleasedWeights
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from trainables.sweeps import Sweep
 
 CURVE_REPORT = "analysis.pages.report:curve_report"
-_DECODED_AT_ONCE = 2000  # images
 _LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
 
 
@@ -208,14 +207,6 @@ def without_bad_files(source: Source, options: StudyOptions) -> Source:
     return replace(source, images=images, regions=regions)
 
 
-def data_context(options: StudyOptions) -> OwnContext:
-    """The cache in which data are prepared before a study runs; its trials find them there."""
-    from orchestrator.trial import default_cache_dir
-    from trainables.data.cache import OwnContext
-
-    return OwnContext((options.cache_dir or default_cache_dir()).resolve())
-
-
 def card_of(source: Source) -> Card:
     """What reports say of a data set, under its name on the command line."""
     return replace(source.images.card(), name=source.name)
@@ -278,11 +269,13 @@ def curve_study(
     sizes = sizes_of(options)
     trials: dict[str, Entry] = {}
     cards, fitted = {}, {}
-    for source in sources_of(options, sizes.pretraining.image_size_px):
+    wanted = [(s, regions_of(s, options.regions)) for s in sources_of(options, sizes.pretraining.image_size_px)]
+    check_large(wanted)
+    for source, regions in wanted:
         cards[source.name] = card_of(source)
         fitted[source.name] = sizes.pretraining.fitted(source.name, cards[source.name].counts.get("train", 0))
         trained = pretrainings(source, fitted[source.name], options)
-        for region in regions_of(source, options.regions):
+        for region in regions:
             for method in methods_at(options.scale, sizes.curve.num_samples).items():
                 for label, (sweep, values) in sweeps.items():
                     change = label, sweep, values
@@ -345,12 +338,22 @@ def facts_of(
 ) -> dict[str, str]:
     """What plan, report and MLflow say of a study: its scale, its start, and sizes that the data made smaller."""
     facts = {"scale": options.scale, "pretraining_start": released_weights(options.pretrained)[1]}
-    smaller = [
-        f"{name}: batches of {found.batch_size}, a queue of {found.queue_size}"
-        for name, found in fitted.items()
-        if (found.batch_size, found.queue_size) != (sizes.batch_size, sizes.queue_size)
-    ]
-    return facts | ({"sizes_fitted_to_the_data": "; ".join(smaller)} if smaller else {})
+    return facts | fitted_facts(sizes, fitted)
+
+
+def fitted_facts(sizes: PretrainingSizes, fitted: Mapping[str, PretrainingSizes]) -> dict[str, str]:
+    """The fact of what the data made smaller, by data set; none where all sizes are as wished for."""
+    smaller = [f"{name}: {_smaller(sizes, found)}" for name, found in fitted.items() if found != sizes]
+    return {"sizes_fitted_to_the_data": "; ".join(smaller)} if smaller else {}
+
+
+def _smaller(wished: PretrainingSizes, found: PretrainingSizes) -> str:
+    said = [f"batches of {found.batch_size}", f"a queue of {found.queue_size}"]
+    if found.learning_rate != wished.learning_rate:
+        said.append(f"a learning rate of {found.learning_rate:.4g}")
+    if found.batch_norm_groups != wished.batch_norm_groups:
+        said.append(f"{found.batch_norm_groups} normalisation group(s)")
+    return ", ".join(said)
 
 
 def _num_images(
@@ -358,11 +361,11 @@ def _num_images(
 ) -> int:
     """As many as are wanted, or as the data set has with a region inside what all values keep.
 
-    A data set that is decoded in a minute or so is prepared for it here, so that all that cannot be used is named
-    before anything runs. In a larger one there are enough images by far, and its trials prepare it.
+    A small data set is prepared for it here. In a large one, which its trials prepare, the records of the region have
+    to do, whatever of it the values keep.
     """
-    if len(region.images.records()) > _DECODED_AT_ONCE:
-        return num_wanted
+    if not is_decoded_at_once(region.images):
+        return max(1, min(num_wanted, len(region.records())))
     from trainables.data.cache import open_annotation, open_images
     from trainables.interpretability.selection import ImageChoice, num_with_region
 

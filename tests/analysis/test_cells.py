@@ -46,12 +46,13 @@ def test_cells_are_chosen_by_role_and_labels(tmp_path):
 def test_a_cell_with_missing_seeds_says_which_and_how_to_get_them(tmp_path):
     made = fabricated(tmp_path, seeds=1)
     made.add("t1", "trained", labels(), {"encoder.pretrain_seed": 1, "images.selection_seed": 0})
+    made.manifest["trials"][0]["seeds"]["images.selection_seed"] = 0  # it has this one too, and the same
     (trained, mask) = cells(made)
     assert (trained.n, trained.num_wanted, trained.mean("val/interpretability")) == (1, 2, 0.1)
     assert missing_lines([trained, mask], COMMAND) == [
         (
             "trained · mni152 · white matter · rotation: 1 of 2 seeds",
-            f"lacks pretrain_seed 1, selection_seed 0 (not finished): `{COMMAND}` computes it",
+            f"lacks pretrain_seed 1 (not finished): `{COMMAND}` computes it",
         )
     ]
 

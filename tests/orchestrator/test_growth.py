@@ -1,11 +1,12 @@
 """A longer training goes on from a shorter one, as if it had run through."""
 
 import dataclasses
+import json
 
 import pytest
 from toy import Count, Grow
 
-from orchestrator import commands
+from orchestrator import commands, printing
 from orchestrator.leftovers import unneeded_paths
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import State, make_plan
@@ -143,6 +144,26 @@ def test_a_plan_tells_what_goes_on_from_what_and_what_it_saves(store, train):
     assert entry["continues"] == dataclasses.asdict(by_name["8"].continues)
     assert "goes on from '2' at 2 of 8" in by_name["8"].reason
     assert "upstream" in entry
+
+
+def test_the_printed_plan_says_facts_and_what_going_on_saves(store, train, capsys, monkeypatch):
+    monkeypatch.setattr(printing, "_LOG_COLUMNS", 300)
+    train(Grow(10, factor=3))
+    facts = {"scale": "smoke", "sizes_fitted_to_the_data": "brats: batches of [3]"}
+    plan = make_plan(Study("s", "?", {"8": Grow(8), "2": Grow(2)}, facts=facts), store, Keys(FileDigests()))
+    (saved_s,) = [p.continues.saved_s for p in plan.planned if p.continues]
+    long = dataclasses.replace(plan, planned=tuple(
+        dataclasses.replace(p, continues=p.continues and dataclasses.replace(p.continues, saved_s=7200.0))
+        for p in plan.planned
+    ))  # fmt: skip
+    assert saved_s > 0
+    printing.show_plan(long, printing.make_console(), as_json=False)
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "at 2 of 8, which saves about 2.0 h" in said
+    assert said.count("which saves") == 1
+    assert "scale: smoke sizes fitted to the data: brats: batches of [3] 2 trials" in said
+    printing.show_plan(plan, printing.make_console(), as_json=True)
+    assert json.loads(capsys.readouterr().out)["facts"] == facts
 
 
 def test_a_plan_counts_on_nothing_that_will_not_be(store, train):

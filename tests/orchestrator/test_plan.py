@@ -170,6 +170,7 @@ def test_the_manifest_tells_what_is_needed_and_with_which_data(store, tmp_path):
         == named["data"]
         == {"ReadsText": digest_of_all(FileDigests().digest_files(base.source_files()))}
     )
+    assert named["images"] == [], "what reads files and has no card is no data set of images"
 
 
 # -- what is needed, and what is not whole ------------------------------------------------------------

@@ -238,18 +238,43 @@ def test_long_histories_arrive_whole(submitted, database, tmp_path):
     assert history(client, runs["squares"], "square") == [(i, float(i * i)) for i in range(2500)]
 
 
+def test_the_only_data_set_of_a_search_needs_no_label(submitted, database):
+    data = {"data": {"LungMask": "ab" * 32}, "images": ["LungMask"], "labels": {}}
+    store, name = submitted({"t": Count(2)}, fields={"t": data}, cards={"lung_mask": {"name": "lung_mask"}})
+    feeder.sync(store, name, database)
+    (found,) = runs_of(database, name)[1]["t"].inputs.dataset_inputs
+    assert (found.dataset.name, json.loads(found.dataset.profile)) == ("lung_mask", {"name": "lung_mask"})
+
+
+def test_two_data_sets_of_one_trial_keep_their_own_names(submitted, database):
+    here = {"data": {"MNI152": "ab" * 32, "Folder": "cd" * 32}, "images": ["MNI152", "Folder"]}
+    own = {"data": {"Folder": "cd" * 32}, "images": ["Folder"], "labels": {"data": "folder-a"}}
+    fields = {"across": {**here, "labels": {"data": "mni152"}}, "own": own}
+    cards = {"mni152": {"name": "mni152"}, "folder-a": {"name": "folder-a"}}
+    store, name = submitted({"across": Count(2), "own": Count(3)}, fields=fields, cards=cards)
+    feeder.sync(store, name, database)
+    found = [one.dataset.name for one in runs_of(database, name)[1]["across"].inputs.dataset_inputs]
+    assert sorted(found) == ["MNI152", "folder-a"]
+
+
 def test_data_source_commit_and_user_stand_where_mlflow_keeps_them(submitted, database):
     data = {
-        "data": {"Slices": "ab" * 32},
+        "data": {"Slices": "ab" * 32, "SliceMask": "cd" * 32, "ReleasedWeights": "ef" * 32},
+        "images": ["Slices"],
+        "labels": {"data": "folder-my scans"},
         "configuration": {"class": "Count", "data": {"class": "Slices", "root": "/d"}},
     }
-    store, name = submitted({"t": Count(2)}, fields={"t": data}, cards={"slices": {"name": "slices", "num_groups": 3}})
+    cards = {name: {"name": name, "num_groups": n} for name, n in [("mni152", 9), ("folder-my scans", 3)]}
+    pretraining = {**data, "labels": {}}
+    store, name = submitted({"t": Count(2), "p": Count(3)}, fields={"t": data, "p": pretraining}, cards=cards)
     feeder.sync(store, name, database)
-    run = runs_of(database, name)[1]["t"]
-    (dataset,) = [one.dataset for one in run.inputs.dataset_inputs]
-    assert (dataset.name, dataset.digest, dataset.source_type) == ("Slices", "ab" * 6, "content")
-    assert json.loads(dataset.source) == {"uri": "/d", "content": "ab" * 32}
-    assert json.loads(dataset.profile)["num_groups"] == 3
+    runs = runs_of(database, name)[1]
+    for run in (runs["p"], runs["t"]):
+        (dataset,) = [one.dataset for one in run.inputs.dataset_inputs]
+        assert (dataset.name, dataset.digest, dataset.source_type) == ("folder-my scans", "ab" * 6, "content")
+        assert json.loads(dataset.source) == {"uri": "/d", "content": "ab" * 32}
+        assert json.loads(dataset.profile)["num_groups"] == 3
+    assert json.loads(run.data.tags["quarterturn.data_fingerprint"]) == data["data"], "masks and weights are tags"
     source = {name: value for name, value in run.data.tags.items() if name.startswith(("mlflow.source", "mlflow.user"))}
     assert source == {
         "mlflow.source.name": "x.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": "test",

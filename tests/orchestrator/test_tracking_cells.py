@@ -24,7 +24,7 @@ from trainables.api.names import cell_name
 
 
 def in_cell(cell, role, seed, **labels):
-    return {"cell": cell, "role": role, "labels": labels, "seeds": {"increment": seed}}
+    return {"cell": cell, "role": role, "labels": labels, "seeds": {"increment": seed, "num_epochs": 2}}
 
 
 THREE = {f"t{i}": Count(2, i) for i in (1, 2, 6)}

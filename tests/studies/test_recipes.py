@@ -113,7 +113,9 @@ def test_a_few_images_of_ones_own_are_enough(tmp_path, made):
     assert (num_train, curve.encoder.batch_size, curve.encoder.queue_size) == (4, 3, 3)
     curve.encoder.check()
     assert curve.images.num == 4
-    assert "folder-kvasir: batches of" in study.facts["sizes_fitted_to_the_data"]
+    assert study.facts["sizes_fitted_to_the_data"] == (
+        "folder-kvasir: batches of 3, a queue of 3, a learning rate of 0.01125, 1 normalisation group(s)"
+    )
 
 
 def test_sizes_that_fit_are_no_word_worth(made):
@@ -208,6 +210,15 @@ def test_labels_say_data_region_and_sweep(made):
     card = study.cards["mni152"]
     assert (card.name, card.one_volume) == ("mni152", True)
     assert card.counts == MNI152(image_size_px=32).card().counts
+
+
+def test_of_what_is_read_the_images_are_data_sets_and_masks_and_weights_are_not(tmp_path, made):
+    keys, store = Keys(FileDigests()), Store(str(tmp_path / "results"))
+    study = made(pretrained=checkpoint(tmp_path))
+    for entry in entries_of(make_plan(study, store, keys), keys):
+        assert entry["images"] == ["MNI152"], entry["name"]
+        if entry["role"] == "trained":
+            assert set(entry["data"]) == {"MNI152", "MNI152Tissue", "ReleasedWeights"}
 
 
 def test_two_regions_share_their_pretrainings(made):

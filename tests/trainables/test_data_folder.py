@@ -314,12 +314,15 @@ def test_a_path_that_holds_no_images_says_what_was_expected(tmp_path, what):
         lookup(f"folder:{path}", 32, None)
 
 
-def test_volumes_give_the_slices_with_the_region(volumes, context):
+def test_volumes_give_slices_with_content_and_the_region_has_those_that_show_it(volumes, context):
+    empty = np.asanyarray(nibabel.load(volumes / "images/scan 2.nii.gz").dataobj).copy()
+    empty[:, :, [0, 11]] = -1000
+    write_volume(volumes / "images/scan 2.nii.gz", empty)
     source = _source(volumes, 30)
     assert isinstance(source.images, FolderVolumes)
     records = source.images.records()
     table, region = open_images(source.images, context), open_annotation(source.regions["mask"], context)
-    assert (region.index["mask_fraction"] > 0).all()
+    assert (region.index.filter("annotated")["mask_fraction"] > 0).all()
     assert table.index["group"].unique().sort().to_list() == ["patient 1", "patient 2", "patient 3"]
     assert source.labels.class_names == ("left", "right")
     for number in range(4):
@@ -330,7 +333,10 @@ def test_volumes_give_the_slices_with_the_region(volumes, context):
         present = np.flatnonzero(region_RAS.any(axis=(0, 1))).tolist()
         assert 2 < len(present) < 12
         of_volume = [(row, r) for row, r in enumerate(records) if r.file == f"images/scan {number}.nii.gz"]
-        assert [record.position for _, record in of_volume] == present
+        assert [record.position for _, record in of_volume] == [*(range(1, 11) if number == 2 else range(12))]
+        shown = [r.position for r in source.regions["mask"].records() if r.file == f"images/scan {number}.nii.gz"]
+        assert shown == present
+        assert [r.position for row, r in of_volume if region.annotated[row]] == present
         black, white = np.percentile(voxels, [0.5, 99.5])
         for row, record in of_volume:
             upright = np.fliplr(np.rot90(voxels[:, :, record.position]))
@@ -464,10 +470,33 @@ def test_pictures_and_volumes_in_one_folder_are_told_apart(root, volumes):
     assert isinstance(_source(root).images, Folder)
 
 
+@pytest.mark.parametrize("what", ["empty file", "missing", "no mask folder", "other region", "empty region"])
+def test_no_mask_changes_the_images_of_volumes(volumes, what):
+    """A bad annotation never removes an image from a pretraining, nor changes its key."""
+    images, path = FolderVolumes(volumes, 32), volumes / "masks/scan 1.nii.gz"
+    before, key, region_key = (images.records(), key_of(images, FileDigests()),
+                               key_of(FolderVolumeMask(images), FileDigests()))  # fmt: skip
+    if what == "empty file":
+        defects.empty(path)
+    elif what == "missing":
+        path.unlink()
+    elif what == "no mask folder":
+        defects.rename(volumes / "masks", "annotations")
+    else:
+        mask_XYZ = np.zeros((30, 24, 12), np.uint8)
+        mask_XYZ[5:9, 5:9, 2] = what == "other region"
+        write_volume(path, mask_XYZ)
+    assert images.records() == before
+    assert key_of(images, FileDigests()) == key
+    assert key_of(FolderVolumeMask(images), FileDigests()) != region_key
+    of_volume = [r.position for r in FolderVolumeMask(images).records() if r.file == "images/scan 1.nii.gz"]
+    assert of_volume == {"other region": [2], "empty region": []}.get(what, [6]), "the middle stands for a bad mask"
+
+
 def test_volumes_whose_masks_are_all_empty_are_named(volumes):
     for path in (volumes / "masks").iterdir():
         write_volume(path, np.zeros((30, 24, 12), np.uint8))
-    problems = _problems(FolderVolumes(volumes, 32).records)
+    problems = _problems(FolderVolumeMask(FolderVolumes(volumes, 32)).records)
     assert set(problems) == {f"masks/scan {number}.nii.gz" for number in range(4)}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 # What an encoder is built of.
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -57,3 +57,9 @@ def label_values(labels: Mapping[str, str]) -> list[str]:
 def cell_name(role: str, labels: Mapping[str, str]) -> str:
     """What a cell is called in MLflow and in reports: its role, and what sets it apart from others of that role."""
     return " · ".join(filter(None, [role, *(label.replace("_", " ") for label in label_values(labels))]))
+
+
+def differing_seeds(of_trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Paths of the seeds that are not the same in all trials of a cell: what its mean goes over."""
+    paths = dict.fromkeys(path for seeds in of_trials for path in seeds)
+    return [path for path in paths if len({str(seeds.get(path)) for seeds in of_trials}) > 1]

@@ -24,7 +24,7 @@ from trainables.api.identity import FileDigests, key_of
 from trainables.api.trainable import Part, ReadsFiles
 from trainables.data import reading, tables
 from trainables.data.annotations import Annotation, ClassMasks, Labels, MultiLabels, PixelAnnotation, Region
-from trainables.data.decoding import Problems, decode_rows
+from trainables.data.decoding import Problems, ReportProgress, decode_rows
 from trainables.data.records import Dataset, ImageArray, Record
 
 _STATISTICS_ROWS = 512
@@ -50,15 +50,23 @@ class DataContext(Protocol):
 
 @dataclass
 class OwnContext:
-    """The context of data that are prepared outside a trial, such as by a survey."""
+    """The context of data that are prepared outside a trial, such as by a survey.
+
+    Args:
+        on_progress: called with (done, total, unit) while files are hashed ("files") and decoded ("images").
+    """
 
     cache_dir: Path
+    on_progress: ReportProgress = lambda done, total, unit: None
 
     def __post_init__(self) -> None:
-        self._digests = FileDigests(self.cache_dir / "digests.json")
+        self._digests = FileDigests(
+            self.cache_dir / "digests.json", lambda done, total: self.on_progress(done, total, "files")
+        )
 
     def report_progress(self, done: float, total: float, unit: str) -> None:
-        """Nobody looks."""
+        """See ``DataContext``."""
+        self.on_progress(done, total, unit)
 
     def key(self, part: Part) -> str:
         """See ``DataContext``."""

@@ -6,7 +6,8 @@ Expected on disk::
          masks/<name>.nii[.gz]   on the image's own grid, not 0 inside; the folder may be missing altogether
          labels.csv              optional: see ``labels_csv``; a row a volume
 
-An image is an axial slice in which the region is present; without masks, every axial slice. A volume is a group, unless
+An image is an axial slice whose voxels are not all equal, whatever the masks say; the region's records are those images
+in which it is present, so curves take slices with the region. A volume is a group, unless
 ``labels.csv`` says otherwise. Volumes may be stored in any orientation: their axes are turned by the header, slices are
 counted from the bottom and shown anterior up, the patient's right on the left. Voxels are taken as square. Grey levels:
 the 0.5th percentile of a volume becomes 0, the 99.5th 255.
@@ -44,9 +45,10 @@ _kept = threading.local()
 
 @dataclass(frozen=True)
 class FolderVolumes(Dataset):
-    """Axial slices of the volumes of a folder.
+    """Axial slices of the volumes of a folder that are not constant.
 
-    Of a volume whose mask cannot be read the middle slice stands for it; opening the region names the mask.
+    Which ones depends on the images alone: no mask, missing, damaged or drawn anew, changes a pretraining. The middle
+    slice stands for a volume that cannot be read or has none; decoding it names the volume.
 
     Args:
         root: the folder that holds ``images``.
@@ -76,16 +78,13 @@ class FolderVolumes(Dataset):
         """One record a slice: by volume, from the bottom up.
 
         Raises:
-            BadData: two volumes with one name; no mask has a region; ``labels.csv`` contradicts itself or the volumes.
+            BadData: two volumes with one name; ``labels.csv`` contradicts itself or the volumes.
         """
         names = self.volume_names()
         ids = [folders.stem(name) for name in names]
         rows = labels_csv.read_rows(self.root, ids)
         with ThreadPoolExecutor(num_cores()) as pool:
             slices = dict(zip(ids, pool.map(self._slices, names), strict=True))
-        if names and not any(slices.values()):
-            reason = "has no voxel of the region, as all others: expected some that are not 0"
-            raise BadData(WHAT, dict.fromkeys((mask_file(self.root, id_) for id_ in ids), reason))
         places = [(name, id_, position) for name, id_ in zip(names, ids, strict=True) for position in slices[id_]]
         of_split = drawn_splits([rows[id_] for _, id_, _ in places], self.val_share, self.split_seed)
         records = [
@@ -120,20 +119,21 @@ class FolderVolumes(Dataset):
 
     def _slices(self, name: str) -> list[int]:
         """Positions of the slices to take from a volume."""
-        image, id_ = Path(self.root) / "images" / name, folders.stem(name)
-        path = Path(self.root) / mask_file(self.root, id_)
+        path = Path(self.root) / "images" / name
         try:
-            if (Path(self.root) / "masks").is_dir():
-                stat = path.stat()
-                return list(_slices_with_region(path, image, stat.st_size, stat.st_mtime_ns))
-            return list(range(_num_slices(image, name)))
+            stat = path.stat()
+            found = list(_slices_with_content(path, stat.st_size, stat.st_mtime_ns))
         except (BadData, OSError):
-            return [_middle_slice(image, name)]
+            found = []
+        return found or [_middle_slice(path, name)]
 
 
 @dataclass(frozen=True)
 class FolderVolumeMask(Region):
-    """What the masks of the folder cover."""
+    """What the masks of the folder cover.
+
+    Of a volume whose mask cannot be read the middle one of its images stands for it; opening the region names the mask.
+    """
 
     images: FolderVolumes
     excluded: tuple[str, ...] = recorded(())
@@ -147,6 +147,33 @@ class FolderVolumeMask(Region):
         """The masks that are there."""
         names = [self.file(record) for record in self.images.records()]
         return reading.usable({name: self.images.root / name for name in names})
+
+    def records(self) -> list[Record]:
+        """The images that show the region.
+
+        Raises:
+            BadData: no mask has any; or as those of the images.
+        """
+        of_volume: dict[str, list[Record]] = {}
+        for record in self.images.records():
+            of_volume.setdefault(record.file, []).append(record)
+        with ThreadPoolExecutor(num_cores()) as pool:
+            shown = [record for found in pool.map(self._with_region, of_volume.values()) for record in found]
+        if of_volume and not shown:
+            reason = "has no voxel of the region, as all others: expected some that are not 0"
+            raise BadData(WHAT, dict.fromkeys((self.file(records[0]) for records in of_volume.values()), reason))
+        left_out = set(self.excluded)
+        return [record for record in shown if record.id not in left_out]
+
+    def _with_region(self, records: list[Record]) -> list[Record]:
+        """Those of the images of one volume."""
+        image, path = self.images.root / records[0].file, self.images.root / self.file(records[0])
+        try:
+            stat = path.stat()
+            present = _slices_with_region(path, image, stat.st_size, stat.st_mtime_ns)
+        except (BadData, OSError):
+            return [records[len(records) // 2]]
+        return [record for record in records if record.position in present]
 
     def file(self, record: Record) -> str:
         """The mask of the volume's name."""
@@ -263,9 +290,16 @@ def _placed_mask(path: Path, name: str, image: Path) -> nifti.Voxels:
 
 
 @lru_cache(maxsize=100_000)
-def _slices_with_region(path: Path, image: Path, _size: int, _mtime_ns: int) -> tuple[int, ...]:
+def _slices_with_content(path: Path, _size: int, _mtime_ns: int) -> tuple[int, ...]:
+    voxels_RAS = nifti.canonical(nifti.read_scan(path))
+    has_content_S = (voxels_RAS != voxels_RAS[:1, :1]).any(axis=(0, 1))
+    return tuple(int(position) for position in np.flatnonzero(has_content_S))
+
+
+@lru_cache(maxsize=100_000)
+def _slices_with_region(path: Path, image: Path, _size: int, _mtime_ns: int) -> frozenset[int]:
     region_RAS = _placed_mask(path, path.name, image) > 0
-    return tuple(int(position) for position in np.flatnonzero(region_RAS.any(axis=(0, 1))))
+    return frozenset(int(position) for position in np.flatnonzero(region_RAS.any(axis=(0, 1))))
 
 
 def _num_slices(image: Path, name: str) -> int:
