@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.cells import cells_of, label_values
-from analysis.curves.evidence import NOT_GROUPING, CurveSet, curve_sets
+from analysis.curves.evidence import NOT_GROUPING, CurveSet, curve_sets, num_planned_tests
 from analysis.curves.page import GroupPage, write_page
 from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
@@ -22,11 +22,12 @@ from trainables.api.names import SAMPLES_FILE, START_FILE
 def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
     """Write the page of every data set and region that has a curve; returns page, figures and tables of each.
 
-    The family of Holm's correction is every verdict of the study: all data sets, regions and sweeps.
+    The family of Holm's correction is every verdict that the study plans: all data sets, regions and sweeps.
     """
     results = load_study(store, manifest)
     sets = curve_sets(results, Bootstrap())
-    judged = verdicts({place: found.comparison for place, found in enumerate(sets)})
+    compared = {place: found.comparison for place, found in enumerate(sets)}
+    judged = verdicts(compared, num_planned_tests(results, sets))
     by_group: dict[str, list[tuple[CurveSet, Verdict]]] = {}
     for place, found in enumerate(sets):
         by_group.setdefault(_group(found.labels), []).append((found, judged[place]))
