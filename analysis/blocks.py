@@ -1,13 +1,16 @@
 """Which images stand together: blocks as long as the correlation that is seen, and whom an interval speaks of.
 
-Neighbouring slices of a volume are nearly one image. Two cases:
+Neighbouring slices of a volume are nearly one image. Three cases:
 
-- From three groups (patients, volumes) on, a block is a whole group. Only so is an interval one for people: with
+- From three patients (or volumes) on, a block is a whole group. Only so is an interval one for people: with
   a correlation of .3 within groups, blocks that cut 3 to 5 groups of 10 to 15 images call nothing something in 17 to
   30 % of cases instead of 5 %, and so few groups do not show that correlation.
-- Fewer groups, or groups that are parts of one volume, say nothing about people. Then the images are one series, cut so
-  that neighbouring block means have a lag-1 correlation of at most ``RESIDUAL_CORRELATION``; intervals speak of this
-  volume. Where fewer than three blocks remain there is none at all.
+- Images whose patients are not known are one series in the order of the data set, cut so that neighbouring block means
+  have a lag-1 correlation of at most ``RESIDUAL_CORRELATION_OF_IMAGES``; intervals speak of images like these.
+- Slabs of one volume, or one or two patients, say nothing about people. They are cut in the same way, to
+  ``RESIDUAL_CORRELATION``; intervals speak of them alone.
+
+Where fewer than three blocks remain there is no interval at all.
 
 Shapes: N images, K series over the same images.
 """
@@ -24,9 +27,13 @@ from numpy.typing import NDArray
 
 from analysis.arrays import Complexes, Floats
 from analysis.bootstrap import Bootstrap
+from trainables.api.card import Groups
 
 MIN_BLOCKS = 3  # a covariance in the plane from fewer has no interval
 RESIDUAL_CORRELATION = 0.1  # of neighbouring block means; .15 lets false alarms of a real number pass 8 %
+RESIDUAL_CORRELATION_OF_IMAGES = 0.05
+"""Smaller where the interval carries a verdict: .1 calls nothing something in 9 % of cases with 30 images correlated
+.3, a real number; .05 in 6 to 7 %, with the same power for images that are independent."""
 _MIN_PAIRS = 3
 _NO_SPREAD = 1e-12  # over size: rounding
 _ALWAYS_ALIKE = 0.99
@@ -92,29 +99,39 @@ def block_mean_correlation(correlation: float, block_length: int) -> float:
     return covariance / variance
 
 
-def needed_length(correlation: float, longest: int) -> int:
+def needed_length(correlation: float, longest: int, residual: float = RESIDUAL_CORRELATION) -> int:
     """The shortest block whose means are nearly independent of the next one's; ``longest`` where none is."""
     if correlation >= _ALWAYS_ALIKE:
         return longest
     lengths = range(1, longest)
-    return next((n for n in lengths if block_mean_correlation(correlation, n) <= RESIDUAL_CORRELATION), longest)
+    return next((n for n in lengths if block_mean_correlation(correlation, n) <= residual), longest)
 
 
 @dataclass(frozen=True)
 class Blocks:
     """How the images were put together. ``Resampling(blocks.groups, blocks.applied_to(bootstrap))`` draws them.
 
-    ``groups``: what no block crosses (one name for all images of one volume); ``correlation``: the lag-1 correlation
-    that is seen, NaN where there are no neighbours; ``of_people``: whether the blocks are people, so that an interval
-    speaks of others than these; ``num_people``: groups, 1 for one volume.
+    ``groups``: what no block crosses (one name for all images of one series); ``correlation``: the lag-1 correlation
+    that is seen, NaN where there are no neighbours; ``kind``: what a group of the data set is; ``num_groups``: how many
+    there are, 1 for slabs of one volume.
     """
 
     groups: tuple[str, ...]
     length: int
     num_blocks: int
     correlation: float
-    of_people: bool
-    num_people: int
+    kind: Groups
+    num_groups: int
+
+    @property
+    def are_whole_groups(self) -> bool:
+        """Whether a block is a whole patient or volume, else a stretch of one series."""
+        return _are_whole_groups(self.kind, self.num_groups)
+
+    @property
+    def speak_of_others(self) -> bool:
+        """Whether an interval speaks of others than these: other patients, other images like these."""
+        return self.are_whole_groups or self.kind == "images"
 
     @property
     def can_give_intervals(self) -> bool:
@@ -129,14 +146,14 @@ class Blocks:
         return replace(bootstrap, block_length=self.length)
 
 
-def choose_blocks(series: Sequence[Floats | Complexes], groups: Sequence[str], *, one_volume: bool = False) -> Blocks:
+def choose_blocks(series: Sequence[Floats | Complexes], groups: Sequence[str], kind: Groups) -> Blocks:
     """Blocks for intervals of the quantities whose per-image values are given.
 
     Args:
         series: arrays [N] or [K, N] of per-image values in the order of ``groups``; rows of one array are pooled, and
             the largest correlation of the arrays counts (say: the curves, and the difference that is tested).
-        groups: patient or volume of each image, those of a group together, in their order along it.
-        one_volume: the groups are parts of one volume.
+        groups: group of each image, those of a group together, in their order along it.
+        kind: what a group is.
 
     Raises ValueError when images of a group do not stand together, or a series has another number of images.
     """
@@ -144,15 +161,21 @@ def choose_blocks(series: Sequence[Floats | Complexes], groups: Sequence[str], *
     if any(np.shape(values)[-1] != num_images for values in series):
         raise ValueError(f"series of shapes {[np.shape(v) for v in series]} for {num_images} images in groups")
     blocks_of(groups, 1)  # raises where a group is torn apart, also where its name is not looked at below
-    num_people = 1 if one_volume else len(set(groups))
-    joined = tuple(groups) if num_people >= MIN_BLOCKS else ("one series",) * num_images
+    num_groups = 1 if kind == "slabs of one volume" else len(set(groups))
+    are_whole = _are_whole_groups(kind, num_groups)
+    joined = tuple(groups) if are_whole else ("one series",) * num_images
     seen = [neighbour_correlation(values, joined) for values in series]
     correlation = max((r for r in seen if np.isfinite(r)), default=float("nan"))
-    if num_people >= MIN_BLOCKS:
+    if are_whole:
         length = max(Counter(groups).values())
     elif np.isfinite(correlation):
-        length = needed_length(without_bias(correlation, num_images), num_images)
+        residual = RESIDUAL_CORRELATION_OF_IMAGES if kind == "images" else RESIDUAL_CORRELATION
+        length = needed_length(without_bias(correlation, num_images), num_images, residual)
     else:
         length = num_images
     num_blocks = int(blocks_of(joined, length).max()) + 1 if num_images else 0
-    return Blocks(joined, length, num_blocks, correlation, num_people >= MIN_BLOCKS, num_people)
+    return Blocks(joined, length, num_blocks, correlation, kind, num_groups)
+
+
+def _are_whole_groups(kind: Groups, num_groups: int) -> bool:
+    return kind in ("patients", "volumes") and num_groups >= MIN_BLOCKS

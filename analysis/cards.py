@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+from trainables.api.card import Groups
 
 Card = Mapping[str, Any]
 """A ``trainables.api.card.Card`` as a manifest has it; empty where there is none."""
+
+
+def group_kind(card: Card) -> Groups:
+    """What a group of the data set is; ``images`` (patients not known) where there is no card that says it."""
+    return cast("Groups", card.get("groups", "images"))
+
+
+def is_one_volume(card: Card) -> bool:
+    """Whether all images are of one volume."""
+    kind = group_kind(card)
+    return kind == "slabs of one volume" or (kind == "volumes" and card.get("num_groups") == 1)
 
 
 def card_rows(name: str, card: Card) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ from scipy import stats
 
 from analysis.arrays import Complexes, Floats
 from analysis.blocks import MIN_BLOCKS, Blocks, choose_blocks
+from trainables.api.card import Groups
 
 LEVEL = 0.05  # of the whole family of verdicts (Holm)
 _NO_SPREAD = 1e-12  # standard deviation over size: rounding, not seeds
@@ -45,9 +46,10 @@ class Outcome(Enum):
     NOT_TOLD_APART = "cannot be told apart"
     """The coefficient cannot: test or interval does not hold. (Levels and shapes may differ all the same.)"""
     THIS_ENCODER = "this encoder"
-    """One pretraining: no test over seeds, so the sentence is on this encoder, as far as its interval goes."""
-    NO_INTERVAL = "no interval for people"
-    """The test over seeds holds, on these images; one volume or fewer than 3 people carry no interval."""
+    """One pretraining: no test over seeds, so the sentence is on this encoder, whose interval leaves out 0."""
+    NO_INTERVAL = "no interval for others"
+    """The test over seeds holds, on these images, and their own interval, if any, leaves out 0; but one volume, fewer
+    than 3 patients or too few blocks carry no interval for others."""
     UNKNOWN = "unknown"
     """Something is missing; ``why`` says what."""
 
@@ -83,14 +85,14 @@ class Interval:
 class Comparison:
     """Headline coefficients of trained and untrained encoders over the same images: [S, N] each, S may be 0.
 
-    ``groups``: patient or volume of each image, [N], those of a group together and in order. ``one_volume``: the
-    groups are parts of one volume. Raises ValueError for other shapes, no image, or values that are not finite.
+    ``groups``: group of each image, [N], those of a group together and in order; ``kind``: what a group is. Raises
+    ValueError for other shapes, no image, or values that are not finite.
     """
 
     trained_SN: Floats | Complexes
     untrained_SN: Floats | Complexes
     groups: Sequence[str]
-    one_volume: bool = False
+    kind: Groups
 
     def __post_init__(self) -> None:
         for name, values in (("trained", self.trained_SN), ("untrained", self.untrained_SN)):
@@ -120,8 +122,9 @@ class Verdict:
     """What a comparison says, with the numbers that it rests on.
 
     ``difference``: of the seed averages, over all images; None where an arm is missing. ``test``: None without one,
-    ``p_adjusted``: after Holm over the family. ``interval``: over the blocks; it is one for people only where
-    ``blocks.of_people``, else it speaks of this volume. ``why``: what keeps the outcome from being more, in words.
+    ``p_adjusted``: after Holm over the family. ``interval``: over the blocks; it speaks of others only where
+    ``blocks.speak_of_others``, else of these patients or this volume alone.
+    ``why``: what keeps the outcome from being more, in words.
     """
 
     outcome: Outcome
@@ -162,13 +165,20 @@ def seed_test(trained_S: Floats | Complexes, untrained_S: Floats | Complexes) ->
     return SeedTest(f, freedom, float(stats.f.sf(f, 1, freedom)))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979); None stands for a comparison without test and does not count."""
+def holm(p_values: Sequence[float | None], family_size: int | None = None) -> list[float | None]:
+    """Holm's step-down adjustment (1979); None stands for a comparison without test and does not count.
+
+    ``family_size``: tests of the family, those included that are not there yet: they count as if their p were larger
+    than all. Raises ValueError when there are more tests than that.
+    """
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    size = len(tested) if family_size is None else family_size
+    if len(tested) > size:
+        raise ValueError(f"{len(tested)} tests in a family of {size}: count all that are planned")
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, i) in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        largest = max(largest, min(1.0, (size - rank) * p))
         adjusted[i] = largest
     return adjusted
 
@@ -193,10 +203,15 @@ def block_interval(
     return Interval(centre.item(), radius)
 
 
-def verdicts(comparisons: Mapping[Key, Comparison | Missing]) -> dict[Key, Verdict]:
-    """The verdict of each comparison of one family: all data sets and sweeps on which a report says "learnt"."""
+def verdicts(comparisons: Mapping[Key, Comparison | Missing], family_size: int | None = None) -> dict[Key, Verdict]:
+    """The verdict of each comparison of one family: all data sets and sweeps on which a report says "learnt".
+
+    ``family_size``: how many tests are planned; those that are not there yet count in Holm's correction, so that an
+    interim report says nothing that the final one takes back for their number alone. None: these are all.
+    Raises ValueError when there are more than planned.
+    """
     tests = {key: _test(comparison) for key, comparison in comparisons.items()}
-    adjusted = holm([None if test is None else test.p for test in tests.values()])
+    adjusted = holm([None if test is None else test.p for test in tests.values()], family_size)
     return {
         key: _verdict(comparison, tests[key], p)
         for (key, comparison), p in zip(comparisons.items(), adjusted, strict=True)
@@ -209,7 +224,7 @@ def comparison_blocks(comparison: Comparison) -> Blocks:
     series = [curves]
     if len(comparison.trained_SN) and len(comparison.untrained_SN):
         series.append(comparison.differences)
-    return choose_blocks(series, comparison.groups, one_volume=comparison.one_volume)
+    return choose_blocks(series, comparison.groups, comparison.kind)
 
 
 def _test(comparison: Comparison | Missing) -> SeedTest | None:
@@ -237,12 +252,14 @@ def _verdict(comparison: Comparison | Missing, test: SeedTest | None, p_adjusted
 def _outcome(
     counts: tuple[int, int], p_adjusted: float | None, interval: Interval | None, blocks: Blocks
 ) -> tuple[Outcome, tuple[str, ...]]:
-    for_people = interval if blocks.of_people else None
-    holds_zero = for_people is not None and not for_people.leaves_out_zero
-    no_interval = () if for_people is not None else (_why_no_interval(blocks),)
+    holds_zero = interval is not None and not interval.leaves_out_zero
+    speaks_of_others = interval is not None and blocks.speak_of_others
+    no_interval = () if speaks_of_others else (_why_no_interval(blocks),)
     includes_zero = ("the interval over blocks of images holds 0",) if holds_zero else ()
     if counts[0] == 1:
         why = ("one pretraining: no test over seeds", *no_interval, *includes_zero)
+        if interval is None:
+            return Outcome.UNKNOWN, (why[0], _too_few(blocks))
         return (Outcome.NOT_TOLD_APART if holds_zero else Outcome.THIS_ENCODER), why
     if p_adjusted is None:
         reason = "one untrained encoder: a test over seeds needs two" if counts[1] == 1 else "the seeds do not differ"
@@ -251,10 +268,18 @@ def _outcome(
         return Outcome.NOT_TOLD_APART, ("the seeds differ as much among themselves", *includes_zero)
     if holds_zero:
         return Outcome.NOT_TOLD_APART, includes_zero
-    return (Outcome.NO_INTERVAL, no_interval) if for_people is None else (Outcome.LEARNT, ())
+    return (Outcome.LEARNT, ()) if speaks_of_others else (Outcome.NO_INTERVAL, no_interval)
 
 
 def _why_no_interval(blocks: Blocks) -> str:
-    if blocks.num_people == 1:
+    if blocks.kind == "images":
+        return _too_few(blocks)
+    if blocks.kind == "slabs of one volume" or (blocks.kind, blocks.num_groups) == ("volumes", 1):
         return "one volume has no interval for people"
-    return f"{blocks.num_people} people have no interval: {MIN_BLOCKS} are needed"
+    noun = blocks.kind.removesuffix("s") if blocks.num_groups == 1 else blocks.kind
+    verb = "has" if blocks.num_groups == 1 else "have"
+    return f"{blocks.num_groups} {noun} {verb} no interval for others: {MIN_BLOCKS} are needed"
+
+
+def _too_few(blocks: Blocks) -> str:
+    return f"{blocks.num_blocks} block(s) of images alike have no interval: {MIN_BLOCKS} are needed"

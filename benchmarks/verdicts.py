@@ -17,7 +17,8 @@ Three questions:
 - ``alike``: trained and untrained encoders are exchangeable (no ``arm``); the spreads of the two may differ 1:2.
 - ``images``: the trained encoders agree on a difference that these images have and people on the whole do not: ``arm``
   is large, its expectation 0. The test over seeds calls it real, and is right; the interval has to hold it back.
-  One volume (1x30, 1x75) never says "learnt"; the column ``interval`` shows whether its own interval holds.
+  One volume (1x30, 1x75) never says "learnt"; the column ``interval`` shows whether its own interval holds. The same
+  series as images whose patients are not known may say it.
 - ``effect``: the trained encoders lie ``effect`` seed-SDs away on every image.
 
 The rates are those of the whole verdict, as ``verdicts`` gives it.
@@ -38,13 +39,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.significance import Comparison, Outcome, verdicts
+from trainables.api.card import Groups
 
 RANDOM_WALK = 1.0  # a correlation of 1: slices drift through the volume
 
 
 @dataclass(frozen=True)
 class Case:
-    """``correlation`` of neighbouring slices; ``spread`` of the trained seeds over that of the untrained ones;
+    """``kind``: what is known of the groups; of ``images`` one series, neighbours alike, no patients.
+
+    ``correlation`` of neighbouring slices; ``spread`` of the trained seeds over that of the untrained ones;
     ``ellipse``: the axes of all spreads in the plane, 0 for a real coefficient; ``effect`` in seed-SDs."""
 
     question: str
@@ -56,7 +60,7 @@ class Case:
     spread: float = 1.0
     ellipse: float = 1.0
     effect: float = 0.0
-    one_volume: bool = False
+    kind: Groups = "patients"
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ def draw(case: Case, rng: np.random.Generator) -> Comparison:
         values[: case.num_trained] += slices(case, 1, rng) * 10 / _sd_of_mean(case)
     values[: case.num_trained] += case.effect
     found = values.real if case.ellipse == 0 else values
-    groups = [f"{group:03d}" for group in range(case.num_groups) for _ in range(case.images_a_group)]
-    return Comparison(found[: case.num_trained], found[case.num_trained :], groups, case.one_volume)
+    numbers = np.arange(found.shape[1]) // (1 if case.kind == "images" else case.images_a_group)
+    groups = [f"{number:03d}" for number in numbers]
+    return Comparison(found[: case.num_trained], found[case.num_trained :], groups, case.kind)
 
 
 def rates(case: Case, num_draws: int, seed: int = 0) -> Rates:
@@ -139,7 +144,10 @@ def grid() -> Iterator[Case]:
                 yield Case("effect", seeds, seeds, *layout, ellipse=ellipse, effect=effect)
     for images, correlation in itertools.product((30, 75), (0.0, 0.5, 0.9, RANDOM_WALK)):
         for ellipse in (0.0, 1.0, 3.0):
-            yield Case("images", 5, 5, 1, images, correlation, ellipse=ellipse, one_volume=True)
+            yield Case("images", 5, 5, 1, images, correlation, ellipse=ellipse, kind="slabs of one volume")
+            yield Case("images", 5, 5, 1, images, correlation, ellipse=ellipse, kind="images")
+    for images, ellipse in itertools.product((8, 30, 75), (0.0, 1.0)):
+        yield Case("effect", 5, 5, 1, images, 0.0, ellipse=ellipse, effect=2.0, kind="images")
     for numbers, spread in itertools.product(((3, 6), (6, 3), (3, 10)), (0.5, 1.0, 2.0)):
         for ellipse in (0.0, 1.0, 3.0):
             yield Case("alike", *numbers, 15, 5, 0.5, spread, ellipse)
@@ -152,7 +160,7 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     print(f"{arguments.draws} studies a case; standard error of 5 % is {(0.05 * 0.95 / arguments.draws) ** 0.5:.2%}")
-    print(f"{'question':9}{'seeds':>7}{'images':>8}{'corr.':>7}{'spread':>8}{'axes':>6}{'effect':>8}"
+    print(f"{'question':9}{'seeds':>7}{'images':>8}{'corr.':>7}{'groups are':>21}{'spread':>8}{'axes':>6}{'effect':>8}"
           f"{'learnt':>9}{'test':>8}{'interval':>10}")  # fmt: skip
     found = []
     for number, case in enumerate(grid()):
@@ -161,7 +169,7 @@ def main() -> None:
         axes = "real" if case.ellipse == 0 else f"{case.ellipse:g}:1"
         correlation = "walk" if case.correlation == RANDOM_WALK else f"{case.correlation:g}"
         print(f"{case.question:9}{case.num_trained:>4}+{case.num_untrained:<2}{case.num_groups:>5}x{case.images_a_group:<2}"
-              f"{correlation:>7}{case.spread:>8g}{axes:>6}{case.effect:>8g}{result.learnt:>9.1%}{result.seed_test:>8.1%}"
+              f"{correlation:>7}{case.kind:>21}{case.spread:>8g}{axes:>6}{case.effect:>8g}{result.learnt:>9.1%}{result.seed_test:>8.1%}"
               f"{result.interval:>10.1%}", flush=True)  # fmt: skip
     for question in ("alike", "images", "effect"):
         shares = [row["learnt"] for row in found if row["question"] == question]

@@ -14,7 +14,10 @@ CONTROL_WORDS = {
     MASK: "the round trip of the mask itself",
     INTENSITY: "image intensity as the map",
 }
-"""The controls that have learnt nothing, in words."""
+"""The controls, in words."""
+
+UNLEARNT = (UNTRAINED, MASK, INTENSITY)
+"""The controls that no training has a part in; the fixed map is a trained encoder's."""
 
 
 def with_interval(values: Estimate, decimals: int = 4, unit: str = "", signed: bool = False) -> str:

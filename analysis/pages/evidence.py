@@ -13,6 +13,7 @@ import polars as pl
 from analysis.arrays import Complexes, Floats
 from analysis.blocks import Blocks, choose_blocks
 from analysis.bootstrap import Bootstrap
+from analysis.cards import group_kind
 from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
 from analysis.curves.sweep import SweepFacts, read_sweep
 from analysis.headline import headline
@@ -22,6 +23,7 @@ from analysis.results import Entry, StudyResults
 from analysis.rotation.wave import CoarseGrid
 from analysis.significance import Comparison, Missing, comparison_blocks
 from analysis.trends.trend import TooFewValues
+from trainables.api.card import Groups
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID, label_values
 
 NOT_GROUPING = ("sweep", "method")
@@ -34,7 +36,7 @@ HEADLINE_FIELD = "full"
 class CurveSet:
     """The curves that are compared with one another, cut into panels; ``binarisation`` is the headline's.
 
-    ``frame``: the rows behind the panels, of the images that all curves share.
+    ``frame``: the rows behind the panels, of the images that all curves share; ``kind``: what a group of them is.
     """
 
     labels: Mapping[str, str]
@@ -42,7 +44,7 @@ class CurveSet:
     frame: pl.DataFrame
     panels: Sequence[Panel]
     binarisation: str
-    one_volume: bool
+    kind: Groups
     bootstrap: Bootstrap
 
     @property
@@ -89,7 +91,7 @@ class CurveSet:
             arms = [self.coefficients(panel.curves.get(role), panel) for role in (TRAINED, UNTRAINED)]
         except (CoarseGrid, TooFewValues) as error:
             return Missing(str(error))
-        return Comparison(arms[0], arms[1], panel.groups, one_volume=self.one_volume)
+        return Comparison(arms[0], arms[1], panel.groups, self.kind)
 
     def coefficients(self, curve: Curve | None, panel: Panel) -> Floats | Complexes:
         """The headline coefficient of every seed and image, [S, N]. Raises CoarseGrid, TooFewValues."""
@@ -109,12 +111,12 @@ class CurveSet:
             return comparison_blocks(compared)
         panel = self.headline_panel
         levels = [curve.dice_NV.mean(axis=1) for curve in panel.curves.values()]
-        return choose_blocks(levels, panel.groups, one_volume=self.one_volume)
+        return choose_blocks(levels, panel.groups, self.kind)
 
     def resampling_of(self, panel: Panel) -> Resampling:
         """The resamples that all curves of a panel share, drawn once."""
         if panel.groups not in self._drawn:
-            groups = panel.groups if self.blocks.of_people else ("one series",) * len(panel.groups)
+            groups = panel.groups if self.blocks.are_whole_groups else ("one series",) * len(panel.groups)
             self._drawn[panel.groups] = Resampling(groups, self.blocks.applied_to(self.bootstrap))
         return self._drawn[panel.groups]
 
@@ -139,9 +141,8 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
         card = cards.get(label_map.get("data", ""), {})
         sweep = read_sweep(results.folder(finished[0]["key"]))
         cut = panels(frame)
-        one_volume = bool(card.get("one_volume", False))
         shared = pl.concat([_rows_of(panel, frame) for panel in cut])
-        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), one_volume, bootstrap)
+        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), group_kind(card), bootstrap)
         _check_values(curve_set)
         found.append(curve_set)
     return found
@@ -150,6 +151,19 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
 def label_sets(results: StudyResults) -> list[dict[str, str]]:
     """The labels of every set of curves that a study wants, finished or not, in the order of its manifest."""
     return [dict(labels) for labels in _by_labels(results)]
+
+
+def num_planned_tests(results: StudyResults, found: Sequence[CurveSet]) -> int:
+    """How many tests over seeds the manifest plans, finished or not: sets with two seeds in each arm.
+
+    Those whose curves are there and cannot carry the coefficient will never be tested, and do not count.
+    """
+    hopeless = {tuple(sorted(s.labels.items())) for s in found if isinstance(s.comparison, Missing)}
+    return sum(
+        all(sum(entry["role"] == arm for entry in entries) >= 2 for arm in (TRAINED, UNTRAINED))
+        for labels, entries in _by_labels(results).items()
+        if labels not in hopeless
+    )
 
 
 def _rows_of(panel: Panel, frame: pl.DataFrame) -> pl.DataFrame:

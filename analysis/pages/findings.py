@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from analysis.blocks import Blocks
 from analysis.curves.sweep import SweepFacts
 from analysis.render.table import number
 from analysis.significance import Outcome, Verdict
+
+_LIKE_THESE = "images like these; patients are not known"
 
 
 def coefficient_words(sweep: SweepFacts) -> str:
@@ -23,17 +26,17 @@ def verdict_sentence(sweep: SweepFacts, verdict: Verdict) -> str:
     if verdict.outcome is Outcome.LEARNT:
         return (
             f"Learnt: training changes the {what}, by {_difference(verdict)}. It holds over seeds ({seeds}, "
-            f"{_p(verdict)}) and over blocks of images."
+            f"{_p(verdict)}) and over blocks of images{_of_images(verdict)}."
         )
     if verdict.outcome is Outcome.NO_INTERVAL:
         return (
-            f"On these images training changes the {what}, by {_size(verdict)} ({seeds}, {_p(verdict)}); of other "
-            f"people nothing is said: {_why(verdict)}."
+            f"On these images training changes the {what}, by {_size(verdict)} ({seeds}, {_p(verdict)}); of others "
+            f"nothing is said: {_why(verdict)}."
         )
     if verdict.outcome is Outcome.THIS_ENCODER:
         return (
-            f"This encoder's {what} is {_size(verdict)} away from that of the untrained ones; it says nothing about "
-            f"training: {_why(verdict)}."
+            f"This encoder's {what} is {_size(verdict)} away from that of the untrained ones{_of_images(verdict)}; it "
+            f"says nothing about training: {_why(verdict)}."
         )
     p = f", {_p(verdict)}" if verdict.p_adjusted is not None else ""
     return (
@@ -48,16 +51,35 @@ def blocks_sentence(verdict: Verdict) -> str:
     if blocks is None:
         return ""
     seen = "no neighbours" if blocks.correlation != blocks.correlation else f"r = {number(blocks.correlation, 2)}"
-    whom = f"{blocks.num_people} people" if blocks.of_people else "this volume only, not other people"
     if not blocks.can_give_intervals:
         return (
             f"Neighbouring images are alike ({seen}): {blocks.num_blocks} block(s) of {blocks.length} images are left, "
             "too few for intervals."
         )
+    if blocks.are_whole_groups:
+        return (
+            f"Intervals draw {blocks.num_blocks} blocks, whole {blocks.kind} of up to {blocks.length} image(s) "
+            f"(neighbouring images: {seen}); they speak of {blocks.kind} like these {blocks.num_groups}."
+        )
     return (
         f"Intervals draw {blocks.num_blocks} blocks of up to {blocks.length} neighbouring image(s), as long as the "
-        f"correlation that is seen ({seen}); they speak of {whom}."
+        f"correlation that is seen asks ({seen}); they speak of {_whom(blocks)}."
     )
+
+
+def _whom(blocks: Blocks) -> str:
+    """Of whom the intervals of one series speak."""
+    if blocks.kind == "images":
+        return _LIKE_THESE
+    if blocks.kind == "slabs of one volume" or (blocks.kind, blocks.num_groups) == ("volumes", 1):
+        return "this volume only, not of other people"
+    noun = blocks.kind.removesuffix("s") if blocks.num_groups == 1 else blocks.kind
+    return f"the {blocks.num_groups} {noun} that there are, not of others"
+
+
+def _of_images(verdict: Verdict) -> str:
+    """What has to be added where patients are not known."""
+    return f" ({_LIKE_THESE})" if verdict.blocks is not None and verdict.blocks.kind == "images" else ""
 
 
 def _difference(verdict: Verdict) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis.cards import card_rows
+from analysis.blocks import MIN_BLOCKS
+from analysis.cards import card_rows, group_kind
 from analysis.cells import Cell, missing_lines, mixed_lines
 from analysis.curves import samples
 from analysis.curves.panels import RELEASED, TRAINED, UNTRAINED
@@ -24,6 +25,7 @@ from analysis.render.files import ReportPaths, write_figures, write_file, write_
 from analysis.render.style import Figure
 from analysis.render.tile import Tile, png_bytes
 from analysis.significance import Verdict
+from trainables.api.card import Groups
 
 _ASKED_START = "pretraining_start"
 """The fact that says from where pretrainings were asked to start: the page says how they did."""
@@ -150,16 +152,23 @@ def _image_caveats(group: GroupPage) -> list[str]:
         return []
     panel = group.members[0][0].headline_panel
     images, num_groups = len(panel.image_ids), len(set(panel.groups))
-    one_volume = bool(group.card.get("one_volume")) or num_groups == 1
-    found = [
-        f"{images} images from {num_groups} {'slab(s) of one volume' if one_volume else 'patients or volumes'}. "
-        "Intervals speak for images like these; "
-        f"{'one volume says nothing about other people' if one_volume else 'not for other data sets'}."
-    ]
+    found = [f"{images} images{_from_groups(group_kind(group.card), num_groups)}"]
     left_out = max(p.num_left_out for found_set, _ in group.members for p in found_set.panels)
     if left_out:
         found.append(f"{left_out} image(s) without finite Dice in every curve were left out of all curves.")
     return found
+
+
+def _from_groups(kind: Groups, num_groups: int) -> str:
+    """From whom the images are, and of whom they speak, so."""
+    if kind == "images":
+        return "; which of them are of one patient is not known. Intervals speak of images like these."
+    if kind == "slabs of one volume":
+        return f" from {num_groups} slab(s) of one volume, which says nothing about other people."
+    if num_groups < MIN_BLOCKS:
+        noun = kind.removesuffix("s") if num_groups == 1 else kind
+        return f" from {num_groups} {noun}: fewer than {MIN_BLOCKS} say nothing about others."
+    return f" from {num_groups} {kind}. Intervals speak of {kind} like these, not of other data sets."
 
 
 def _sample_rows(of_roles: Mapping[str, Samples], sweep: SweepFacts) -> list[tuple[str, list[Tile]]]:

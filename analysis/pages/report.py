@@ -11,7 +11,7 @@ from analysis.bootstrap import Bootstrap
 from analysis.cells import cells_of
 from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
-from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, label_sets
+from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, label_sets, num_planned_tests
 from analysis.pages.page import GroupPage, write_page
 from analysis.render.files import file_name
 from analysis.results import Entry, StudyResults, load_study
@@ -24,11 +24,12 @@ def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Seque
     """Write the page of every data set and region of the study; returns page, figures and tables of each.
 
     One without a finished curve has a page that says what is missing. The family of Holm's correction is
-    every verdict of the study: all data sets, regions and sweeps.
+    every verdict that the study plans: all data sets, regions and sweeps.
     """
     results = load_study(store, manifest)
     sets = curve_sets(results, Bootstrap())
-    judged = verdicts({place: found.comparison for place, found in enumerate(sets)})
+    compared = {place: found.comparison for place, found in enumerate(sets)}
+    judged = verdicts(compared, num_planned_tests(results, sets))
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for labels in label_sets(results):
         groups.setdefault(_group(labels), _grouping(labels))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.curves.panels import TRAINED, UNTRAINED
-from analysis.curves.words import CONTROL_WORDS, Estimate, listed, percent, shares, with_interval
+from analysis.curves.panels import FIXED_MAP, TRAINED, UNTRAINED
+from analysis.curves.words import CONTROL_WORDS, UNLEARNT, Estimate, listed, percent, shares, with_interval
 from analysis.render.table import number
 from analysis.rotation.statistics import look_up
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW
@@ -62,16 +62,15 @@ def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
 
 
 def _sizes_sentence(evidence: WaveEvidence, field: str) -> str:
-    """Which of the two waves is the larger one, and where they peak: what a difference of them consists of."""
+    """How large both waves are and where they peak, and nothing on their order: that is the verdict's."""
     trained, untrained = (evidence.own(role, field, "amplitude")[0] for role in (TRAINED, UNTRAINED))
     if trained is None or untrained is None:
         return ""
     phase = evidence.own(UNTRAINED, field, "phase_deg")[0]
     at = "" if phase is None else f", with its first maximum at {number(phase, 1)}°"
-    relation = "larger" if trained > untrained else "smaller"
     return (
-        f"The mean curve of the untrained encoders has a wave of {number(untrained, 4)}{at}; that of the trained ones, "
-        f"{number(trained, 4)}, is the {relation} one."
+        f"The mean curve of the untrained encoders has a wave of {number(untrained, 4)}{at}; that of the trained ones "
+        f"has one of {number(trained, 4)}."
     )
 
 
@@ -85,9 +84,13 @@ def _spike_sentence(evidence: WaveEvidence, field: str) -> str:
         return f"{where} the curve lies {away} from the wave; there are too few independent blocks for an interval."
     shape = shape_of(spike)
     text = f"{where} {_SPIKE_WORDS[shape]}: {with_interval(spike, signed=True)} against the wave"
-    same = [words for role, words in CONTROL_WORDS.items() if shape_of(evidence.own(role, field, "spike")) == shape]
-    if shape != "neither" and same:
-        text += f"; so it does for {listed(same)}, which have learnt nothing"
+    if shape == "neither":
+        return text + "."
+    same = [role for role in CONTROL_WORDS if shape_of(evidence.own(role, field, "spike")) == shape]
+    if unlearnt := [CONTROL_WORDS[role] for role in same if role in UNLEARNT]:
+        text += f"; so it does for {listed(unlearnt)}, which have learnt nothing"
+    if FIXED_MAP in same:
+        text += f"; so it does for {CONTROL_WORDS[FIXED_MAP]}, a trained encoder's"
     return text + "."
 
 
@@ -101,11 +104,10 @@ def _left_sentence(evidence: WaveEvidence, field: str) -> str:
     if left[0] is None or left[1] is None:
         return ""
     debiased = evidence.against(UNTRAINED, field, "remainder_debiased")[0]
-    text = f"Over images, |c trained − c untrained| is {with_interval(left)}"
+    text = f"Of these encoders, |c trained − c untrained| over images is {with_interval(left)}"
     if debiased is not None:
         text += f" ({number(debiased, 4)} without what noise adds)"
-    certainty = "may be 0" if left[1] == 0 else "is not 0"
-    return text + f"; on images like these it {certainty}, whatever other seeds would give."
+    return text + "; other seeds may give another."
 
 
 def binarisation_sentence(evidence: WaveEvidence, titles: dict[str, str]) -> str:
@@ -114,14 +116,16 @@ def binarisation_sentence(evidence: WaveEvidence, titles: dict[str, str]) -> str
     if rows.is_empty():
         return ""
     shapes: dict[str, list[str]] = {}
+    by_field: dict[str, set[str]] = {}
     for row in rows.iter_rows(named=True):
         shape = shape_of((row["value"], row["low"], row["high"]))
         field = titles.get(row[FIELD_OF_VIEW], row[FIELD_OF_VIEW]).lower()
+        by_field.setdefault(field, set()).add(shape)
         shapes.setdefault(shape, []).append(f"{row[BINARISATION]} ({field})")
     words = (("peak", "a peak"), ("dip", "a dip"), ("neither", "neither"))
     parts = [f"{text} for {listed(shapes[shape])}" for shape, text in words if shape in shapes]
     text = f"The exact multiples of 90° are {'; '.join(parts)}."
-    if "peak" in shapes and "dip" in shapes:
+    if any({"peak", "dip"} <= found for found in by_field.values()):
         text += " Whether 90° looks best or worst is thus decided by how the map is made binary."
     return text
 

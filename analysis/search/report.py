@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.cards import Card, card_rows
+from analysis.cards import Card, card_rows, is_one_volume
 from analysis.render import page
 from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
 from analysis.render.style import Figure
@@ -123,5 +123,5 @@ def _data_caveats(cards: Mapping[str, Card]) -> list[str]:
     return [
         f"The images of {name} are slices of one volume: they say nothing about other people."
         for name, card in cards.items()
-        if card.get("one_volume")
+        if is_one_volume(card)
     ]

@@ -31,22 +31,26 @@ def _slope_sentence(trends: pl.DataFrame, sweep: SweepFacts, where: tuple[str, s
 
 
 def _monotone_sentence(trends: pl.DataFrame, sweep: SweepFacts, where: tuple[str, str]) -> str:
+    """Every curve has a monotone part; the share alone beats its null too often in noise from few blocks.
+
+    The null has the shapes of M - 1 directions only: noise exceeds its 95 % quantile in 20 to 30 % of cases from
+    3 blocks, 9 to 13 % from 8, and no quantile mends that. So a slope whose interval leaves out 0 is asked for as well.
+    """
     share, null = (look_up(trends, TRAINED, *where, name)[0] for name in ("monotone_share", "monotone_null"))
-    if share is None or null is None:
+    _, low, high = look_up(trends, TRAINED, *where, "slope")
+    if share is None or null is None or low is None or high is None:
         return ""
-    relation = "more than" if share > null else "no more than"
-    return (
-        f"{percent(share)} of its variance over the axis is monotone, {relation} images that agree on nothing would "
-        "show "
-        f"({percent(null)})."
-    )
+    text = f"{percent(share)} of its variance over the axis is monotone, "
+    if share > null and not low <= 0 <= high:
+        return text + f"more than images that agree on nothing would show ({percent(null)})."
+    return text + "which images that agree on nothing may show as well."
 
 
 def _leaving_sentence(trends: pl.DataFrame, sweep: SweepFacts, where: tuple[str, str]) -> str:
     parts = []
     for side in ("below", "above"):
         rows = trends.filter(role=TRAINED, field_of_view=where[0], binarisation=where[1], quantity=f"leaves_{side}")
-        if rows.is_empty():
+        if rows.is_empty():  # no value on this side, or no band to leave
             continue
         value = rows["value"].item()
         beyond = f"{side} {sweep.text(sweep.neutral)}"

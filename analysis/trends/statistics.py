@@ -34,8 +34,9 @@ def trend_frame(
     Quantities: ``slope`` (Dice per unit of the sweep), ``standardised`` (correlation of mean curve and value),
     ``monotone_share`` with ``monotone_null`` (what it is of blocks that agree on nothing), ``leaves_below`` and
     ``leaves_above`` (the value from which the curve stays outside its band at the start, on that side of the neutral
-    value; null: it never does), and of every role but the trained one ``share_explained`` and ``remainder`` (trained
-    minus control, signed). A curve of one value besides the neutral one has no trend, so no row.
+    value; null: it never does; no row where there is no band), and of every role but the trained one
+    ``share_explained`` and ``remainder`` (trained minus control, signed). A curve of one value besides the neutral
+    one has no trend, so no row.
     """
     rows: list[Row] = []
     for panel in panels:
@@ -53,6 +54,7 @@ def trend_frame(
             values += [
                 (f"leaves_{d.side}", math.nan if d.value is None else d.value, math.nan, math.nan)
                 for d in found.departures
+                if d.has_band
             ]
             if role != TRAINED and TRAINED in slopes_of:
                 share = paired.explained(slopes_of[TRAINED], slopes_of[role], resampling)

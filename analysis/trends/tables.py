@@ -59,7 +59,8 @@ def trend_table(
         "Dice "
         f"per unit of the {sweep.title}, weighted least squares. Monotone part: variance of the best monotone curve "
         "over "
-        "that of the curve; null: its 95 % quantile when the blocks of images agree on nothing. Leaves its start: the "
+        "that of the curve; null: its 95 % quantile when the blocks of images agree on nothing, too low "
+        "for fewer than some 20 blocks. Leaves its start: the "
         "value from which a simultaneous 95 % band of the difference to the value next to the neutral one leaves out 0 "
         "and does so to the end. Explained: the control's slope over the trained one's."
     )

@@ -49,6 +49,11 @@ class Departure:
     high_V: Floats
     value: float | None
 
+    @property
+    def has_band(self) -> bool:
+        """Whether there is a band to leave: from 2 values and 3 blocks on."""
+        return len(self.values_V) > 1 and bool(np.isfinite(self.low_V).all())
+
 
 @dataclass(frozen=True, eq=False)
 class Trend:
@@ -56,7 +61,8 @@ class Trend:
 
     ``slope``: score per unit of the sweep. ``standardised``: correlation of mean curve and value, in [-1, 1].
     ``monotone_share``: variance of the best monotone curve over that of the mean curve; every curve has some, so
-    ``monotone_null`` is the quantile of that share in curves of nothing but the noise that the blocks show.
+    ``monotone_null`` is the quantile of that share in curves of nothing but the noise that the blocks show: too low
+    with few blocks, which show few of its directions; NaN from fewer than 3.
     ``rises``: whether the best monotone curve rises. ``departures``: one for each side of the neutral value.
     """
 
@@ -110,11 +116,12 @@ def trend(scores_NV: Floats, values_V: Floats, neutral: float, resampling: Resam
     standardised = [_over(m @ operator_V * value_sd, np.sqrt(_variance(m, weights_V))) for m in (mean_1V, mean_BV)]
     shares = [_monotone_share(m, weights_V) for m in (mean_1V, mean_BV)]
     null_B, _ = _monotone_share(_noise(used_NV - (used_NV @ weights_V)[:, None], resampling), weights_V)
+    has_null = resampling.can_give_intervals and np.isfinite(null_B).any()
     return Trend(
         estimate(float((mean_1V @ operator_V)[0]), mean_BV @ operator_V),
         estimate(float(standardised[0][0]), standardised[1], -1, 1),
         estimate(float(shares[0][0][0]), shares[1][0], 0, 1),
-        float(np.nanquantile(null_B, resampling.bootstrap.confidence)) if np.isfinite(null_B).any() else math.nan,
+        float(np.nanquantile(null_B, resampling.bootstrap.confidence)) if has_null else math.nan,
         bool(shares[0][1][0]),
         departures(scores_NV, values_V, neutral, resampling),
     )

@@ -34,7 +34,7 @@ class FabricatedSearch:
             "study": "toy_search",
             "question": "Which setting finds <most> images again?",
             "facts": {"scale": "smoke", "search_begins": "defaults"},
-            "cards": {"toy": {"counts": {"train": 77, "val": 36}, "one_volume": True, "licence": "free"}},
+            "cards": {"toy": {"counts": {"train": 77, "val": 36}, "groups": "slabs of one volume", "licence": "free"}},
             "command": "python studies/toy_search.py --scale smoke",
             "provenance": {"git": "0123abc", "date": "2025-01-01"},
             "trials": self.trials,

@@ -15,9 +15,9 @@ from trainables.api.names import CURVE_FILE, SAMPLES_FILE, START_FILE, SWEEP_FIL
 
 MADE = {"device": "cpu", "cpu": "AMD EPYC", "threads": "1"}
 MNI152 = {"name": "mni152", "counts": {"train": 96, "val": 16}, "num_groups": 9, "split": "whole slabs held out",
-          "licence": "ICBM licence <free & open>", "one_volume": True}  # fmt: skip
+          "licence": "ICBM licence <free & open>", "groups": "slabs of one volume"}  # fmt: skip
 BRATS = {"name": "brats", "counts": {"train": 37, "val": 5}, "num_groups": 42, "split": "by patient",
-         "licence": "BraTS 2020", "one_volume": False}  # fmt: skip
+         "licence": "BraTS 2020", "groups": "patients"}  # fmt: skip
 RANDOM_START = "random start, pretrain_seed {seed}: no pretrained weights were used"
 BLUR_VALUES = np.array([0.0, 0.01, 0.02, 0.04, 0.06])
 

@@ -157,7 +157,8 @@ def test_the_page_says_what_it_is_about(written, html):
     for text in (
         "&lt;90°&gt; period", "brats · tumour: train 37, val 5", "by patient", "BraTS 2020", "0123abc", "scale laptop",
         "python studies/toy_curves.py --scale laptop", "&quot;num_samples&quot;: 10", "rotation angle 95°",
-        "standard deviation of the blur 0.06 of the side", "they speak of 12 people", "thesis 5.3, Fig. 5.6",
+        "standard deviation of the blur 0.06 of the side", "they speak of patients like these 12",
+        "thesis 5.3, Fig. 5.6",
     ):  # fmt: skip
         assert text in html, text
 
@@ -277,9 +278,33 @@ def test_one_volume_is_no_people(plain, tmp_path):
     rows = study(**WAVE, trained_amplitudes=(0.039, 0.04, 0.041), groups=slabs)
     said, html = answer_of(tmp_path, rows, cards=[MNI152], data="mni152")
     assert "On these images training changes the 90° wave" in said
-    assert "of other people nothing is said: one volume has no interval for people" in said
+    assert "of others nothing is said: one volume has no interval for people" in said
     assert "8 images from 4 slab(s) of one volume" in section(html, "Caveats")
     assert "ICBM licence &lt;free &amp; open&gt;" in section(html, "Set-up")
+
+
+def test_images_whose_patients_are_not_known_have_a_verdict_that_says_so(plain, tmp_path):
+    rows = study(**WAVE, trained_amplitudes=(0.039, 0.04, 0.041))
+    said, html = answer_of(tmp_path, rows, cards=[BRATS | {"name": "kvasir", "groups": "images"}], data="kvasir")
+    assert "Learnt" in said
+    assert "over blocks of images (images like these; patients are not known)." in said
+    caveat = "8 images; which of them are of one patient is not known. Intervals speak of images like these."
+    assert caveat in section(html, "Caveats")
+    assert "patients or volumes" not in html
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "said"),
+    [("patients", "abcd", "from 4 patients. Intervals speak of patients like these, not of other data sets."),
+     ("volumes", "abcd", "from 4 volumes. Intervals speak of volumes like these"),
+     ("patients", "ab", "from 2 patients: fewer than 3 say nothing about others."),
+     ("volumes", "a", "from 1 volume: fewer than 3")],
+)  # fmt: skip
+def test_a_caveat_says_what_the_groups_are(plain, tmp_path, kind, groups, said):
+    names = [groups[i * len(groups) // 8] for i in range(8)]
+    rows = study(**WAVE, trained_amplitudes=(0.039, 0.04, 0.041), groups=names)
+    _, html = answer_of(tmp_path, rows, cards=[BRATS | {"groups": kind}])
+    assert f"8 images {said}" in section(html, "Caveats")
 
 
 def test_one_pretraining_is_said_of_this_encoder(plain, tmp_path):
@@ -296,8 +321,14 @@ def test_the_family_of_holm_is_every_set_of_the_study(plain, tmp_path, monkeypat
     for given in (labels("brats", "tumour", "blur"), labels("brats", "core", "blur"), labels("mni152", sweep="blur")):
         made.curves(blur(6, noisy, seed=len(made.trials)), BLUR, given, samples=False)
     made.curves(small(), ROTATION, labels("brats", "tumour"), samples=False)
-    seen = []
-    monkeypatch.setattr(report, "verdicts", lambda family: seen.append(family) or original(family))
+    seen, sizes = [], []
+
+    def watched(family, size):
+        seen.append(family)
+        sizes.append(size)
+        return original(family, size)
+
+    monkeypatch.setattr(report, "verdicts", watched)
     pages = reported(made, tmp_path / "out")
     assert list(pages) == ["brats-tumour", "brats-core", "mni152-white_matter"]
     (family,) = seen
@@ -305,9 +336,24 @@ def test_the_family_of_holm_is_every_set_of_the_study(plain, tmp_path, monkeypat
     assert all(isinstance(comparison, Comparison) for comparison in family.values())
     tests = [seed_test(c.trained_SN.mean(axis=1), c.untrained_SN.mean(axis=1)) for c in family.values()]
     adjusted = holm([test.p for test in tests])
+    assert sizes == [4]
     assert adjusted[1] > tests[1].p
     assert f"p = {adjusted[1]:.3f} after Holm" in pages["brats-core"]
-    assert [c.one_volume for c in family.values()] == [False, False, True, False]
+    assert [c.kind for c in family.values()] == ["patients", "patients", "slabs of one volume", "patients"]
+
+
+def test_sets_that_are_planned_count_in_the_family_before_they_are_there(plain, tmp_path, monkeypatch):
+    made = FabricatedStudy(tmp_path, [BRATS])
+    made.curves(blur(6, (-3.0, -2.0, -2.5)), BLUR, labels("brats", "tumour", "blur"), samples=False)
+    for number in range(2):
+        for role in ("trained", "untrained"):
+            made.add(f"{role}-later-{number}", role, labels("brats", "core"), {"seed": number})
+    made.add("mask-later", "mask", labels("brats", "oedema"))
+    made.add("one-later", "trained", labels("brats", "oedema"))
+    sizes = []
+    monkeypatch.setattr(report, "verdicts", lambda family, size: sizes.append((len(family), size)) or original(family))
+    reported(made, tmp_path / "out")
+    assert sizes == [(1, 2)], "a set of one seed has no test"
 
 
 original = report.verdicts

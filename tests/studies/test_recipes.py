@@ -208,7 +208,7 @@ def test_labels_say_data_region_and_sweep(made):
         assert "method" not in entry.labels
     assert {entry.labels["region"] for entry in study.entries.values()} == {"white_matter", "grey_matter"}
     card = study.cards["mni152"]
-    assert (card.name, card.one_volume) == ("mni152", True)
+    assert (card.name, card.groups) == ("mni152", "slabs of one volume")
     assert card.counts == MNI152(image_size_px=32).card().counts
 
 

@@ -119,7 +119,7 @@ def test_roles_cells_and_seeds_stand_in_the_manifest(finished):
     assert len({entry["cell"] for entry in trained}) == 1
     assert sorted(entry["seeds"]["encoder.pretrain_seed"] for entry in trained) == [0, 1]
     assert len({entry["cell"] for entry in named}) == 5
-    assert manifest["cards"]["mni152"]["one_volume"] is True
+    assert manifest["cards"]["mni152"]["groups"] == "slabs of one volume"
 
 
 def test_a_second_submission_computes_nothing(finished):

@@ -376,7 +376,25 @@ def test_a_whole_volume_stays_on_one_side_and_one_volume_says_so(volumes):
     (volumes / "labels.csv").unlink()
     images = FolderVolumes(volumes, 32)
     assert {record.split for record in images.records()} == {"train"}
-    assert (images.card().one_volume, images.card().name) == (True, "vol umes")
+    assert (images.card().groups, images.card().num_groups, images.card().name) == ("volumes", 1, "vol umes")
+
+
+def test_groups_are_patients_only_where_the_table_says_it_of_all(volumes, tmp_path):
+    images = FolderVolumes(volumes, 32)
+    assert (images.card().groups, images.card().num_groups) == ("patients", 3)
+    table = (volumes / "labels.csv").read_text()
+    (volumes / "labels.csv").write_text(table.replace("patient 2", ""))
+    assert images.card().groups == "volumes"
+    (volumes / "labels.csv").unlink()
+    assert images.card().groups == "volumes"
+    root = write_folder(tmp_path / "pictures", num_images=4)
+    pictures = Folder(root, 32, channels=3)
+    assert pictures.card().groups == "patients"
+    text = (root / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join(text[:-1]) + "\n")
+    assert pictures.card().groups == "images", "of one picture nothing is known"
+    (root / "labels.csv").write_text("image,label\n")
+    assert pictures.card().groups == "images"
 
 
 def test_every_bad_volume_is_named(tmp_path, context):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Groups = Literal["patients", "volumes", "images", "slabs of one volume"]
+"""What a group of a data set is. ``images``: which of them are of one patient is not known."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +18,10 @@ class Card:
     counts: Mapping[str, int]
     """Images of every split."""
     num_groups: int
-    """Patients, volumes or slabs: what a split keeps together and a block bootstrap draws."""
+    """How many there are of what ``groups`` says: a split keeps each of them together."""
     split: str
     """How the splits were kept apart, in a sentence."""
     licence: str
     """What its publishers allow, in a sentence."""
-    one_volume: bool = False
-    """Whether all images are of one head, so that groups are parts of it and no result speaks of other people."""
+    groups: Groups
+    """What a group is, and so whom a result may speak of: other patients, images like these, this volume alone."""

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
+from trainables.api.card import Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import reading
@@ -64,6 +65,7 @@ class BraTS(Dataset):
     name: ClassVar[str] = "brats"
     licence: ClassVar[str] = "BraTS 2020 training data: by registration, for research; not redistributed"
     split_description: ClassVar[str] = "by patient, one median axial slice each, drawn with split_seed"
+    groups: ClassVar[Groups] = "patients"
 
     root: Path = recorded()
     modality: Modality = "flair"

@@ -23,7 +23,7 @@ from typing import ClassVar, Self
 import numpy as np
 from PIL import Image
 
-from trainables.api.card import Card
+from trainables.api.card import Card, Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import folders, labels_csv, pictures, reading, splits
@@ -52,6 +52,7 @@ class Folder(Dataset):
     name: ClassVar[str] = "folder"
     licence: ClassVar[str] = OWN_LICENCE
     split_description: ClassVar[str] = OWN_SPLIT
+    groups: ClassVar[Groups] = "images"
 
     root: Path = recorded()
     image_size_px: int = 224
@@ -113,8 +114,10 @@ class Folder(Dataset):
         return grey_levels(pixels_CHW, self.image_size_px)
 
     def card(self) -> Card:
-        """Under the name of the folder."""
-        return replace(super().card(), name=Path(self.root).name)
+        """Under the name of the folder; a group is a patient where ``labels.csv`` gives groups, else an image."""
+        names = folders.files_below(images_folder(self.root))
+        known = labels_csv.gives_groups(self.root, [folders.stem(name) for name in names])
+        return replace(super().card(), name=Path(self.root).name, groups="patients" if known else self.groups)
 
     @classmethod
     def example(cls, folder: Path) -> Self:

@@ -26,7 +26,7 @@ from typing import ClassVar, Self
 import nibabel
 import numpy as np
 
-from trainables.api.card import Card
+from trainables.api.card import Card, Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import folders, labels_csv, nifti, reading
@@ -59,6 +59,7 @@ class FolderVolumes(Dataset):
     name: ClassVar[str] = "folder_volumes"
     licence: ClassVar[str] = OWN_LICENCE
     split_description: ClassVar[str] = OWN_SPLIT
+    groups: ClassVar[Groups] = "volumes"
 
     root: Path = recorded()
     image_size_px: int = 224
@@ -101,9 +102,9 @@ class FolderVolumes(Dataset):
         return grey_levels(((slice_HW - black) / (white - black)).clip(0, 1)[None] * 255, self.image_size_px)
 
     def card(self) -> Card:
-        """Under the name of the folder."""
-        card = super().card()
-        return replace(card, name=Path(self.root).name, one_volume=len(self.volume_names()) == 1)
+        """Under the name of the folder; a group is a patient where ``labels.csv`` gives groups, else a volume."""
+        known = labels_csv.gives_groups(self.root, [folders.stem(name) for name in self.volume_names()])
+        return replace(super().card(), name=Path(self.root).name, groups="patients" if known else self.groups)
 
     @classmethod
     def example(cls, folder: Path) -> Self:

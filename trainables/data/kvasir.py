@@ -19,6 +19,7 @@ from typing import ClassVar, Self
 
 from PIL import Image
 
+from trainables.api.card import Groups
 from trainables.api.trainable import recorded
 from trainables.data import folders, pictures, reading, splits
 from trainables.data.annotations import Region
@@ -42,6 +43,7 @@ class Kvasir(Dataset):
     name: ClassVar[str] = "kvasir"
     licence: ClassVar[str] = "Kvasir-SEG (Simula): for research and education, with citation; not redistributed"
     split_description: ClassVar[str] = "by image, drawn with split_seed; which images are of one patient is not known"
+    groups: ClassVar[Groups] = "images"
 
     root: Path = recorded()
     image_size_px: int = 224

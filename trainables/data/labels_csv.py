@@ -46,6 +46,8 @@ class Row:
     """Empty where the table gives no splits."""
     label: str
     """Empty where there is none."""
+    has_group: bool = False
+    """Whether the table names the group; else it is the image itself."""
 
 
 def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
@@ -74,12 +76,25 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
         elif cells.get("split", "") not in ("", *SPLITS):
             problems[f"{NAME} line {line}"] = f"split {_shown(cells['split'])}: use one of {', '.join(SPLITS)}"
         else:
-            rows[id_] = Row(cells.get("group") or id_, cells.get("split", ""), cells.get("label", ""))
+            rows[id_] = Row(
+                cells.get("group") or id_, cells.get("split", ""), cells.get("label", ""), bool(cells.get("group"))
+            )
     every = {id_: rows.get(id_, Row(id_, "", "")) for id_ in ids}
     problems |= _split_problems(every)
     if problems:
         raise BadData(NAME, problems)
     return every
+
+
+def gives_groups(root: Path, ids: Sequence[str]) -> bool:
+    """Whether the table says of every image which patient it is of, so that groups are patients.
+
+    Where it leaves one out, that image may be of any patient, and nothing is known of patients on the whole.
+
+    Raises:
+        BadData: as ``read_rows``.
+    """
+    return bool(ids) and all(row.has_group for row in read_rows(root, ids).values())
 
 
 def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:

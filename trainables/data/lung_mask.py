@@ -20,6 +20,7 @@ from typing import ClassVar, Self
 
 from PIL import Image
 
+from trainables.api.card import Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import folders, pictures, reading
@@ -43,6 +44,7 @@ class LungMask(Dataset):
     name: ClassVar[str] = "lung_mask"
     licence: ClassVar[str] = "Lung Mask Image Dataset (Kaggle): by the terms of its page; not redistributed"
     split_description: ClassVar[str] = "the published folders train, val and test; patients are not known"
+    groups: ClassVar[Groups] = "images"
 
     root: Path = recorded()
     image_size_px: int = 224

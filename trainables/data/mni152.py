@@ -23,6 +23,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 
+from trainables.api.card import Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import reading
@@ -64,7 +65,7 @@ class MNI152(Dataset):
         "ICBM 152 nonlinear atlas (2009a), McConnell Brain Imaging Centre; packaged with nilearn, free to use and "
         "redistribute with its notice"
     )
-    one_volume: ClassVar[bool] = True
+    groups: ClassVar[Groups] = "slabs of one volume"
     split_description: ClassVar[str] = (
         "within one volume: contiguous slabs of axial slices with gaps between them, whole slabs held out"
     )

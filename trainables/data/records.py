@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from trainables.api.card import Card
+from trainables.api.card import Card, Groups
 from trainables.api.trainable import Part
 
 ImageArray = np.ndarray[Any, np.dtype[np.uint8]]
@@ -54,8 +54,8 @@ class Dataset(Part, ABC):
     name: ClassVar[str]
     licence: ClassVar[str]
     """What its publishers allow, in a sentence for reports."""
-    one_volume: ClassVar[bool] = False
-    """Whether all images are of one head, so that groups are parts of it and no result speaks of other people."""
+    groups: ClassVar[Groups]
+    """What a group is: patients, volumes, images where patients are not known, or slabs of one volume."""
     split_description: ClassVar[str]
     """How training and validation images were kept apart, in a sentence for reports."""
 
@@ -113,7 +113,7 @@ class Dataset(Part, ABC):
             num_groups=len({record.group for record in records}),
             split=self.split_description,
             licence=self.licence,
-            one_volume=self.one_volume,
+            groups=self.groups,
         )
 
     def _kept(self, records: list[Record]) -> list[Record]:
