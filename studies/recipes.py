@@ -336,8 +336,11 @@ def curves(
 def facts_of(
     options: CurveStudyOptions, sizes: PretrainingSizes, fitted: Mapping[str, PretrainingSizes]
 ) -> dict[str, str]:
-    """What plan, report and MLflow say of a study: its scale, its start, and sizes that the data made smaller."""
+    """What plan, report and MLflow say of a study: its scale and start, epochs that are not the scale's, and sizes that
+    the data made smaller."""
     facts = {"scale": options.scale, "pretraining_start": released_weights(options.pretrained)[1]}
+    if options.num_epochs not in (None, SIZES[options.scale].pretraining.num_epochs):
+        facts["num_epochs"] = str(options.num_epochs)
     return facts | fitted_facts(sizes, fitted)
 
 

@@ -22,8 +22,13 @@ def results_by_scale(store: Store, study: str) -> dict[str, StudyResults]:
     by_scale: dict[str, list[Manifest]] = {}
     for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
         if manifest["study"] == study:
-            by_scale.setdefault(str(manifest["facts"].get("scale", "")), []).append(manifest)
+            by_scale.setdefault(_scale(manifest["facts"]), []).append(manifest)
     return {scale: _merged(store, manifests) for scale, manifests in by_scale.items()}
+
+
+def _scale(facts: Mapping[str, str]) -> str:
+    """The scale, and the epochs where they were chosen otherwise than it has them."""
+    return ", ".join([facts.get("scale", ""), *(f"{facts[name]} epochs" for name in ("num_epochs",) if name in facts)])
 
 
 def _merged(store: Store, manifests: Sequence[Manifest]) -> StudyResults:

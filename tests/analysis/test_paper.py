@@ -32,7 +32,7 @@ class Storage:
         self.made, self.count = FabricatedStudy(folder, CARDS), 0
         self.store = self.made.store
 
-    def submit(self, *sets, scale="full", config="", first_seed=0, is_done=True):
+    def submit(self, *sets, scale="full", config="", first_seed=0, is_done=True, facts=()):
         """``sets``: (labels, rows). ``config`` tells configurations apart that have the same labels."""
         self.made.trials.clear()
         for given, rows in sets:
@@ -40,7 +40,7 @@ class Storage:
                 self._add(given, role, int(seed) + first_seed, part if is_done else None, f"{scale}{config}")
         self.count += 1
         document = self.made.manifest | {"study": "rotation_period", "submitted_at": float(self.count)}
-        document["facts"] = {"scale": scale}
+        document["facts"] = {"scale": scale, **dict(facts)}
         self.store.write_document(f"studies/rotation_period/{self.count}.json", document)
 
     def _add(self, given, role, seed, rows, config):
@@ -151,6 +151,14 @@ def test_only_full_scale_bears_the_number_of_an_exhibit(storage, written):
     assert full.caption.startswith("At scale full. ")
     assert laptop.caption.startswith("At scale laptop. ")
     assert drawn_level(full) - drawn_level(laptop) == pytest.approx(0.2, abs=0.01)
+
+
+def test_full_scale_with_other_epochs_is_not_the_papers(storage, written):
+    storage.submit((BRATS_TUMOUR, rows()), facts={"num_epochs": "2"})
+    sections, figures = written()
+    assert "Missing" in sections["Figure 5.6: Interpretability over rotation, BraTS"]
+    assert "<figure" in sections["At scale full, 2 epochs, not Figure 5.6: Interpretability over rotation, BraTS"]
+    assert "curve-brats-tumour-rotation" not in figures
 
 
 def test_seeds_of_several_submissions_make_one_curve(storage, written):

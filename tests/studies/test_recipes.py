@@ -122,6 +122,12 @@ def test_sizes_that_fit_are_no_word_worth(made):
     assert "sizes_fitted_to_the_data" not in made().facts
 
 
+def test_epochs_that_are_not_the_scales_are_a_fact(made):
+    assert made(num_epochs=7).facts["num_epochs"] == "7"
+    assert "num_epochs" not in made().facts
+    assert "num_epochs" not in made(num_epochs=SIZES["smoke"].pretraining.num_epochs).facts
+
+
 # -- roles ------------------------------------------------------------------------------------------------------------
 
 
