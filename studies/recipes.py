@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trainables.data.annotations import Region
     from trainables.data.datasets import Source
     from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.interpretability.selection import ImageChoice
     from trainables.models.released import ReleasedWeights
     from trainables.models.sources import EncoderSource
     from trainables.saliency.base import SaliencyMethod
@@ -304,13 +305,12 @@ def curves(
     """Every curve of one region and sweep by its name for people: trained and untrained encoders, one a seed, the
     released one where weights are given, and the controls without training."""
     from trainables.interpretability.curve import InterpretabilityCurve
-    from trainables.interpretability.selection import ImageChoice
     from trainables.models.sources import Released, Untrained
     from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
 
     (sweep_name, change, values), (method_name, explains) = sweep, method
     values = tuple(map(float, values))
-    images = ImageChoice(_num_images(region, change, values, sizes.num_images, options))
+    images = _images(region, change, values, sizes.num_images, options)
     labels = {"data": source.name, "region": region.name, "sweep": sweep_name}
     if method_name != "smoothgrad":
         labels["method"] = method_name
@@ -359,22 +359,24 @@ def _smaller(wished: PretrainingSizes, found: PretrainingSizes) -> str:
     return ", ".join(said)
 
 
-def _num_images(
+def _images(
     region: Region, sweep: Sweep, values: Sequence[float], num_wanted: int, options: CurveStudyOptions
-) -> int:
+) -> ImageChoice:
     """As many as are wanted, or as the data set has with a region inside what all values keep.
 
     A small data set is prepared for it here. In a large one, which its trials prepare, the records of the region have
     to do, whatever of it the values keep.
     """
-    if not is_decoded_at_once(region.images):
-        return max(1, min(num_wanted, len(region.records())))
     from trainables.data.cache import open_annotation, open_images
     from trainables.interpretability.selection import ImageChoice, num_with_region
 
+    splits = [record.split for record in region.images.records()]
+    # A data set too small to be parted has no validation images.
+    choice = ImageChoice(splits=tuple(set(splits).intersection(ImageChoice().splits)) or ImageChoice().splits)
+    if not is_decoded_at_once(region.images):
+        return replace(choice, num=max(1, min(num_wanted, len(region.records()))))
     context = data_context(options)
     open_images(region.images, context)
     masks = open_annotation(region, context)
-    splits = [record.split for record in region.images.records()]
     kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
-    return max(1, min(num_wanted, num_with_region(ImageChoice(), splits, masks, kept_HW)))
+    return replace(choice, num=max(1, min(num_wanted, num_with_region(choice, splits, masks, kept_HW))))

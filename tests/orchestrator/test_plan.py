@@ -277,7 +277,7 @@ def test_a_manifest_tells_roles_cells_seeds_and_cards(store):
         "as a control": Entry(Count(upstream=pretraining(3)), "untrained", {"data": "toy"}),
         "elsewhere": Entry(Count(upstream=pretraining(4)), "trained", {"data": "other"}),
     }
-    card = Card("toy", {"train": 3}, 2, "by group", "CC0")
+    card = Card("toy", {"train": 3}, 2, "by group", "CC0", groups="images")
     plan = make_plan(Study("s", "?", trials, cards={"toy": card}), store, Keys(FileDigests()))
     manifest = json.loads(json.dumps(manifest_of(plan, "python x.py", {}, Keys(FileDigests()))))
     entries = {entry["name"]: entry for entry in manifest["trials"]}

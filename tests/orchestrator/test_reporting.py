@@ -13,7 +13,7 @@ from orchestrator.study import Entry, Study
 from trainables.api.card import Card
 from trainables.api.identity import FileDigests, Keys
 
-CARD = Card("toy", {"train": 3}, 2, "by group", "CC0")
+CARD = Card("toy", {"train": 3}, 2, "by group", "CC0", groups="images")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from trainables.data.annotations import Region
 from trainables.data.brats import BraTS, write_brats
 from trainables.data.datasets import Source, lookup
 from trainables.data.folder import write_folder
+from trainables.data.folder_volumes import FolderVolumes, write_volumes
 from trainables.data.kvasir import write_kvasir
 from trainables.data.mni152 import MNI152, MNI152Tissue
 from trainables.models.released import ReleasedWeights
@@ -116,6 +117,15 @@ def test_a_few_images_of_ones_own_are_enough(tmp_path, made):
     assert study.facts["sizes_fitted_to_the_data"] == (
         "folder-kvasir: batches of 3, a queue of 3, a learning rate of 0.01125, 1 normalisation group(s)"
     )
+
+
+def test_one_volume_has_no_validation_and_its_curves_go_over_the_training_images(tmp_path, made):
+    root = write_volumes(tmp_path / "one", num_volumes=1)
+    study = made(datasets=(f"folder:{root}",))
+    assert study.cards["folder-one"].counts == {"train": len(FolderVolumes(root, 128).records())}
+    assert {curve.images.splits for curve in of(study, "trained")} == {("train",)}
+    for trial in trials_of(study, Keys(FileDigests())):
+        trial.trainable.check()
 
 
 def test_sizes_that_fit_are_no_word_worth(made):
