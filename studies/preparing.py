@@ -12,7 +12,7 @@ from trainables.api.errors import BadData
 
 if TYPE_CHECKING:
     from trainables.data.annotations import Region
-    from trainables.data.cache import OwnContext
+    from trainables.data.cache import OwnContext, RegionTable
     from trainables.data.datasets import Source
     from trainables.data.records import Dataset
 
@@ -54,6 +54,26 @@ def is_decoded_at_once(images: Dataset) -> bool:
 
     A larger one is prepared by its trials."""
     return len(images.records()) <= _DECODED_AT_ONCE
+
+
+def prepared(region: Region, context: OwnContext) -> RegionTable:
+    """The annotation of a data set that is decoded at once, its images prepared too.
+
+    Raises:
+        BadData: every image and every annotation that cannot be used.
+    """
+    from trainables.data.cache import open_annotation, open_images
+
+    try:
+        open_images(region.images, context)
+    except BadData as of_images:
+        try:
+            open_annotation(region, context)
+        except BadData as of_region:
+            both = of_images.problems | of_region.problems
+            raise BadData(f"data set {region.images.name}", dict(sorted(both.items()))) from None
+        raise
+    return open_annotation(region, context)
 
 
 def check_large(sources: Iterable[tuple[Source, Sequence[Region]]]) -> None:

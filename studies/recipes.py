@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
-from studies.preparing import check_large, data_context, is_decoded_at_once
+from studies.preparing import check_large, data_context, is_decoded_at_once, prepared
 from trainables.api.card import Card
 from trainables.api.names import Backbone, Head
 
@@ -367,7 +367,6 @@ def _images(
     A small data set is prepared for it here. In a large one, which its trials prepare, the records of the region have
     to do, whatever of it the values keep.
     """
-    from trainables.data.cache import open_annotation, open_images
     from trainables.interpretability.selection import ImageChoice, num_with_region
 
     splits = [record.split for record in region.images.records()]
@@ -375,8 +374,6 @@ def _images(
     choice = ImageChoice(splits=tuple(set(splits).intersection(ImageChoice().splits)) or ImageChoice().splits)
     if not is_decoded_at_once(region.images):
         return replace(choice, num=max(1, min(num_wanted, len(region.records()))))
-    context = data_context(options)
-    open_images(region.images, context)
-    masks = open_annotation(region, context)
+    masks = prepared(region, data_context(options))
     kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
     return replace(choice, num=max(1, min(num_wanted, num_with_region(choice, splits, masks, kept_HW))))

@@ -115,3 +115,15 @@ def test_a_large_set_has_at_most_as_many_images_as_show_the_region(tmp_path, mon
     )
     study = make_study(CurveStudyOptions(scale="smoke", datasets=(f"folder:{tmp_path / 'scans'}",)))
     assert {entry.trainable.images.num for entry in study.entries.values()} == {num}
+
+
+@pytest.mark.parametrize("bad", [["images"], ["masks"], ["images", "masks"]])
+def test_bad_images_and_bad_masks_are_named_together(tmp_path, bad):
+    root = write_folder(tmp_path / "mine", num_images=8)
+    paths = [sorted((root / folder).iterdir())[place] for place, folder in enumerate(bad)]
+    for path in paths:
+        path.write_bytes(b"")
+    options = CurveStudyOptions(scale="smoke", datasets=(f"folder:{root}",), cache_dir=tmp_path / "cache")
+    with pytest.raises(BadData) as caught:
+        make_study(options)
+    assert sorted(caught.value.problems) == [path.relative_to(root).as_posix() for path in paths]
