@@ -56,6 +56,7 @@ class FolderVolumes(Dataset):
         split_seed: which ones.
     """
 
+    version: ClassVar[int] = 2  # 1 took the slices with a region only
     name: ClassVar[str] = "folder_volumes"
     licence: ClassVar[str] = OWN_LICENCE
     split_description: ClassVar[str] = OWN_SPLIT
