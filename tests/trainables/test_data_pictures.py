@@ -143,10 +143,11 @@ def test_every_bad_picture_is_listed_by_name_at_once(kvasir, context, monkeypatc
     expected = {
         "masks/cju007polyp.jpg": None,
         f"masks/{name(8)}": "is 47 x 64 pixels, and its image 48 x 64: make the mask on the image's own pixels",
-        f"masks/{name(9)}": "missing: expected cju009polyp.jpg, found cju009polyp_mask.jpg",
+        f"masks/{name(9)}": "missing: expected cju009polyp.jpg or cju009polyp.jpeg or cju009polyp.png, "
+        "found cju009polyp_mask.jpg",
         f"masks/{name(10)}": "cannot be decoded",
         f"masks/{name(11)}": "is a folder: a file was expected",
-        f"masks/{name(12)}": "missing: expected cju012polyp.jpg, found",
+        f"masks/{name(12)}": "missing: expected cju012polyp.jpg or cju012polyp.jpeg or cju012polyp.png, found",
     }
     expected.pop("masks/cju007polyp.jpg")
     assert set(mask_problems) == set(expected)
@@ -176,7 +177,7 @@ def test_misnamed_lungs_are_named(lung, context):
     assert "expected cxrimage_<N>.png, .jpeg or .jpg" in problems["train/image/xray_4.png"]
     problems = _problems(lambda: open_annotation(Lungs(replace(lung, excluded=("train_xray_4",))), context))
     assert list(problems) == ["val/mask/cxrmask_8.jpeg"]
-    assert "expected cxrmask_8.jpeg, found" in problems["val/mask/cxrmask_8.jpeg"]
+    assert "expected cxrmask_8.jpeg or cxrmask_8.jpg or cxrmask_8.png, found" in problems["val/mask/cxrmask_8.jpeg"]
     assert "cxrimage_8_mask.png" in problems["val/mask/cxrmask_8.jpeg"]
 
 

@@ -16,7 +16,6 @@ symmetric about the x-axis (thesis, chapter 6); here they are transposed to stan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -28,8 +27,9 @@ from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import reading
 from trainables.data.annotations import ClassMasks, Region
+from trainables.data.filed import FiledAnnotation, FiledImages
 from trainables.data.nifti import SUFFIXES, Scan, Voxels, contradiction, read_place, read_scan, upright
-from trainables.data.records import Dataset, ImageArray, Record, check_image_size
+from trainables.data.records import ImageArray, Record, check_image_size
 from trainables.data.square import grey_levels, largest_class, mask
 from trainables.data.synthetic import write_brats
 
@@ -46,7 +46,7 @@ _WHITE_PERCENTILE = 99.5
 
 
 @dataclass(frozen=True)
-class BraTS(Dataset):
+class BraTS(FiledImages):
     """The median axial slice of each case.
 
     Grey levels: each image is divided by the 99.5th percentile of its own non-zero pixels; what is brighter becomes
@@ -63,6 +63,7 @@ class BraTS(Dataset):
     """
 
     name: ClassVar[str] = "brats"
+    title: ClassVar[str] = "BraTS 2020"
     licence: ClassVar[str] = "BraTS 2020 training data: by registration, for research; not redistributed"
     split_description: ClassVar[str] = "by patient, one median axial slice each, drawn with split_seed"
     groups: ClassVar[Groups] = "patients"
@@ -86,11 +87,6 @@ class BraTS(Dataset):
     def slice_index(self) -> int:
         """The median axial slice: 77 of 155."""
         return self.volume_shape[2] // 2
-
-    def source_files(self) -> Mapping[str, Path]:
-        """Images of the modality that are there, named relative to the folder of the cases."""
-        folder = self.folder()
-        return reading.usable({record.file: folder / record.file for record in self.records()})
 
     def records(self) -> list[Record]:
         """One record a case, by case number; cases that lack a file are included.
@@ -148,30 +144,23 @@ class BraTS(Dataset):
         expected = self._image_names(record.id)
         scan = _read_slice(self.folder(), record.file, expected, self.volume_shape, self.slice_index)
         if problem := _image_problem(scan.voxels):
-            raise BadData("BraTS 2020", {record.file: problem})
+            raise BadData(BraTS.title, {record.file: problem})
         return scan
 
     def _image_names(self, case: str) -> list[str]:
         return [f"{case}_{self.modality}{suffix}" for suffix in SUFFIXES]
 
 
-@dataclass(frozen=True)
-class _BraTSLabels:
+class _LabelVolumes(FiledAnnotation):
     """The label volumes of the cases, which every annotation of the tumour reads."""
 
     images: BraTS
-
-    def source_files(self) -> Mapping[str, Path]:
-        """Label volumes that are there, named relative to the folder of the cases."""
-        folder = self.images.folder()
-        names = [_mask_file(folder / record.id) for record in self.images.records()]
-        return reading.usable({name: folder / name for name in names})
 
     def file(self, record: Record) -> str:
         """``<case>_seg.nii[.gz]``, or the odd name."""
         return _mask_file(self.images.folder() / record.id)
 
-    def read(self, record: Record) -> Voxels:
+    def _labels(self, record: Record) -> Voxels:
         """The labels of the slice, upright.
 
         A label volume without an affine of its own lies as the image of its case does.
@@ -184,13 +173,13 @@ class _BraTSLabels:
         affine = _affine_of(images.folder() / record.file)
         image = Scan(scan.voxels, scan.affine if affine is None else affine, scan.shape, is_placed=True)
         if problem := _mask_problem(scan.voxels) or contradiction(scan, image):
-            raise BadData("BraTS 2020", {name: problem})
+            raise BadData(BraTS.title, {name: problem})
         # Turned by the image's affine they agree voxel by voxel.
         return upright(scan.voxels, image.affine)
 
 
 @dataclass(frozen=True)
-class BraTSTumour(Region):
+class BraTSTumour(_LabelVolumes, Region):
     """The tumour, or classes of it. Images without it in their slice have an empty mask.
 
     Args:
@@ -211,22 +200,14 @@ class BraTSTumour(Region):
         """The tumour, with its classes where they are not all."""
         return "tumour" if self.classes == TUMOUR_LABELS else f"tumour_{'+'.join(map(str, self.classes))}"
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The label volumes that are there."""
-        return _BraTSLabels(self.images).source_files()
-
-    def file(self, record: Record) -> str:
-        """The label volume of the case."""
-        return _BraTSLabels(self.images).file(record)
-
     def decode(self, record: Record) -> ImageArray:
         """The mask of ``classes``, upright."""
-        labels_HW = _BraTSLabels(self.images).read(record)
+        labels_HW = self._labels(record)
         return mask(np.isin(labels_HW, self.classes), self.images.image_size_px)
 
 
 @dataclass(frozen=True)
-class BraTSClasses(ClassMasks):
+class BraTSClasses(_LabelVolumes, ClassMasks):
     """Background and the three classes of the tumour; label 4 of the files is index 3."""
 
     class_names: ClassVar[tuple[str, ...]] = ("background", "core", "oedema", "enhancing")
@@ -239,17 +220,9 @@ class BraTSClasses(ClassMasks):
         """All of them."""
         return "tumour_classes"
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The label volumes that are there."""
-        return _BraTSLabels(self.images).source_files()
-
-    def file(self, record: Record) -> str:
-        """The label volume of the case."""
-        return _BraTSLabels(self.images).file(record)
-
     def decode(self, record: Record) -> ImageArray:
         """The index of the class, upright."""
-        labels_HW = _BraTSLabels(self.images).read(record)
+        labels_HW = self._labels(record)
         classes_HW = np.searchsorted(TUMOUR_LABELS, labels_HW) + (labels_HW > 0)
         return largest_class(classes_HW, len(self.class_names), self.images.image_size_px)
 
@@ -265,7 +238,7 @@ def _read_slice(
 ) -> Scan:
     path = folder / name
     if not reading.is_usable(path):
-        raise BadData("BraTS 2020", {name: reading.why_unusable(path, expected=expected)})
+        raise BadData(BraTS.title, {name: reading.why_unusable(path, expected=expected)})
     return read_scan(path, volume_shape, slice_index, name=name)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from trainables.data.annotations import ClassMasks, Labels, MultiLabels, Region
 from trainables.data.brats import BraTS, BraTSClasses, BraTSTumour
-from trainables.data.folder import OWN_LICENCE, Folder, FolderLabels, FolderMask, images_folder
+from trainables.data.folder import Folder, FolderLabels, FolderMask
 from trainables.data.folder_volumes import FolderVolumeLabels, FolderVolumeMask, FolderVolumes
 from trainables.data.folders import files_below
 from trainables.data.kvasir import Kvasir, KvasirPolyp
 from trainables.data.lung_mask import LungMask, Lungs
 from trainables.data.mni152 import MNI152, MNI152Tissue, MNI152Tissues
 from trainables.data.nifti import SUFFIXES as VOLUME_SUFFIXES
+from trainables.data.own import OwnImages, images_folder
 from trainables.data.pictures import SUFFIXES as PICTURE_SUFFIXES
 from trainables.data.records import Dataset
 
@@ -184,7 +185,7 @@ _ENTRIES = (
         OWN_NAME,
         "your own: 2-D images of any usual format or NIfTI volumes, with masks; region: mask",
         "PATH holds images/, masks/ with the same names, and if you like labels.csv (image, group, split, label)",
-        OWN_LICENCE,
+        OwnImages.licence,
         _own_without_path,
     ),
 )

@@ -14,32 +14,28 @@ of the images are validation: whole groups, in the proportions of the labels; tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 from PIL import Image
 
-from trainables.api.card import Card, Groups
+from trainables.api.card import Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
-from trainables.data import folders, labels_csv, pictures, reading, splits
-from trainables.data.annotations import Labels, Region
+from trainables.data import folders, labels_csv, pictures
 from trainables.data.decoding import num_cores
-from trainables.data.records import Dataset, ImageArray, Record, check_image_size
-from trainables.data.square import grey_levels, mask
+from trainables.data.filed import PictureMask
+from trainables.data.own import OwnImages, OwnLabels, OwnMask, images_folder
+from trainables.data.records import ImageArray, Record, check_image_size
+from trainables.data.square import grey_levels
 from trainables.data.synthetic import picture
-
-WHAT = "folder of images"
-OWN_LICENCE = "the user's own images: whoever gave them knows their terms; not redistributed"
-OWN_SPLIT = "as labels.csv says, else drawn with split_seed: whole groups, in the proportions of the labels"
 
 
 @dataclass(frozen=True)
-class Folder(Dataset):
+class Folder(OwnImages):
     """2-D images of a folder.
 
     Args:
@@ -50,8 +46,7 @@ class Folder(Dataset):
     """
 
     name: ClassVar[str] = "folder"
-    licence: ClassVar[str] = OWN_LICENCE
-    split_description: ClassVar[str] = OWN_SPLIT
+    title: ClassVar[str] = "folder of images"
     groups: ClassVar[Groups] = "images"
 
     root: Path = recorded()
@@ -84,40 +79,26 @@ class Folder(Dataset):
         """See ``channels``."""
         return self.channels
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The images that are there."""
-        images_folder(self.root)
-        return reading.usable({record.file: self.root / record.file for record in self.records()})
-
     def records(self) -> list[Record]:
         """One record an image, by name.
 
         Raises:
             BadData: two images with one name; ``labels.csv`` contradicts itself or the images.
         """
-        names = folders.files_below(images_folder(self.root))
-        folders.check_stems(names, WHAT)
-        ids = [folders.stem(name) for name in names]
-        rows = labels_csv.read_rows(self.root, ids)
-        of_split = drawn_splits(list(rows.values()), self.val_share, self.split_seed)
+        names, rows = self.names(), self.rows()
+        of_split = self.drawn_splits(list(rows.values()))
         parts = zip(names, rows.items(), of_split, strict=True)
         return self._kept([Record(id_, row.group, split, f"images/{name}") for name, (id_, row), split in parts])
 
     def decode(self, record: Record) -> ImageArray:
         """The image, padded to a square."""
-        folders.check_suffix(record.file, pictures.SUFFIXES, WHAT)
-        image = pictures.read_picture(folders.check_file(self.root, record.file, WHAT), record.file)
+        folders.check_suffix(record.file, pictures.SUFFIXES, self.title)
+        image = pictures.read_picture(folders.check_file(self.root, record.file, self.title), record.file)
         if self.channels == 1 and not pictures.is_grey(image):
             reason = "has colours, and the others were grey when the folder was looked at: submit again"
-            raise BadData(WHAT, {record.file: reason})
+            raise BadData(self.title, {record.file: reason})
         pixels_CHW = pictures.grey(image) if self.channels == 1 else pictures.colours(image)
         return grey_levels(pixels_CHW, self.image_size_px)
-
-    def card(self) -> Card:
-        """Under the name of the folder; a group is a patient where ``labels.csv`` gives groups, else an image."""
-        names = folders.files_below(images_folder(self.root))
-        known = labels_csv.gives_groups(self.root, [folders.stem(name) for name in names])
-        return replace(super().card(), name=Path(self.root).name, groups="patients" if known else self.groups)
 
     @classmethod
     def example(cls, folder: Path) -> Self:
@@ -127,94 +108,27 @@ class Folder(Dataset):
 
 
 @dataclass(frozen=True)
-class FolderMask(Region):
+class FolderMask(OwnMask, PictureMask):
     """What the masks of the folder cover."""
 
     images: Folder
     excluded: tuple[str, ...] = recorded(())
 
-    @property
-    def name(self) -> str:
-        """The only region there is."""
-        return "mask"
+    def stem(self, record: Record) -> str:
+        """The image's name."""
+        return f"masks/{record.id}"
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The masks that are there."""
-        names = [self.file(record) for record in self.images.records()]
-        return reading.usable({name: self.images.root / name for name in names})
-
-    def file(self, record: Record) -> str:
-        """The mask of the image's name."""
-        return folders.by_stem(self.images.root, f"masks/{record.id}", pictures.SUFFIXES)
-
-    def decode(self, record: Record) -> ImageArray:
-        """The mask, padded as the image."""
-        root, name = self.images.root, self.file(record)
-        wanted = Path(name).stem
-        path = folders.check_file(root, name, WHAT, [f"{wanted}{suffix}" for suffix in pictures.SUFFIXES])
-        mask_HW = pictures.mask(pictures.read_picture(path, name, is_mask=True), name)
-        folders.check_same_size(mask_HW, name, root / record.file)
-        return mask(mask_HW, self.images.image_size_px)
+    def inside(self, path: Path, name: str) -> pictures.Mask:
+        """mask_HW by the rule of the picture's format: see ``pictures.mask``."""
+        return pictures.mask(pictures.read_picture(path, name, is_mask=True), name)
 
 
 @dataclass(frozen=True)
-class FolderLabels(Labels):
-    """The column ``label`` of ``labels.csv``; its classes in alphabetical order."""
+class FolderLabels(OwnLabels):
+    """The label of every image."""
 
     images: Folder
     excluded: tuple[str, ...] = recorded(())
-
-    @property
-    def name(self) -> str:
-        """The column."""
-        return "label"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Every label that occurs."""
-        return tuple(sorted({row.label for row in self._rows().values()} - {""}))
-
-    def source_files(self) -> Mapping[str, Path]:
-        """The table."""
-        return reading.usable({labels_csv.NAME: self.images.root / labels_csv.NAME})
-
-    def labels(self) -> Mapping[str, int]:
-        """The labelled images."""
-        names = {name: index for index, name in enumerate(self.class_names)}
-        return {id_: names[row.label] for id_, row in self._rows().items() if row.label}
-
-    def _rows(self) -> dict[str, labels_csv.Row]:
-        names = folders.files_below(images_folder(self.images.root))
-        return labels_csv.read_rows(self.images.root, [folders.stem(name) for name in names])
-
-
-def images_folder(root: Path) -> Path:
-    """``images`` below the root.
-
-    Raises:
-        FileNotFoundError: says what was expected where.
-        ValueError: a path that is not UTF-8.
-    """
-    folder = Path(root) / "images"
-    if (shown := reading.printable(str(root))) != str(root):
-        raise ValueError(f"folder:{shown}: the path is not UTF-8: rename the folder")
-    if folder.is_dir():
-        return folder
-    state = (
-        "is a file" if Path(root).is_file() else "holds no folder images" if Path(root).is_dir() else "does not exist"
-    )
-    raise FileNotFoundError(
-        f"folder:{root}: {root} {state}; expected {root}/images with png, jpg, tif, bmp, webp or nii.gz files, and "
-        f"{root}/masks with the same names: make these folders, or correct the path"
-    )
-
-
-def drawn_splits(rows: Sequence[labels_csv.Row], val_share: float, split_seed: int) -> list[str]:
-    """The splits that the table gives, or drawn ones."""
-    if any(row.split for row in rows):
-        return [row.split for row in rows]
-    groups, labels = [row.group for row in rows], [row.label for row in rows]
-    return splits.validation_split(groups, val_share, split_seed, labels)
 
 
 def write_folder(root: Path, num_images: int, seed: int = 0) -> Path:

@@ -16,7 +16,6 @@ the 0.5th percentile of a volume becomes 0, the 99.5th 255.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,25 +25,24 @@ from typing import ClassVar, Self
 import nibabel
 import numpy as np
 
-from trainables.api.card import Card, Groups
+from trainables.api.card import Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
 from trainables.data import folders, labels_csv, nifti, reading
-from trainables.data.annotations import Labels, Region
+from trainables.data.annotations import Region
 from trainables.data.decoding import num_cores
-from trainables.data.folder import OWN_LICENCE, OWN_SPLIT, drawn_splits, images_folder
-from trainables.data.records import Dataset, ImageArray, Record, check_image_size
+from trainables.data.own import OwnImages, OwnLabels, OwnMask, file_stem
+from trainables.data.records import ImageArray, Record, check_image_size
 from trainables.data.square import grey_levels, mask
 from trainables.data.synthetic import write_volume
 
-WHAT = "folder of volumes"
 _RAS = np.eye(4)
 _BLACK_PERCENTILE, _WHITE_PERCENTILE = 0.5, 99.5
 _kept = threading.local()
 
 
 @dataclass(frozen=True)
-class FolderVolumes(Dataset):
+class FolderVolumes(OwnImages):
     """Axial slices of the volumes of a folder that are not constant.
 
     Which ones depends on the images alone: no mask, missing, damaged or drawn anew, changes a pretraining. The middle
@@ -58,8 +56,7 @@ class FolderVolumes(Dataset):
 
     version: ClassVar[int] = 2  # 1 took the slices with a region only
     name: ClassVar[str] = "folder_volumes"
-    licence: ClassVar[str] = OWN_LICENCE
-    split_description: ClassVar[str] = OWN_SPLIT
+    title: ClassVar[str] = "folder of volumes"
     groups: ClassVar[Groups] = "volumes"
 
     root: Path = recorded()
@@ -71,24 +68,17 @@ class FolderVolumes(Dataset):
     def __post_init__(self) -> None:
         check_image_size(self.image_size_px)
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The volumes that are there."""
-        images_folder(self.root)
-        return reading.usable({record.file: self.root / record.file for record in self.records()})
-
     def records(self) -> list[Record]:
         """One record a slice: by volume, from the bottom up.
 
         Raises:
             BadData: two volumes with one name; ``labels.csv`` contradicts itself or the volumes.
         """
-        names = self.volume_names()
-        ids = [folders.stem(name) for name in names]
-        rows = labels_csv.read_rows(self.root, ids)
+        names, rows = self.names(), self.rows()
         with ThreadPoolExecutor(num_cores()) as pool:
-            slices = dict(zip(ids, pool.map(self._slices, names), strict=True))
-        places = [(name, id_, position) for name, id_ in zip(names, ids, strict=True) for position in slices[id_]]
-        of_split = drawn_splits([rows[id_] for _, id_, _ in places], self.val_share, self.split_seed)
+            slices = dict(zip(rows, pool.map(self._slices, names), strict=True))
+        places = [(name, id_, position) for name, id_ in zip(names, rows, strict=True) for position in slices[id_]]
+        of_split = self.drawn_splits([rows[id_] for _, id_, _ in places])
         records = [
             Record(f"{id_}/axial_{position:03d}", rows[id_].group, split, f"images/{name}", position)
             for (name, id_, position), split in zip(places, of_split, strict=True)
@@ -97,27 +87,16 @@ class FolderVolumes(Dataset):
 
     def decode(self, record: Record) -> ImageArray:
         """The slice, upright, padded with black to a square."""
-        folders.check_suffix(record.file, nifti.SUFFIXES, WHAT)
-        voxels_RAS, black, white = _windowed(folders.check_file(self.root, record.file, WHAT), record.file)
+        folders.check_suffix(record.file, nifti.SUFFIXES, self.title)
+        voxels_RAS, black, white = _windowed(folders.check_file(self.root, record.file, self.title), record.file)
         slice_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS).astype(np.float64)
         return grey_levels(((slice_HW - black) / (white - black)).clip(0, 1)[None] * 255, self.image_size_px)
-
-    def card(self) -> Card:
-        """Under the name of the folder; a group is a patient where ``labels.csv`` gives groups, else a volume."""
-        known = labels_csv.gives_groups(self.root, [folders.stem(name) for name in self.volume_names()])
-        return replace(super().card(), name=Path(self.root).name, groups="patients" if known else self.groups)
 
     @classmethod
     def example(cls, folder: Path) -> Self:
         """Four small volumes of three patients."""
         write_volumes(folder, num_volumes=4)
         return cls(folder, image_size_px=32)
-
-    def volume_names(self) -> list[str]:
-        """Names of the volumes below ``images``."""
-        names = folders.files_below(images_folder(self.root))
-        folders.check_stems(names, WHAT)
-        return names
 
     def _slices(self, name: str) -> list[int]:
         """Positions of the slices to take from a volume."""
@@ -131,7 +110,7 @@ class FolderVolumes(Dataset):
 
 
 @dataclass(frozen=True)
-class FolderVolumeMask(Region):
+class FolderVolumeMask(OwnMask, Region):
     """What the masks of the folder cover.
 
     Of a volume whose mask cannot be read the middle one of its images stands for it; opening the region names the mask.
@@ -139,16 +118,6 @@ class FolderVolumeMask(Region):
 
     images: FolderVolumes
     excluded: tuple[str, ...] = recorded(())
-
-    @property
-    def name(self) -> str:
-        """The only region there is."""
-        return "mask"
-
-    def source_files(self) -> Mapping[str, Path]:
-        """The masks that are there."""
-        names = [self.file(record) for record in self.images.records()]
-        return reading.usable({name: self.images.root / name for name in names})
 
     def records(self) -> list[Record]:
         """The images that show the region.
@@ -163,7 +132,8 @@ class FolderVolumeMask(Region):
             shown = [record for found in pool.map(self._with_region, of_volume.values()) for record in found]
         if of_volume and not shown:
             reason = "has no voxel of the region, as all others: expected some that are not 0"
-            raise BadData(WHAT, dict.fromkeys((self.file(records[0]) for records in of_volume.values()), reason))
+            masks = [self.file(records[0]) for records in of_volume.values()]
+            raise BadData(self.images.title, dict.fromkeys(masks, reason))
         left_out = set(self.excluded)
         return [record for record in shown if record.id not in left_out]
 
@@ -179,58 +149,29 @@ class FolderVolumeMask(Region):
 
     def file(self, record: Record) -> str:
         """The mask of the volume's name."""
-        return mask_file(self.images.root, volume_of(record))
+        return mask_file(self.images.root, file_stem(record))
 
     def decode(self, record: Record) -> ImageArray:
         """The mask, upright, padded as the image."""
         root, name = Path(self.images.root), self.file(record)
         wanted = folders.stem(Path(name).name)
-        path = folders.check_file(root, name, WHAT, [f"{wanted}{suffix}" for suffix in nifti.SUFFIXES])
+        path = folders.check_file(root, name, self.images.title, [f"{wanted}{suffix}" for suffix in nifti.SUFFIXES])
         voxels_RAS = _mask_voxels(path, name, root / record.file)
         region_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS) > 0
         return mask(region_HW, self.images.image_size_px)
 
 
 @dataclass(frozen=True)
-class FolderVolumeLabels(Labels):
-    """The column ``label`` of ``labels.csv``, for every slice of a volume; its classes in alphabetical order."""
+class FolderVolumeLabels(OwnLabels):
+    """The label of every slice: that of its volume."""
 
     images: FolderVolumes
     excluded: tuple[str, ...] = recorded(())
-
-    @property
-    def name(self) -> str:
-        """The column."""
-        return "label"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Every label that occurs."""
-        return tuple(sorted({row.label for row in self._rows().values()} - {""}))
-
-    def source_files(self) -> Mapping[str, Path]:
-        """The table."""
-        return reading.usable({labels_csv.NAME: self.images.root / labels_csv.NAME})
-
-    def labels(self) -> Mapping[str, int]:
-        """The slices of labelled volumes."""
-        names = {name: index for index, name in enumerate(self.class_names)}
-        rows = self._rows()
-        labels = {record.id: rows[volume_of(record)].label for record in self.images.records()}
-        return {id_: names[label] for id_, label in labels.items() if label}
-
-    def _rows(self) -> dict[str, labels_csv.Row]:
-        return labels_csv.read_rows(self.images.root, [folders.stem(name) for name in self.images.volume_names()])
 
 
 def mask_file(root: Path, volume: str) -> str:
     """Name of the mask of a volume."""
     return folders.by_stem(root, f"masks/{volume}", nifti.SUFFIXES)
-
-
-def volume_of(record: Record) -> str:
-    """Name of the volume that a slice comes from, without suffix."""
-    return folders.stem(record.file.removeprefix("images/"))
 
 
 def write_volumes(root: Path, num_volumes: int, shape: tuple[int, int, int] = (30, 24, 12), seed: int = 0) -> Path:
@@ -258,10 +199,11 @@ def _windowed(path: Path, name: str) -> tuple[nifti.Voxels, float, float]:
     if getattr(_kept, "image_key", None) != key:
         scan = nifti.read_scan(path, name=name)
         if not np.isfinite(scan.voxels).all():
-            raise BadData(WHAT, {name: "holds NaN or infinite voxels: expected numbers, mend or leave out the volume"})
+            reason = "holds NaN or infinite voxels: expected numbers, mend or leave out the volume"
+            raise BadData(FolderVolumes.title, {name: reason})
         black, white = np.percentile(scan.voxels, [_BLACK_PERCENTILE, _WHITE_PERCENTILE])
         if white <= black:
-            raise BadData(WHAT, {name: f"nearly all voxels are {black:g}: expected an image"})
+            raise BadData(FolderVolumes.title, {name: f"nearly all voxels are {black:g}: expected an image"})
         _kept.image, _kept.image_key = (nifti.canonical(scan), float(black), float(white)), key
     else:
         reading.check(path, name)
@@ -287,7 +229,7 @@ def _placed_mask(path: Path, name: str, image: Path) -> nifti.Voxels:
     except BadData:  # its own decoding says what is wrong with the image
         of_image = scan
     if problem := nifti.contradiction(scan, of_image):
-        raise BadData(WHAT, {name: problem})
+        raise BadData(FolderVolumes.title, {name: problem})
     return nifti.canonical(replace(scan, affine=of_image.affine))
 
 

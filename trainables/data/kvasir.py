@@ -12,7 +12,7 @@ patient: every image is a group of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -21,17 +21,17 @@ from PIL import Image
 
 from trainables.api.card import Groups
 from trainables.api.trainable import recorded
-from trainables.data import folders, pictures, reading, splits
-from trainables.data.annotations import Region
-from trainables.data.records import Dataset, ImageArray, Record, check_image_size
-from trainables.data.square import grey_levels, mask
+from trainables.data import folders, pictures, splits
+from trainables.data.filed import FiledImages, PictureMask
+from trainables.data.records import ImageArray, Record, check_image_size
+from trainables.data.square import grey_levels
 from trainables.data.synthetic import picture
 
 FOLDER_NAME = "Kvasir-SEG"
 
 
 @dataclass(frozen=True)
-class Kvasir(Dataset):
+class Kvasir(FiledImages):
     """The images in colour.
 
     Args:
@@ -41,6 +41,7 @@ class Kvasir(Dataset):
     """
 
     name: ClassVar[str] = "kvasir"
+    title: ClassVar[str] = "Kvasir-SEG"
     licence: ClassVar[str] = "Kvasir-SEG (Simula): for research and education, with citation; not redistributed"
     split_description: ClassVar[str] = "by image, drawn with split_seed; which images are of one patient is not known"
     groups: ClassVar[Groups] = "images"
@@ -59,15 +60,10 @@ class Kvasir(Dataset):
         """Red, green, blue."""
         return 3
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The images that are there."""
-        folder = self.folder()
-        return reading.usable({record.file: folder / record.file for record in self.records()})
-
     def records(self) -> list[Record]:
         """One record an image, by name."""
         names = folders.files_below(self.folder() / "images")
-        folders.check_stems(names, "Kvasir-SEG")
+        folders.check_stems(names, self.title)
         ids = [folders.stem(name) for name in names]
         of_split = splits.validation_split(ids, self.val_share, self.split_seed)
         files = zip(ids, of_split, names, strict=True)
@@ -75,8 +71,8 @@ class Kvasir(Dataset):
 
     def decode(self, record: Record) -> ImageArray:
         """The image, padded to a square."""
-        folders.check_suffix(record.file, pictures.SUFFIXES, "Kvasir-SEG")
-        path = folders.check_file(self.folder(), record.file, "Kvasir-SEG")
+        folders.check_suffix(record.file, pictures.SUFFIXES, self.title)
+        path = folders.check_file(self.folder(), record.file, self.title)
         return grey_levels(pictures.colours(pictures.read_picture(path, record.file)), self.image_size_px)
 
     @classmethod
@@ -92,15 +88,17 @@ class Kvasir(Dataset):
             if (folder / "images").is_dir():
                 return folder
         raise FileNotFoundError(
-            f"Kvasir-SEG: {root} {'holds no' if root.is_dir() else 'does not exist; expected'} {FOLDER_NAME}/images; "
+            f"{self.title}: {root} {'holds no' if root.is_dir() else 'does not exist; expected'} {FOLDER_NAME}/images; "
             f"expected {root}/{FOLDER_NAME}/images/<name>.jpg and {FOLDER_NAME}/masks/<name>.jpg: unpack the data set "
             "there, or name its place with --data-root DIR"
         )
 
 
 @dataclass(frozen=True)
-class KvasirPolyp(Region):
+class KvasirPolyp(PictureMask):
     """The polyp."""
+
+    suffixes: ClassVar[Sequence[str]] = (".jpg", ".jpeg", ".png")
 
     images: Kvasir
     excluded: tuple[str, ...] = recorded(())
@@ -110,23 +108,9 @@ class KvasirPolyp(Region):
         """What it covers."""
         return "polyp"
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The masks that are there."""
-        folder = self.images.folder()
-        names = [_mask_file(folder, record) for record in self.images.records()]
-        return reading.usable({name: folder / name for name in names})
-
-    def file(self, record: Record) -> str:
-        """The mask of the image's name."""
-        return _mask_file(self.images.folder(), record)
-
-    def decode(self, record: Record) -> ImageArray:
-        """The mask, padded as the image."""
-        folder, name = self.images.folder(), self.file(record)
-        path = folders.check_file(folder, name, "Kvasir-SEG")
-        mask_HW = pictures.bright_mask(pictures.read_picture(path, name))
-        folders.check_same_size(mask_HW, name, folder / record.file)
-        return mask(mask_HW, self.images.image_size_px)
+    def stem(self, record: Record) -> str:
+        """The image's name."""
+        return f"masks/{record.id}"
 
 
 def write_kvasir(root: Path, num_images: int, seed: int = 0) -> Path:
@@ -141,7 +125,3 @@ def write_kvasir(root: Path, num_images: int, seed: int = 0) -> Path:
         # JPEG leaves grey levels around the border, as in the published masks.
         Image.fromarray(mask_HW).convert("RGB").save(folder / "masks" / name, quality=75)
     return folder
-
-
-def _mask_file(folder: Path, record: Record) -> str:
-    return folders.by_stem(folder, f"masks/{record.id}", (".jpg", ".jpeg", ".png"))

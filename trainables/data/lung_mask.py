@@ -13,7 +13,7 @@ pairs are there, where the thesis says 19,051.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -23,10 +23,10 @@ from PIL import Image
 from trainables.api.card import Groups
 from trainables.api.errors import BadData
 from trainables.api.trainable import recorded
-from trainables.data import folders, pictures, reading
-from trainables.data.annotations import Region
-from trainables.data.records import SPLITS, Dataset, ImageArray, Record, check_image_size
-from trainables.data.square import grey_levels, mask
+from trainables.data import folders, pictures
+from trainables.data.filed import FiledImages, PictureMask
+from trainables.data.records import SPLITS, ImageArray, Record, check_image_size
+from trainables.data.square import grey_levels
 from trainables.data.synthetic import picture
 
 FOLDER_NAME = "ChestXray"
@@ -34,7 +34,7 @@ _IMAGE_NAME = re.compile(r"cxrimage_(\d+)\.(png|jpe?g)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class LungMask(Dataset):
+class LungMask(FiledImages):
     """The X-rays in grey.
 
     Args:
@@ -42,6 +42,7 @@ class LungMask(Dataset):
     """
 
     name: ClassVar[str] = "lung_mask"
+    title: ClassVar[str] = "Lung Mask Image Dataset"
     licence: ClassVar[str] = "Lung Mask Image Dataset (Kaggle): by the terms of its page; not redistributed"
     split_description: ClassVar[str] = "the published folders train, val and test; patients are not known"
     groups: ClassVar[Groups] = "images"
@@ -53,17 +54,12 @@ class LungMask(Dataset):
     def __post_init__(self) -> None:
         check_image_size(self.image_size_px)
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The images that are there."""
-        folder = self.folder()
-        return reading.usable({record.file: folder / record.file for record in self.records()})
-
     def records(self) -> list[Record]:
         """One record an image, by split and number; files with other names are included, to be reported."""
         found = []
         for split in SPLITS:
             names = folders.files_below(self.folder() / split / "image")
-            folders.check_stems([f"{split}/image/{name}" for name in names], "Lung Mask Image Dataset")
+            folders.check_stems([f"{split}/image/{name}" for name in names], self.title)
             for name in sorted(names, key=_number):
                 id_ = f"{split}_{folders.stem(name)}"
                 found.append(Record(id_, id_, split, f"{split}/image/{name}"))
@@ -73,8 +69,8 @@ class LungMask(Dataset):
         """The X-ray, padded with black to a square."""
         if _IMAGE_NAME.fullmatch(Path(record.file).name) is None:
             reason = "expected cxrimage_<N>.png, .jpeg or .jpg, so that its mask is known: rename it or move it away"
-            raise BadData("Lung Mask Image Dataset", {record.file: reason})
-        path = folders.check_file(self.folder(), record.file, "Lung Mask Image Dataset")
+            raise BadData(self.title, {record.file: reason})
+        path = folders.check_file(self.folder(), record.file, self.title)
         return grey_levels(pictures.grey(pictures.read_picture(path, record.file)), self.image_size_px)
 
     @classmethod
@@ -91,7 +87,7 @@ class LungMask(Dataset):
                 if any((folder / split / "image").is_dir() for split in SPLITS):
                     return folder
         raise FileNotFoundError(
-            f"Lung Mask Image Dataset: {root} {'holds no' if root.is_dir() else 'does not exist; expected'} "
+            f"{self.title}: {root} {'holds no' if root.is_dir() else 'does not exist; expected'} "
             f"{FOLDER_NAME}/train/image; expected {root}/{FOLDER_NAME}/train/image/cxrimage_<N>.png and "
             f"{FOLDER_NAME}/train/mask/cxrmask_<N>.jpeg, the same for val and test: unpack the data set there, or name "
             "its place with --data-root DIR"
@@ -99,8 +95,10 @@ class LungMask(Dataset):
 
 
 @dataclass(frozen=True)
-class Lungs(Region):
+class Lungs(PictureMask):
     """Both lungs."""
+
+    suffixes: ClassVar[Sequence[str]] = (".jpeg", ".jpg", ".png")
 
     images: LungMask
     excluded: tuple[str, ...] = recorded(())
@@ -110,23 +108,11 @@ class Lungs(Region):
         """What it covers."""
         return "lungs"
 
-    def source_files(self) -> Mapping[str, Path]:
-        """The masks that are there."""
-        folder = self.images.folder()
-        names = [_mask_file(folder, record) for record in self.images.records()]
-        return reading.usable({name: folder / name for name in names})
-
-    def file(self, record: Record) -> str:
-        """The mask of the image's number."""
-        return _mask_file(self.images.folder(), record)
-
-    def decode(self, record: Record) -> ImageArray:
-        """The mask, padded as the image."""
-        folder, name = self.images.folder(), self.file(record)
-        path = folders.check_file(folder, name, "Lung Mask Image Dataset")
-        mask_HW = pictures.bright_mask(pictures.read_picture(path, name))
-        folders.check_same_size(mask_HW, name, folder / record.file)
-        return mask(mask_HW, self.images.image_size_px)
+    def stem(self, record: Record) -> str:
+        """The image's number."""
+        split, _, name = record.file.split("/", 2)
+        match = _IMAGE_NAME.fullmatch(name)
+        return f"{split}/mask/{f'cxrmask_{match[1]}' if match else folders.stem(name)}"
 
 
 def write_lung_mask(root: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
@@ -153,10 +139,3 @@ def write_lung_mask(root: Path, counts: Mapping[str, int], seed: int = 0) -> Pat
 def _number(name: str) -> tuple[int, str]:
     match = _IMAGE_NAME.fullmatch(name)
     return (int(match[1]) if match else -1, name)
-
-
-def _mask_file(folder: Path, record: Record) -> str:
-    split, _, name = record.file.split("/", 2)
-    match = _IMAGE_NAME.fullmatch(name)
-    wanted = f"cxrmask_{match[1]}" if match else folders.stem(name)
-    return folders.by_stem(folder, f"{split}/mask/{wanted}", (".jpeg", ".jpg", ".png"))
