@@ -103,11 +103,10 @@ def _caption(data: pl.DataFrame, sweep: SweepFacts, binarisation: str, marks: Pu
     kept = field_titles(sweep)["kept"].lower()
     right = f"; left all pixels, right those of the {kept}, which stay in view at every value" if num > 1 else ""
     band = "; band: pointwise 95 % bootstrap interval over blocks of images (trained encoders, mean over their seeds)"
-    has_band = data.filter(pl.col(ROLE) == TRAINED)["deviation_low"].is_not_null().any()
     text = (
         f"Mean Dice over n = {num_images(data)} images at each value, maps made binary by {binarisation}{right}. Top: "
-        f"levels. Middle: deviation of each curve from its own mean over the axis{band if has_band else ''}. Bottom: "
-        "the same for the controls without an encoder, on a scale of their own."
+        f"levels. Middle: deviation of each curve from its own mean over the axis{band if _has_band(data) else ''}. "
+        "Bottom: the same for the controls without an encoder, on a scale of their own."
     )
     seeds = {
         words: data.filter((pl.col(ROLE) == role) & (pl.col(SEED) != MEAN))[SEED].n_unique()
@@ -122,6 +121,10 @@ def _caption(data: pl.DataFrame, sweep: SweepFacts, binarisation: str, marks: Pu
             f"{marks.section}, Fig. {marks.figure})."
         )
     return text + f" At {sweep.text(sweep.neutral)} both views are the same image. Click the legend to single one out."
+
+
+def _has_band(data: pl.DataFrame) -> bool:
+    return bool(data.filter(pl.col(ROLE) == TRAINED)["deviation_low"].is_not_null().any())
 
 
 def _column(
@@ -143,10 +146,14 @@ def _column(
     return panels
 
 
-def value_axis(data: pl.DataFrame, sweep: SweepFacts, title: str | None, step: float = 45.0) -> alt.X:
-    """The axis of the sweep; of a turn, with ticks at ``step`` degrees."""
+def value_axis(
+    data: pl.DataFrame, sweep: SweepFacts, title: str | None, step: float = 45.0, num_ticks: int = 6
+) -> alt.X:
+    """The axis of the sweep; of a turn, with ticks at ``step`` degrees, of others with about ``num_ticks``."""
     low, high = float(data[VALUE].min()), float(data[VALUE].max())  # type: ignore[arg-type]
-    ticks = {"values": np.arange(low, high + 1e-9, step).tolist()} if sweep.period is not None else {"tickCount": 6}
+    ticks = (
+        {"values": np.arange(low, high + 1e-9, step).tolist()} if sweep.period is not None else {"tickCount": num_ticks}
+    )
     axis = alt.Axis(**ticks, title=title, grid=False, labelOverlap="parity", labelFlush=False)
     return alt.X(f"{VALUE}:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=axis)
 
@@ -273,7 +280,7 @@ def binarisation_figure(data: pl.DataFrame, sweep: SweepFacts) -> Figure:
     caption = (
         "The same saliency maps, made binary in different ways: deviation of the mean Dice from its own mean over the "
         f"axis (n = {num_images(data)} images, each panel on its own scale).{rows} The shape of a curve may depend on "
-        "this choice. Band: 95 % bootstrap interval (trained)."
+        f"this choice.{' Band: 95 % bootstrap interval (trained).' if _has_band(shown) else ''}"
     )
     return Figure(
         "binarisations", "The curve, by the way of making the map binary", caption, styled(chart), canvas.datasets
@@ -284,7 +291,7 @@ def _small(canvas: Canvas, part: pl.DataFrame, sweep: SweepFacts, title: str) ->
     low, high = _padded(part, "deviation", "deviation_low", "deviation_high")
     scale = alt.Scale(domain=[low, high], nice=False)
     y = alt.Y("deviation:Q", scale=scale, axis=alt.Axis(tickCount=4, format="+.2~g", title=None))
-    x = value_axis(part, sweep, None, step=90.0)
+    x = value_axis(part, sweep, None, step=90.0, num_ticks=3)
     base = alt.Chart(canvas.datasets.add(part))
     tooltip = [alt.Tooltip(f"{ROLE}:N"), alt.Tooltip(f"{VALUE}:Q"), alt.Tooltip(f"{DICE}:Q", format=".4f")]
     encodings = (x, y, alt.Detail(f"{ROLE}:N"), canvas.colour(), canvas.dash())

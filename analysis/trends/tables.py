@@ -54,14 +54,15 @@ def trend_table(
         Column("left of the slope", "remainder", 4, *remainder, signed=True),
         Column("n", "n"),
     ]
+    leaves = (
+        " Leaves its start: the value from which a simultaneous 95 % band of the difference to the value next to the "
+        "neutral one leaves out 0 and does so to the end."
+    )
     note = (
         f"Of the mean over seeds, without {sweep.text(sweep.neutral)}, where both views are the same image. Slope: "
-        "Dice "
-        f"per unit of the {sweep.title}, weighted least squares. Monotone part: variance of the best monotone curve "
-        "over "
-        "that of the curve; null: its 95 % quantile when the blocks of images agree on nothing, too low "
-        "for fewer than some 20 blocks. Leaves its start: the "
-        "value from which a simultaneous 95 % band of the difference to the value next to the neutral one leaves out 0 "
-        "and does so to the end. Explained: the control's slope over the trained one's."
+        f"Dice per unit of the {sweep.title}, weighted least squares. Monotone part: variance of the best monotone "
+        "curve over that of the curve; null: its 95 % quantile when the blocks of images agree on nothing, too low "
+        f"for fewer than some 20 blocks.{leaves if sides else ''} Explained: the control's slope over the trained "
+        "one's."
     )
     return Table(name, caption, labelled(wide, titles, binarisations), columns, note)

@@ -266,8 +266,18 @@ def test_captions_count_the_seeds(data):
 
 def test_captions_speak_of_bands_only_where_one_is_drawn(data):
     assert "band: pointwise" in figures.curve_figure(data, ROTATION, "otsu", None).caption
+    assert "Band: 95 %" in figures.binarisation_figure(data, ROTATION).caption
     bare = data.with_columns(pl.lit(None, pl.Float64).alias(column) for column in ("deviation_low", "deviation_high"))
     assert "band" not in figures.curve_figure(bare, ROTATION, "otsu", None).caption
+    assert "Band" not in figures.binarisation_figure(bare, ROTATION).caption
+
+
+def test_small_panels_have_room_for_the_numbers_of_their_axis():
+    values = np.array([0.25, 0.5, 1.0, 1.5, 2.0])
+    curves = frame("trained", 0.5 + np.zeros((8, 5)) + values / 10, values)
+    found = figures.binarisation_figure(data_of(curves, BRIGHTNESS), BRIGHTNESS)
+    for _, layers in panels_of(found):
+        assert all(layer.encoding["x"]["axis"]["tickCount"] <= 4 for layer in layers)
 
 
 def test_a_sweep_without_period_has_its_own_axis_and_field():

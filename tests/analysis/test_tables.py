@@ -173,6 +173,9 @@ def test_trend_table_prints_its_own_numbers():
     assert intensity["monotone part"] != intensity["null"]
     # at 0.8 and at 1.2 the curve starts; it has left there at the next value
     assert (trained["leaves its start at, below 1"], trained["leaves its start at, above 1"]) == ("0.5", "1.5")
+    assert "Leaves its start: " in table.note
+    never = trends.filter(~pl.col("quantity").str.starts_with("leaves_"))
+    assert "Leaves its start" not in trend_table(never, BRIGHTNESS, FIELD_TITLES, ["otsu"], "t", "T").note
     one_sided = trend_frame(panels(curves.filter(pl.col("value") >= 1)), BLUR, people)
     titles = [c.title for c in trend_table(one_sided, BLUR, FIELD_TITLES, ["otsu"], "t", "T").columns]
     assert "leaves its start at, above 0 of the side" in titles
