@@ -112,8 +112,11 @@ class Resampling:
         done on the coefficients, exactly, on any grid. Shapes and sizes of the single waves stay, only the
         agreement on *where* they peak goes. A permutation of the angles would destroy the smoothness too, and then
         every smooth curve counts as significant. Images of a block are shifted together: they are nearly one image.
-        A real coefficient has no phase to turn, only a sign.
+        A real coefficient has no phase to turn, only a sign. NaN from too few blocks: to shift one alone changes no
+        magnitude.
         """
+        if not self.can_give_intervals:
+            return math.nan
         turns_BN = self._turns_BN if np.iscomplexobj(values_N) else self.signs_BN
         null_B = np.abs((turns_BN * values_N).mean(axis=1))
         return float(np.quantile(null_B, self.bootstrap.confidence))

@@ -56,12 +56,17 @@ def coefficient_figure(data: pl.DataFrame, binarisation: str, titles: Mapping[st
         _plane(canvas, chosen.filter(pl.col(FIELD_OF_VIEW) == field), domains).properties(title=titles[field])
         for field in fields
     ]
+    regions = (
+        f"Ellipses: 95 % bootstrap regions of the mean over n = {num_images(chosen)} images; a wave whose region holds "
+        "the origin is not distinguishable from none."
+        if "ellipse" in chosen["kind"]
+        else f"The n = {num_images(chosen)} images are too few independent blocks for regions of the mean."
+    )
     caption = (
         "Complex 90° coefficient of each curve (smooth wave over the interpolated angles), mean over its seeds. The "
         "distance from the origin is the amplitude; right: maxima at 0°, 90°, …, left: maxima at 45°, 135°, …; up: at "
-        f"22.5°, down: at 67.5°. Ellipses: 95 % bootstrap regions of the mean over n = {num_images(chosen)} images; a "
-        "wave whose region holds the origin is not distinguishable from none. Small points: single seeds; how far they "
-        "lie apart is what a difference of trained and untrained encoders has to exceed."
+        f"22.5°, down: at 67.5°. {regions} Small points: single seeds; how far they lie apart is what a difference of "
+        "trained and untrained encoders has to exceed."
     )
     chart = alt.hconcat(*planes, spacing=40).resolve_scale(color="shared")
     return Figure("coefficients", "Where the 90° wave of each curve lies", caption, styled(chart), canvas.datasets)

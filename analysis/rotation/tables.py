@@ -28,15 +28,19 @@ def coefficient_table(coefficients: pl.DataFrame, binarisations: Sequence[str], 
         Column("at 0°", "spike_at_0", 4, signed=True),
         Column("n", "n"),
     ]
-    note = (
-        "Of the mean over seeds. Wave: fitted to the interpolated angles (without the multiples of 90°). Null: 95 % "
-        "quantile of the amplitude when each block of images is shifted round the circle at random. Spike: mean "
-        "Dice at "
-        "the exact multiples minus the wave there. Brackets: 95 % bootstrap intervals over blocks of images; an "
-        "amplitude "
-        "whose interval starts at 0 is not distinguishable from none, and its phase then is anywhere."
+    wide = _wide(coefficients, quantities, binarisations)
+    intervals = (
+        "Null: 95 % quantile of the amplitude when each block of images is shifted round the circle at random. "
+        "Brackets: 95 % bootstrap intervals over blocks of images; an amplitude whose interval starts at 0 is not "
+        "distinguishable from none, and its phase then is anywhere."
+        if wide["amplitude_low"].is_not_null().any()
+        else "There are too few independent blocks of images for intervals and null."
     )
-    return Table(name, caption, _wide(coefficients, quantities, binarisations), columns, note)
+    note = (
+        "Of the mean over seeds. Wave: fitted to the interpolated angles (without the multiples of 90°). Spike: mean "
+        f"Dice at the exact multiples minus the wave there. {intervals}"
+    )
+    return Table(name, caption, wide, columns, note)
 
 
 def explained_table(explained: pl.DataFrame, binarisations: Sequence[str], name: str, caption: str) -> Table:

@@ -272,6 +272,14 @@ def test_captions_speak_of_bands_only_where_one_is_drawn(data):
     assert "Band" not in figures.binarisation_figure(bare, ROTATION).caption
 
 
+def test_the_plane_speaks_of_regions_only_where_they_are_drawn(plane):
+    assert "Ellipses: 95 %" in coefficient_figure(plane, "otsu", figures.ROTATION_FIELD_TITLES).caption
+    bare = plane.filter(pl.col("kind") != "ellipse")
+    caption = coefficient_figure(bare, "otsu", figures.ROTATION_FIELD_TITLES).caption
+    assert "Ellipses" not in caption
+    assert "too few independent blocks" in caption
+
+
 def test_small_panels_have_room_for_the_numbers_of_their_axis():
     values = np.array([0.25, 0.5, 1.0, 1.5, 2.0])
     curves = frame("trained", 0.5 + np.zeros((8, 5)) + values / 10, values)

@@ -182,6 +182,17 @@ def test_trend_table_prints_its_own_numbers():
     assert not any("below" in title for title in titles)
 
 
+def test_two_people_have_neither_intervals_nor_a_null(evidence):
+    two = statistics.coefficients(fit(study(num_images=2), Bootstrap(100)))
+    table = rotation.coefficient_table(two, ["otsu"], "c", "C")
+    assert {row["null"] for row in printed(table)} == {"–"}
+    assert "too few independent blocks" in table.note
+    assert "Brackets" not in table.note
+    enough = rotation.coefficient_table(evidence[0], ["otsu"], "c", "C").note
+    assert "Brackets: 95 %" in enough
+    assert "too few" not in enough
+
+
 def test_published_table_has_the_thesis_and_ours(evidence):
     table = published_table(evidence[2], evidence[3], "mni152", "trained", "otsu")
     assert table.frame["dataset"].to_list() == ["mni152", "mni152", "BraTS", "Lung Mask Image", "Kvasir-SEG"]
