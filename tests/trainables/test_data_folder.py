@@ -546,3 +546,51 @@ def test_the_table_knows_every_name_and_says_what_to_give(tmp_path):
         lookup("imagenet", 64, None)
     with pytest.raises(ValueError, match="give the folder after the colon"):
         lookup("folder:PATH", 64, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("picture 0.png,patient, 0,round", "has more cells than the header has columns ('round' is beyond the last)"),
+        ("picture 0.png,patient 0,round,,", None),
+    ],
+)
+def test_a_row_longer_than_the_header_is_named_unless_the_rest_is_empty(tmp_path, line, reason):
+    root = write_folder(tmp_path / "own", num_images=4)
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace("picture 0.png,patient 0,round", line))
+    if reason is None:
+        assert FolderLabels(Folder(root)).class_names == ("flat", "round")
+    else:
+        assert reason in _problems(Folder(root).records)["labels.csv line 2"]
+
+
+def test_a_column_named_twice_is_refused(tmp_path):
+    root = write_folder(tmp_path / "own", num_images=4)
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace("image,group,label", "image,group,Group"))
+    assert "the column group more than once" in _problems(Folder(root).records)["labels.csv line 1"]
+
+
+def test_volumes_with_capital_suffixes_are_read(tmp_path):
+    root = write_volumes(tmp_path / "own", num_volumes=2)
+    expected = [FolderVolumes(root).decode(record) for record in FolderVolumes(root).records()]
+    for kind in ("images", "masks"):
+        (root / kind / "scan 1.nii.gz").rename(root / kind / "scan 1.NII.GZ")
+    images = FolderVolumes(root)
+    found = [images.decode(record) for record in images.records()]
+    np.testing.assert_array_equal(found, expected)
+    mask = FolderVolumeMask(images)
+    assert all(mask.decode(record).any() for record in mask.records())
+
+
+@pytest.mark.parametrize("odd", [-1.0, np.nan])
+def test_masks_of_volumes_with_negative_voxels_or_nan_are_named(tmp_path, odd):
+    root = write_volumes(tmp_path / "own", num_volumes=3)
+    path = root / "masks" / "scan 1.nii.gz"
+    voxels = np.asarray(nibabel.load(path).dataobj).astype(np.float32)
+    voxels[voxels > 0] = odd
+    nibabel.save(nibabel.Nifti1Image(voxels, nibabel.load(path).affine), path)
+    mask = FolderVolumeMask(FolderVolumes(root))
+    record = next(record for record in mask.records() if "scan 1" in record.id)
+    assert "negative voxels or NaN" in _problems(lambda: mask.decode(record))["masks/scan 1.nii.gz"]

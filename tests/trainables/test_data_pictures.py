@@ -311,3 +311,14 @@ def test_the_threshold_lies_at_128(tmp_path):
 
 def test_the_limit_against_bombs_is_on():
     assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_lungs_of_an_image_in_a_folder_of_its_own_lie_in_one_of_the_same_name(tmp_path):
+    root = write_lung_mask(tmp_path, {"train": 2})
+    for kind, name in (("image", "cxrimage_0.png"), ("mask", "cxrmask_0.jpeg")):
+        (root / "train" / kind / "site").mkdir()
+        (root / "train" / kind / name).rename(root / "train" / kind / "site" / name)
+    lungs = Lungs(LungMask(root, image_size_px=32))
+    (moved,) = [record for record in lungs.records() if "site" in record.file]
+    assert lungs.file(moved) == "train/mask/site/cxrmask_0.jpeg"
+    assert lungs.decode(moved).any()

@@ -3,7 +3,7 @@
 Expected on disk::
 
     PATH/images/<name>.nii[.gz]
-         masks/<name>.nii[.gz]   on the image's own grid, not 0 inside; the folder may be missing altogether
+         masks/<name>.nii[.gz]   on the image's own grid, 0 outside, above 0 inside; may be missing altogether
          labels.csv              optional: see ``labels_csv``; a row a volume
 
 An image is an axial slice whose voxels are not all equal, whatever the masks say; the region's records are those images
@@ -223,6 +223,9 @@ def _mask_voxels(path: Path, name: str, image: Path) -> nifti.Voxels:
 
 def _placed_mask(path: Path, name: str, image: Path) -> nifti.Voxels:
     scan = nifti.read_scan(path, name=name)
+    if not (scan.voxels >= 0).all():  # nor is NaN
+        reason = "holds negative voxels or NaN: expected 0 outside the region and more inside, mend it"
+        raise BadData(FolderVolumes.title, {name: reason})
     try:
         shape, affine = nifti.read_place(image, image.name)
         of_image = nifti.Scan(scan.voxels, affine, shape, is_placed=True)

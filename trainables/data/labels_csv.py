@@ -35,6 +35,7 @@ _SYNONYMS = {
 _LEAST_ALIKE = 0.8
 _MOST_NAMED = 5
 _MOST_SHOWN = 80
+_BEYOND = "\n"  # no column has this name: what a row holds beyond the last one
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,12 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
     known, rows, problems = set(ids), {}, {}
     for line, cells in _lines(text):
         id_ = _id_of(cells, known)
-        if id_ is None:
+        if cells[_BEYOND]:
+            problems[f"{NAME} line {line}"] = (
+                f"has more cells than the header has columns ({_shown(cells[_BEYOND])} is beyond the last): "
+                "put quotation marks round a cell with a comma, or remove what is too much"
+            )
+        elif id_ is None:
             problems[f"{NAME} line {line}"] = _unknown(_name_in(cells))
         elif id_ in rows:
             problems[f"{NAME} line {line}"] = f"a second row for {id_!r}: remove one"
@@ -112,6 +118,7 @@ def _lines(text: str) -> Iterator[tuple[int, dict[str, str]]]:
         reader.fieldnames = columns
         for cells in reader:
             named = {name: (value or "").strip() for name, value in cells.items() if isinstance(name, str)}
+            named[_BEYOND] = ", ".join(cell.strip() for cell in cells.get(None) or () if cell.strip())
             yield reader.line_num, named
     except csv.Error as error:
         where = f"{NAME} line {reader.line_num + 1}"
@@ -125,6 +132,9 @@ def _columns(names: Sequence[str]) -> list[str]:
     if not set(_ID_COLUMNS) & set(columns):
         found = ", ".join(columns) or "nothing"
         raise BadData(NAME, {f"{NAME} line 1": f"expected a column image or id, found {found}: name the columns"})
+    if twice := sorted({name for name in columns if name in (*_ID_COLUMNS, *_COLUMNS) and columns.count(name) > 1}):
+        reason = f"names the column {', '.join(twice)} more than once: expected each once, rename or remove the others"
+        raise BadData(NAME, {f"{NAME} line 1": reason})
     asked = {name: meant for name in columns if (meant := _meant(name)) and meant not in columns}
     if asked:
         reason = "; ".join(f"column {name!r}: did you mean {meant!r}?" for name, meant in asked.items())

@@ -110,9 +110,10 @@ class Lungs(PictureMask):
 
     def stem(self, record: Record) -> str:
         """The image's number."""
-        split, _, name = record.file.split("/", 2)
-        match = _IMAGE_NAME.fullmatch(name)
-        return f"{split}/mask/{f'cxrmask_{match[1]}' if match else folders.stem(name)}"
+        split, _, below = record.file.split("/", 2)
+        match = _IMAGE_NAME.fullmatch(Path(below).name)
+        wanted = Path(below).with_name(f"cxrmask_{match[1]}").as_posix() if match else folders.stem(below)
+        return f"{split}/mask/{wanted}"
 
 
 def write_lung_mask(root: Path, counts: Mapping[str, int], seed: int = 0) -> Path:

@@ -136,7 +136,7 @@ def _check_header(volume: Any, shape: Sequence[int] | None, path: Path) -> None:
     num_voxels = math.prod(claimed)
     if num_voxels > MOST_VOXELS:
         raise ValueError(f"shape {claimed} claims {num_voxels:.3g} voxels, expected at most {MOST_VOXELS:.3g}")
-    most_bytes = path.stat().st_size * (_MOST_COMPRESSION if path.suffix == ".gz" else 1)
+    most_bytes = path.stat().st_size * (_MOST_COMPRESSION if path.suffix.lower() == ".gz" else 1)
     if num_voxels * stored.itemsize > most_bytes:
         raise ValueError(f"shape {claimed} claims more voxels than a file of {path.stat().st_size} bytes can hold")
 
