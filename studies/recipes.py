@@ -369,11 +369,12 @@ def _images(
     """
     from trainables.interpretability.selection import ImageChoice, num_with_region
 
-    splits = [record.split for record in region.images.records()]
-    # A data set too small to be parted has no validation images.
-    choice = ImageChoice(splits=tuple(set(splits).intersection(ImageChoice().splits)) or ImageChoice().splits)
+    shown = [record.split for record in region.records()]
+    # A data set too small to be parted has no validation images, or the region is in none of them.
+    choice = ImageChoice(splits=tuple(set(shown).intersection(ImageChoice().splits)) or ImageChoice().splits)
     if not is_decoded_at_once(region.images):
-        return replace(choice, num=max(1, min(num_wanted, len(region.records()))))
+        return replace(choice, num=max(1, min(num_wanted, sum(split in choice.splits for split in shown))))
+    splits = [record.split for record in region.images.records()]
     masks = prepared(region, data_context(options))
     kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
     return replace(choice, num=max(1, min(num_wanted, num_with_region(choice, splits, masks, kept_HW))))

@@ -62,12 +62,15 @@ def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
 
 
 def _sizes_sentence(evidence: WaveEvidence, field: str) -> str:
-    """How large both waves are and where they peak, and nothing on their order: that is the verdict's."""
+    """How large both waves are, where the untrained one peaks if it is one, and nothing on their order: that is the
+    verdict's."""
     trained, untrained = (evidence.own(role, field, "amplitude")[0] for role in (TRAINED, UNTRAINED))
     if trained is None or untrained is None:
         return ""
-    phase = evidence.own(UNTRAINED, field, "phase_deg")[0]
-    at = "" if phase is None else f", with its first maximum at {number(phase, 1)}°"
+    phase = evidence.own(UNTRAINED, field, "phase_deg")
+    # The mean of noise peaks somewhere, too.
+    is_wave = bool(evidence.own(UNTRAINED, field, "amplitude")[1])
+    at = f", with its first maximum at {with_interval(phase, 1, '°')}" if is_wave and phase[0] is not None else ""
     return (
         f"The mean curve of the untrained encoders has a wave of {number(untrained, 4)}{at}; that of the trained ones "
         f"has one of {number(trained, 4)}."

@@ -180,11 +180,15 @@ def test_what_is_left_is_said_of_these_encoders_and_is_no_verdict(low):
 
 @pytest.mark.parametrize("untrained", [0.03, 0.01])
 def test_the_sizes_of_the_two_waves_stand_side_by_side_without_a_verdict(untrained):
-    own = [AMPLITUDE, ("untrained", "amplitude", untrained, None, None), ("untrained", "phase_deg", 44.4, None, None)]
+    phase = ("untrained", "phase_deg", 44.4, 40.0, 49.0)
+    own = [AMPLITUDE, ("untrained", "amplitude", untrained, 0.005, 0.05), phase]
     assert (
-        f"The mean curve of the untrained encoders has a wave of {untrained:.4f}, with its first maximum at 44.4°; "
-        f"that of the trained ones has one of 0.0200." in said_of_wave(own)
+        f"The mean curve of the untrained encoders has a wave of {untrained:.4f}, with its first maximum at "
+        "44.4° [40.0, 49.0]; that of the trained ones has one of 0.0200." in said_of_wave(own)
     )
+    for low in (0.0, None):  # what may be noise peaks nowhere
+        said = said_of_wave([AMPLITUDE, ("untrained", "amplitude", untrained, low, low and 0.05), phase])
+        assert f"a wave of {untrained:.4f}; that of the trained" in said
     assert not re.search("larger|smaller", said_of_wave(own))
     assert "mean curve of the untrained" not in said_of_wave([AMPLITUDE])
 

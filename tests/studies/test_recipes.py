@@ -3,6 +3,8 @@
 import itertools
 from dataclasses import dataclass, replace
 
+import nibabel
+import numpy as np
 import pytest
 
 from orchestrator.manifest import entries_of
@@ -123,6 +125,20 @@ def test_one_volume_has_no_validation_and_its_curves_go_over_the_training_images
     root = write_volumes(tmp_path / "one", num_volumes=1)
     study = made(datasets=(f"folder:{root}",))
     assert study.cards["folder-one"].counts == {"train": len(FolderVolumes(root, 128).records())}
+    assert {curve.images.splits for curve in of(study, "trained")} == {("train",)}
+    for trial in trials_of(study, Keys(FileDigests())):
+        trial.trainable.check()
+
+
+def test_a_region_that_no_validation_volume_shows_has_its_curves_over_the_others(tmp_path, made):
+    root = write_volumes(tmp_path / "own", num_volumes=5)
+    healthy = {record.file for record in FolderVolumes(root, 128).records() if record.split == "val"}
+    for file in healthy:
+        path = root / file.replace("images", "masks")
+        mask = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(np.zeros(mask.shape, np.uint8), mask.affine), path)
+    study = made(datasets=(f"folder:{root}",))
+    assert healthy
     assert {curve.images.splits for curve in of(study, "trained")} == {("train",)}
     for trial in trials_of(study, Keys(FileDigests())):
         trial.trainable.check()
