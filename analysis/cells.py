@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.results import Entry, StudyResults
+from analysis.results import WAITS_FOR, Entry, StudyResults
 from trainables.api.names import cell_name, differing_seeds, label_values
 
 HOW_COMPUTED = ("device", "cpu", "threads", "version.torch")
@@ -135,4 +135,6 @@ def _seed_text(entry: Entry, cell: Cell) -> str:
 
 
 def _has_failed(cell: Cell) -> bool:
-    return any(not reason.startswith(("not finished", "waits for")) for _, reason in cell.missing)
+    # What waits for a failed trial runs again only with it: the cause stands innermost.
+    causes = [reason.rpartition(f"{WAITS_FOR} (")[2] for _, reason in cell.missing]
+    return any(not cause.startswith("not finished") for cause in causes)

@@ -20,6 +20,8 @@ from orchestrator.store import Result, Store
 
 Entry = Mapping[str, Any]
 
+WAITS_FOR = "waits for a trial without result"
+
 
 @dataclass(frozen=True, eq=False)
 class StudyResults:
@@ -143,5 +145,5 @@ def _reason(store: Store, entry: Entry, reasons: Mapping[str, str]) -> str:
         return f"{failure.kind}: {failure.message}"
     waits_for: Sequence[str] = [key for key in entry["upstream"] if key in reasons]
     if waits_for:
-        return f"waits for a trial without result ({reasons[waits_for[0]]})"
+        return f"{WAITS_FOR} ({reasons[waits_for[0]]})"
     return "not finished"

@@ -265,7 +265,7 @@ def _outcome(
         reason = "one untrained encoder: a test over seeds needs two" if counts[1] == 1 else "the seeds do not differ"
         return Outcome.UNKNOWN, (reason, *no_interval)
     if p_adjusted >= LEVEL:
-        return Outcome.NOT_TOLD_APART, ("the seeds differ as much among themselves", *includes_zero)
+        return Outcome.NOT_TOLD_APART, ("the test over seeds does not hold", *includes_zero)
     if holds_zero:
         return Outcome.NOT_TOLD_APART, includes_zero
     return (Outcome.LEARNT, ()) if speaks_of_others else (Outcome.NO_INTERVAL, no_interval)

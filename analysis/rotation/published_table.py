@@ -55,7 +55,8 @@ def comparability(data: str) -> str:
     published = rotation_curve(data)
     if published is not None:
         return (
-            f"The {published.dataset} row may be compared, as far as the unpublished way of making maps binary allows."
+            f"The {published.dataset} row may be compared, as far as the unpublished way of making maps binary allows, "
+            "where the region is the thesis's, the scale full and the method its tool's form."
         )
     return (
         f"Not comparable in level: {data} is none of the thesis's data sets, so other images, masks and mask "

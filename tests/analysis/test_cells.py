@@ -64,6 +64,9 @@ def test_a_failed_seed_asks_for_retry_and_one_that_waits_does_not(tmp_path):
     ((_, waiting),) = missing_lines(cells(made, role="trained"), COMMAND)
     assert "pretrain_seed 1 (waits for a trial without result (not finished))" in waiting
     assert waiting.endswith(f"`{COMMAND}` computes it")
+    made.fail("moco", "non-finite", "train/loss is NaN")
+    ((_, blocked),) = missing_lines(cells(made, role="trained"), COMMAND)
+    assert blocked.endswith(f"`{COMMAND}` with --retry-failed once the cause is mended")
     made.fail("t1", "non-finite", "train/loss is NaN")
     ((_, failed),) = missing_lines(cells(made, role="trained"), COMMAND)
     assert "pretrain_seed 1 (non-finite: train/loss is NaN)" in failed

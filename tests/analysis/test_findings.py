@@ -81,15 +81,15 @@ def test_one_pretraining_speaks_of_this_encoder(sweep, difference, size):
 
 @pytest.mark.parametrize(("sweep", "what", "difference"), [(ROTATION, WAVE, 0.02j), (BLUR, SLOPE, -0.02)])
 def test_what_cannot_be_told_apart_is_the_coefficient_only(sweep, what, difference):
-    why = ("the seeds differ as much among themselves",)
+    why = ("the test over seeds does not hold",)
     said = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=0.3, why=why))
     assert said == (
         f"The {what} of trained and untrained encoders cannot be told apart (3 pretraining(s) against 4 untrained "
-        "encoder(s), p = 0.300 after Holm: the seeds differ as much among themselves). Only this coefficient is "
+        "encoder(s), p = 0.300 after Holm: the test over seeds does not hold). Only this coefficient is "
         "compared; levels and shapes may differ."
     )
     untested = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=None, why=why, seeds=(1, 4)))
-    assert "(1 pretraining(s) against 4 untrained encoder(s): the seeds" in untested
+    assert "(1 pretraining(s) against 4 untrained encoder(s): the test over seeds" in untested
 
 
 def test_what_is_unknown_says_why():
