@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from trainables.api import axis
 from trainables.api.trainable import Part
 from trainables.augment.blur import gaussian_blur
 from trainables.augment.colour import adjust_brightness_
@@ -93,8 +94,8 @@ class Sweep(Part, ABC):
         self._check_each(values)
 
     def is_neutral(self, value: float) -> bool:
-        """Whether the view is the anchor: the neutral value, and what lies whole periods from it."""
-        return value == self.neutral or (self.period is not None and (value - self.neutral) % self.period == 0)
+        """Whether the view is the anchor: the neutral value up to rounding, and what lies whole periods from it."""
+        return bool(axis.is_at((value,), self.neutral, self.period)[0])
 
     @abstractmethod
     def default_values(self) -> tuple[float, ...]:
@@ -124,7 +125,7 @@ class Sweep(Part, ABC):
 
     def _keep_neutral(self, before: Tensor, after: Tensor, values_P: Tensor) -> Tensor:
         """``after``, but where the value is neutral ``before``, bit for bit: no rounding, no clipping."""
-        neutral_P = torch.tensor([self.is_neutral(value) for value in values_P.tolist()], dtype=torch.bool)
+        neutral_P = torch.from_numpy(axis.is_at(values_P.numpy(), self.neutral, self.period))
         if after is before or not bool(neutral_P.any()):
             return after
         neutral_P = neutral_P.to(before.device).view(-1, *[1] * (before.ndim - 1))

@@ -23,8 +23,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.arrays import Bools, Complexes, Floats
+from trainables.api import axis
 
 PERIOD_DEG = 90.0
+_TURN_DEG = 360.0
 DEFAULT_MAX_HARMONICS = 4
 _NUISANCE_ORDERS = (1, 2, 3)
 _ORDER = 4  # periods of the wave in one turn
@@ -46,15 +48,6 @@ def is_multiple_of_90(angles_deg_A: Floats) -> Bools:
     """Whether a rotation is exact on a pixel grid (0, 90, 180, 270): no interpolation and no black corners."""
     residue = np.mod(angles_deg_A, PERIOD_DEG)
     return np.asarray(np.minimum(residue, PERIOD_DEG - residue) < _SAME_ANGLE_DEG)
-
-
-def arc_weights(angles_deg_A: Floats) -> Floats:
-    """The share of the circle each angle stands for: half the way to both neighbours. Sums to 1."""
-    order = np.argsort(angles_deg_A)
-    ahead = np.diff(angles_deg_A[order], append=angles_deg_A[order[0]] + 360)
-    weights = np.empty_like(angles_deg_A, dtype=np.float64)
-    weights[order] = (ahead + np.roll(ahead, 1)) / 2 / 360
-    return weights
 
 
 def max_harmonics(angles_deg_A: Floats) -> int:
@@ -80,7 +73,7 @@ def design(angles_deg_A: Floats, num_harmonics: int) -> Floats:
 def mean_over_angles(values_NA: Floats, angles_deg_A: Floats) -> Floats:
     """The level of each curve: its mean over the circle, each angle weighted with its arc, 360 left out, [N]."""
     keep_A = full_turn_removed(angles_deg_A)
-    return np.asarray(values_NA[:, keep_A] @ arc_weights(angles_deg_A[keep_A]))
+    return np.asarray(values_NA[:, keep_A] @ axis.shares(angles_deg_A[keep_A], _TURN_DEG))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +130,7 @@ def fit_wave(dice_NA: Floats, angles_deg_A: Floats, num_harmonics: int | None = 
             f"grid resolves {resolved}; a period of {PERIOD_DEG / max(num_harmonics, 1):g}° needs gaps under "
             f"{PERIOD_DEG / 2 / max(num_harmonics, 1):g}°. Measure more angles or ask for fewer harmonics"
         )
-    weights_A = arc_weights(angles_deg_A)
+    weights_A = axis.shares(angles_deg_A, _TURN_DEG)
     root_A = np.sqrt(weights_A)
     operator_PA = np.linalg.pinv(design(angles_deg_A, num_harmonics) * root_A[:, None]) * root_A
     return WaveFit(angles_deg_A, weights_A, num_harmonics, np.asarray(dice_NA @ operator_PA.T))

@@ -16,7 +16,7 @@ from analysis import paired
 from analysis.curves.panels import ROLE, TRAINED, Panel
 from analysis.curves.sweep import SweepFacts
 from analysis.resampling import Resampling
-from analysis.trends.trend import not_neutral, slopes, trend
+from analysis.trends.trend import slopes, trend
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW
 
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ def trend_frame(
     rows: list[Row] = []
     for panel in panels:
         resampling = resampling_of(panel)
-        curves = {r: c for r, c in panel.curves.items() if not_neutral(c.values_V, sweep.neutral).sum() > 1}
+        curves = {r: c for r, c in panel.curves.items() if (~sweep.is_neutral(c.values_V)).sum() > 1}
         slopes_of = {role: slopes(curve.dice_NV, curve.values_V, sweep.neutral) for role, curve in curves.items()}
         for role, curve in curves.items():
             found = trend(curve.dice_NV, curve.values_V, sweep.neutral, resampling)

@@ -20,8 +20,9 @@ from analysis.arrays import Bools, Floats
 from analysis.blocks import MIN_BLOCKS
 from analysis.paired import Estimate
 from analysis.resampling import Resampling
+from trainables.api import axis
 
-_SAME = 1e-9  # of the range of the sweep
+_SAME = 1e-9  # over size: rounding
 _FLAT = 1e-20  # variance of a curve that does not vary
 _CHUNK = 256  # resamples whose V x V averages are in memory at once
 
@@ -74,23 +75,6 @@ class Trend:
     departures: tuple[Departure, ...]
 
 
-def not_neutral(values_V: Floats, neutral: float) -> Bools:
-    """Which values a conclusion may use: all but the one at which the view is the anchor."""
-    reach = max(float(np.ptp(values_V)), abs(neutral), _SAME)
-    return np.asarray(np.abs(values_V - neutral) > _SAME * reach)
-
-
-def stretch_weights(values_V: Floats) -> Floats:
-    """The share of the sweep each value stands for: half the way to both neighbours, half a gap at the ends. Sum 1."""
-    if len(values_V) == 1:
-        return np.ones(1)
-    gaps = np.diff(values_V)
-    if gaps.min() <= 0:
-        raise ValueError(f"values of a sweep must increase, got {values_V.tolist()}; sort them, each once")
-    ends = np.concatenate([[0.0], gaps, [0.0]])
-    return np.asarray((ends[:-1] + ends[1:]) / (2 * gaps.sum()))
-
-
 def slopes(scores_NV: Floats, values_V: Floats, neutral: float) -> Floats:
     """Weighted least-squares slope of each image's curve, score per unit of the sweep, [N]: the headline of a trend.
 
@@ -104,7 +88,7 @@ def slopes(scores_NV: Floats, values_V: Floats, neutral: float) -> Floats:
 def trend(scores_NV: Floats, values_V: Floats, neutral: float, resampling: Resampling) -> Trend:
     """All statistics of one curve: [N, V] scores at increasing values, ``neutral`` among them or not."""
     used_NV, used_V = _usable(scores_NV, values_V, neutral)
-    weights_V = stretch_weights(used_V)
+    weights_V = axis.shares(used_V, None)
     operator_V = _slope_operator(used_V)
     mean_1V, mean_BV = used_NV.mean(axis=0, keepdims=True), resampling.weights_BN @ used_NV
 
@@ -194,19 +178,20 @@ def _usable(scores_NV: Floats, values_V: Floats, neutral: float) -> tuple[Floats
     values_V = np.asarray(values_V, dtype=np.float64)
     if scores_NV.ndim != 2 or scores_NV.shape[1] != len(values_V) or not len(scores_NV):
         raise ValueError(f"scores of shape {scores_NV.shape} for {len(values_V)} values; give one row an image")
-    keep_V = not_neutral(values_V, neutral)
+    keep_V = ~axis.is_at(values_V, neutral, None)
     used_NV, used_V = scores_NV[:, keep_V], values_V[keep_V]
     if len(used_V) < 2:
         raise TooFewValues(f"a trend needs 2 values besides the neutral {neutral:g}, got {used_V.tolist()}")
     if not np.isfinite(used_NV).all():
         image, at = np.argwhere(~np.isfinite(used_NV))[0]
         raise ValueError(f"the score of image {image} is {used_NV[image, at]} at {used_V[at]:g}; leave that image out")
-    stretch_weights(used_V)
+    if np.diff(used_V).min() <= 0:
+        raise ValueError(f"values of a sweep must increase, got {used_V.tolist()}; sort them, each once")
     return used_NV, used_V
 
 
 def _slope_operator(values_V: Floats) -> Floats:
-    weights_V = stretch_weights(values_V)
+    weights_V = axis.shares(values_V, None)
     centred_V = values_V - values_V @ weights_V
     return np.asarray(weights_V * centred_V / (weights_V @ centred_V**2))
 

@@ -7,6 +7,7 @@ from analysis.headline import headline
 from analysis.paired import describe, explained
 from analysis.resampling import Resampling
 from analysis.trends import trend
+from trainables.api import axis
 
 VALUES = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0])
 PEOPLE = [f"person {i}" for i in range(16)]
@@ -26,7 +27,7 @@ def test_slope_is_weighted_least_squares_without_the_neutral_value():
     scores = curves(0.6 - 0.03 * VALUES)
     scores[:, 0] = 0.95
     used, weights = VALUES[1:], np.array([0.25, 0.75, 1.0, 1.5, 2.5, 1.5]) / 7.5
-    assert trend.stretch_weights(used) == pytest.approx(weights)
+    assert axis.shares(used, None) == pytest.approx(weights)
     oracle = [np.polyfit(used, row[1:], 1, w=np.sqrt(weights))[0] for row in scores]
     np.testing.assert_allclose(trend.slopes(scores, VALUES, 0.0), oracle, atol=1e-12)
     without = trend.slopes(scores[:, 1:], used, 0.0)
@@ -46,7 +47,7 @@ def test_dense_values_do_not_move_the_slope_of_a_bent_curve():
 def test_standardised_slope_is_the_correlation_of_mean_curve_and_value():
     shape = np.array([0.9, 0.5, 0.52, 0.45, 0.3, 0.33, 0.1])
     found = trend.trend(curves(shape, noise=0.0), VALUES, 0.0, RESAMPLING)
-    weights = trend.stretch_weights(VALUES[1:])
+    weights = axis.shares(VALUES[1:], None)
     covariance = np.cov(VALUES[1:], shape[1:], aweights=weights, ddof=0)
     assert found.standardised.value == pytest.approx(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
     assert -1 <= found.standardised.low <= found.standardised.value <= found.standardised.high <= 0
@@ -105,7 +106,7 @@ def test_monotone_share():
     assert not found.rises
     hill = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
     shares = trend.trend(curves(hill, noise=0.0), VALUES, 0.0, RESAMPLING)
-    weights = trend.stretch_weights(VALUES[1:])
+    weights = axis.shares(VALUES[1:], None)
     fits = [
         IsotonicRegression(increasing=rises).fit(np.arange(6), hill[1:], weights).predict(np.arange(6))
         for rises in (True, False)

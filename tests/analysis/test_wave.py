@@ -3,6 +3,7 @@ import pytest
 from synthetic_curves import GRID_5, GRID_FINE, wave_curve
 
 from analysis.rotation import wave
+from trainables.api import axis
 
 HARMONICS = ((2, 0.007, 10.0), (3, 0.003, 5.0))
 FOUR = (*HARMONICS, (4, 0.005, 7.0))
@@ -67,7 +68,7 @@ def test_the_fit_is_a_weighted_least_squares_solution():
     angles = GRID_FINE[GRID_FINE < 360]
     curve = np.random.default_rng(1).normal(size=len(angles))
     fit = wave.fit_wave(curve[None], angles, 2)
-    root = np.sqrt(wave.arc_weights(angles))
+    root = np.sqrt(axis.shares(angles, 360))
     oracle, *_ = np.linalg.lstsq(wave.design(angles, 2) * root[:, None], curve * root, rcond=None)
     np.testing.assert_allclose(fit.terms_NP[0], oracle, atol=1e-10)
 
@@ -85,7 +86,7 @@ def test_dense_sampling_near_multiples_does_not_move_the_coefficient_of_a_kinked
 
 
 def test_arc_weights_are_half_the_way_to_both_neighbours():
-    np.testing.assert_allclose(wave.arc_weights(np.array([0.0, 1.0, 5.0, 359.0])) * 360, [1.0, 2.5, 179.0, 177.5])
+    np.testing.assert_allclose(axis.shares(np.array([0.0, 1.0, 5.0, 359.0]), 360) * 360, [1.0, 2.5, 179.0, 177.5])
 
 
 @pytest.mark.parametrize(("step", "most"), [(5, 8), (15, 2), (30, 1), (45, 0), (1, 44), (90, 0)])

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from trainables import runtime
-from trainables.api import names
+from trainables.api import axis, names
 from trainables.api.checks import check_choice
 from trainables.api.names import FieldOfView
 from trainables.api.trainable import Trainable
@@ -28,7 +28,7 @@ from trainables.data.cache import ImageTable, RegionTable, open_annotation, open
 from trainables.data.records import Dataset
 from trainables.interpretability.device import CurveWork, fields_of_view
 from trainables.interpretability.sample_maps import write_picture
-from trainables.interpretability.scoring import Scoring, curve_frame, headline, means_over_images, shares_of_axis
+from trainables.interpretability.scoring import Scoring, curve_frame, headline, means_over_images
 from trainables.interpretability.selection import ImageChoice, Selection
 from trainables.models.sources import EncoderSource
 from trainables.models.trunk import forward_flop
@@ -231,7 +231,7 @@ class InterpretabilityCurve(Trainable):
             context.log(logged, step=step)
 
     def _summary(self, means: pl.DataFrame, fields: tuple[FieldOfView, ...], selection: Selection) -> dict[str, float]:
-        shares_V = shares_of_axis(self.measured_values, self.sweep.period)
+        shares_V = axis.shares(self.measured_values, self.sweep.period)
         changed_V = np.array([not self.sweep.is_neutral(value) for value in self.measured_values])
         weights_V = shares_V[changed_V] / shares_V[changed_V].sum()
         curves = {

@@ -107,29 +107,6 @@ def headline(means: pl.DataFrame, field_of_view: FieldOfView, scoring: Scoring) 
     return of_field.filter(pl.col(names.BINARISATION) == scoring.headline)
 
 
-def shares_of_axis(values: Sequence[float], period: float | None) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The share of the axis that each value stands for [V]: half the way to both neighbours. Sums to 1.
-
-    Where the axis goes round, that is an arc, and equal directions share one; else the ends stand for half a step
-    (the trapezoid rule). A mean so weighted is that of the curve, and not of where it was sampled more finely.
-    """
-    values_V = np.asarray(values, dtype=np.float64)
-    if len(values_V) == 1:
-        return np.ones(1)
-    places_V = values_V if period is None else np.mod(values_V, period)
-    order = np.argsort(places_V, kind="stable")
-    sorted_V = places_V[order]
-    if period is None:
-        gaps = np.diff(sorted_V)
-        widths_V = np.append(gaps, 0.0) + np.insert(gaps, 0, 0.0)
-    else:
-        ahead_V = np.diff(sorted_V, append=sorted_V[0] + period)
-        widths_V = ahead_V + np.roll(ahead_V, 1)
-    shares_V = np.empty_like(values_V)
-    shares_V[order] = widths_V / widths_V.sum()
-    return shares_V
-
-
 def _score_columns(
     scores: Mapping[str, np.ndarray[Any, Any]], field_place: int, rule_place: int
 ) -> dict[str, pl.Series]:
