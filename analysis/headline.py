@@ -11,6 +11,10 @@ from analysis.trends import trend
 _FULL_TURN = 360.0
 
 
+class UnknownPeriod(ValueError):
+    """No coefficient is known on which a sweep with this period could conclude."""
+
+
 def headline(
     scores_NV: Floats, values_V: Floats, *, period: float | None, neutral: float, num_harmonics: int | None = None
 ) -> Floats | Complexes:
@@ -28,11 +32,12 @@ def headline(
     Raises:
         wave.CoarseGrid: the angles do not carry a 90° wave.
         trend.TooFewValues: fewer than two values besides the neutral one.
-        ValueError: another period; scores or values that do not fit together (see ``fit_wave``, ``trend.slopes``).
+        UnknownPeriod: another period.
+        ValueError: scores or values that do not fit together (see ``fit_wave``, ``trend.slopes``).
     """
     if period is None:
         return trend.slopes(scores_NV, values_V, neutral)
     if period != _FULL_TURN:
-        raise ValueError(f"a sweep with period {period:g}; known are {_FULL_TURN:g} (rotation) and None (no period)")
+        raise UnknownPeriod(f"no coefficient is known to conclude on for a sweep with period {period:g}")
     keep_V = wave.full_turn_removed(values_V) & ~wave.is_multiple_of_90(values_V)
     return wave.fit_wave(np.asarray(scores_NV)[:, keep_V], values_V[keep_V], num_harmonics).coefficients()

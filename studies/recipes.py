@@ -15,7 +15,7 @@ from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
 from studies.preparing import check_large, data_context, is_decoded_at_once, prepared
 from trainables.api.card import Card
-from trainables.api.names import Backbone, Head
+from trainables.api.names import SMOOTHGRAD, SMOOTHGRAD_OF_TOOL, Backbone, Head
 
 if TYPE_CHECKING:
     from trainables.data.annotations import Region
@@ -253,10 +253,10 @@ def methods_at(scale: str, num_samples: int) -> dict[str, SaliencyMethod]:
     """
     from trainables.saliency.gradients import SmoothGrad
 
-    methods: dict[str, SaliencyMethod] = {"smoothgrad": SmoothGrad(num_samples)}
+    methods: dict[str, SaliencyMethod] = {SMOOTHGRAD: SmoothGrad(num_samples)}
     if scale == "full":
         tool = SmoothGrad(num_samples, noise_on="both", times_input=True, guided=True, blur_map=True)
-        methods["smoothgrad_of_the_tool"] = tool
+        methods[SMOOTHGRAD_OF_TOOL] = tool
     return methods
 
 
@@ -312,7 +312,7 @@ def curves(
     values = tuple(map(float, values))
     images = _images(region, change, values, sizes.num_images, options)
     labels = {"data": source.name, "region": region.name, "sweep": sweep_name}
-    if method_name != "smoothgrad":
+    if method_name != SMOOTHGRAD:
         labels["method"] = method_name
     backbone = trained[0].backbone
 

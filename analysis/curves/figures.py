@@ -27,7 +27,7 @@ MEAN = ""  # the seed of a row that is the mean over the seeds
 
 def field_titles(sweep: SweepFacts) -> dict[str, str]:
     """Field of view -> its title; of a turn, the pixels that stay are the inscribed circle."""
-    return ROTATION_FIELD_TITLES if sweep.period is not None else FIELD_TITLES
+    return ROTATION_FIELD_TITLES if sweep.is_rotation else FIELD_TITLES
 
 
 def curve_data(
@@ -151,9 +151,7 @@ def value_axis(
 ) -> alt.X:
     """The axis of the sweep; of a turn, with ticks at ``step`` degrees, of others with about ``num_ticks``."""
     low, high = float(data[VALUE].min()), float(data[VALUE].max())  # type: ignore[arg-type]
-    ticks = (
-        {"values": np.arange(low, high + 1e-9, step).tolist()} if sweep.period is not None else {"tickCount": num_ticks}
-    )
+    ticks = {"values": np.arange(low, high + 1e-9, step).tolist()} if sweep.is_rotation else {"tickCount": num_ticks}
     axis = alt.Axis(**ticks, title=title, grid=False, labelOverlap="parity", labelFlush=False)
     return alt.X(f"{VALUE}:Q", scale=alt.Scale(domain=[low, high], nice=False), axis=axis)
 

@@ -28,6 +28,11 @@ class SweepFacts:
     period: float | None
     neutral: float
 
+    @property
+    def is_rotation(self) -> bool:
+        """Whether the 90° wave is its headline and the thesis's curves are its like; a period alone is neither."""
+        return self.name == "Rotation"
+
     def is_neutral(self, values_V: Floats) -> Bools:
         """Whether the view is the anchor."""
         return axis.is_at(values_V, self.neutral, self.period)

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from analysis.curves.figures import curve_data, curve_figure
 from analysis.curves.levels import levels
-from analysis.curves.panels import TRAINED
 from analysis.pages.evidence import HEADLINE_FIELD, CurveSet
-from analysis.published.rotation import rotation_curve
 from analysis.render.files import file_name
 from analysis.render.style import Figure
 from analysis.render.table import Table
@@ -29,12 +27,12 @@ def curve_of(data: str) -> Callable[[Sequence[CurveSet]], list[Figure]]:
                     curve_data([found.headline_panel], found.sweep, found.resampling_of),
                     found.sweep,
                     found.binarisation,
-                    rotation_curve(data),
+                    found.published,
                 ),
                 name=file_name("curve", *label_values(found.labels)),
             )
             for found in _rotations(sets)
-            if found.labels.get("data") == data
+            if found.published is not None and found.published.data == data
         ]
 
     return make
@@ -45,12 +43,12 @@ def all_published(sets: Sequence[CurveSet]) -> list[Table]:
     tables = []
     for found in _rotations(sets):
         extrema = statistics.extrema(fitted([found.panel(HEADLINE_FIELD, found.binarisation)], found.resampling_of))
-        data, frame = found.labels.get("data", ""), levels(found.frame, found.sweep)
-        table = published_table(frame, extrema, data, TRAINED, found.binarisation)
+        frame = levels(found.frame, found.sweep)
+        table = published_table(frame, extrema, found.labels, found.scale, found.binarisation)
         name, caption = file_name("published", *label_values(found.labels)), f"{table.caption}: {found.title}"
         tables.append(replace(table, name=name, caption=caption))
     return tables
 
 
 def _rotations(sets: Sequence[CurveSet]) -> list[CurveSet]:
-    return [found for found in sets if found.sweep.period is not None]
+    return [found for found in sets if found.sweep.is_rotation]

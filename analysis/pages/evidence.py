@@ -16,7 +16,8 @@ from analysis.bootstrap import Bootstrap
 from analysis.cards import group_kind
 from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
 from analysis.curves.sweep import SweepFacts, read_sweep
-from analysis.headline import headline
+from analysis.headline import UnknownPeriod, headline
+from analysis.published.rotation import PublishedCurve, rotation_curve
 from analysis.render.files import file_name
 from analysis.resampling import Resampling
 from analysis.results import Entry, StudyResults
@@ -46,6 +47,13 @@ class CurveSet:
     binarisation: str
     kind: Groups
     bootstrap: Bootstrap
+    scale: str = ""
+    """That the study was submitted at; empty where that was not recorded."""
+
+    @property
+    def published(self) -> PublishedCurve | None:
+        """What the thesis printed of the same images, region and kind of map under rotation."""
+        return rotation_curve(self.labels) if self.sweep.is_rotation else None
 
     @property
     def title(self) -> str:
@@ -89,15 +97,17 @@ class CurveSet:
         panel = self.headline_panel
         try:
             arms = [self.coefficients(panel.curves.get(role), panel) for role in (TRAINED, UNTRAINED)]
-        except (CoarseGrid, TooFewValues) as error:
+        except (CoarseGrid, TooFewValues, UnknownPeriod) as error:
             return Missing(str(error))
         return Comparison(arms[0], arms[1], panel.groups, self.kind)
 
     def coefficients(self, curve: Curve | None, panel: Panel) -> Floats | Complexes:
-        """The headline coefficient of every seed and image, [S, N]. Raises CoarseGrid, TooFewValues."""
+        """The headline coefficient of every seed and image, [S, N]. Raises as ``headline``."""
         if curve is None:
             return np.zeros((0, len(panel.image_ids)))
         sweep = self.sweep
+        if sweep.period is not None and not sweep.is_rotation:
+            raise UnknownPeriod(f"no coefficient is known to conclude on over the {sweep.title}, which has a period")
         each = [
             headline(dice_NV, curve.values_V, period=sweep.period, neutral=sweep.neutral) for dice_NV in curve.dice_SNV
         ]
@@ -142,7 +152,8 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
         sweep = read_sweep(results.folder(finished[0]["key"]))
         cut = panels(frame)
         shared = pl.concat([_rows_of(panel, frame) for panel in cut])
-        curve_set = CurveSet(label_map, sweep, shared, cut, str(frame[BINARISATION][0]), group_kind(card), bootstrap)
+        binarisation, scale = str(frame[BINARISATION][0]), results.manifest["facts"].get("scale", "")
+        curve_set = CurveSet(label_map, sweep, shared, cut, binarisation, group_kind(card), bootstrap, scale)
         _check_values(curve_set)
         found.append(curve_set)
     return found

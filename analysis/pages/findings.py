@@ -12,8 +12,10 @@ _LIKE_THESE = "images like these; patients are not known"
 
 def coefficient_words(sweep: SweepFacts) -> str:
     """The headline coefficient of a sweep, for a sentence."""
-    if sweep.period is not None:
+    if sweep.is_rotation:
         return "90° wave between the exact multiples of 90°"
+    if sweep.period is not None:
+        return f"curve over the {sweep.title}"
     return f"slope of Dice over the {sweep.title}"
 
 

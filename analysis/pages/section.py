@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,8 @@ import polars as pl
 from analysis.curves.figures import binarisation_figure, compared, curve_data, curve_figure, field_titles
 from analysis.curves.levels import level_table, levels
 from analysis.curves.panels import ROLE, TRAINED
+from analysis.noise import noise_range
 from analysis.pages.evidence import CurveSet
-from analysis.published.rotation import rotation_curve
 from analysis.render import page
 from analysis.render.style import Figure
 from analysis.render.table import Table, number, to_html
@@ -56,21 +57,30 @@ class Section:
 def section_of(found: CurveSet) -> Section:
     """Everything on one sweep."""
     level_frame = levels(found.frame, found.sweep)
-    part = _wave_section(found, level_frame) if found.sweep.period is not None else _trend_section(found, level_frame)
+    part = _part_of(found, level_frame)
     data = curve_data(found.panels, found.sweep, found.resampling_of)
-    marks = rotation_curve(found.labels.get("data", "")) if found.sweep.period is not None else None
-    figures = [curve_figure(data, found.sweep, found.binarisation, marks)]
+    figures = [curve_figure(data, found.sweep, found.binarisation, found.published)]
     if not compared(data).is_empty():
         figures.append(binarisation_figure(data, found.sweep))
     every = _level_table(found, level_frame, found.binarisations, "levels_all")
     return _named(replace(part, figures=[*figures, *part.figures], folded=[*part.folded, every]), found)
 
 
+def _part_of(found: CurveSet, level_frame: pl.DataFrame) -> Section:
+    """What is known to describe a sweep of its kind; of another kind the levels alone."""
+    if found.sweep.is_rotation:
+        return _wave_section(found, level_frame)
+    if found.sweep.period is None:
+        return _trend_section(found, level_frame)
+    findings = _findings(found, level_frame, {field: [] for field in found.fields})
+    return Section([], findings, [_level_table(found, level_frame, [found.binarisation], "levels")], [])
+
+
 def _wave_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
     panels = fitted(found.panels, found.resampling_of)
     extrema = statistics.extrema(panels)
     evidence = WaveEvidence(statistics.coefficients(panels), statistics.explained(panels), extrema, found.binarisation)
-    titles, data = field_titles(found.sweep), found.labels.get("data", "")
+    titles = field_titles(found.sweep)
     main, every = [found.binarisation], found.binarisations
     plane = wave_figures.coefficient_data(panels)
     figures = [] if plane.is_empty() else [wave_figures.coefficient_figure(plane, found.binarisation, titles)]
@@ -83,7 +93,7 @@ def _wave_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
         wave_tables.coefficient_table(evidence.coefficients, main, "coefficients", wave),
         wave_tables.extrema_table(extrema, main, "extrema", "Extrema"),
         _level_table(found, level_frame, main, "levels"),
-        published_table(level_frame, extrema, data, TRAINED, found.binarisation),
+        published_table(level_frame, extrema, found.labels, found.scale, found.binarisation),
     ]
     folded = [
         wave_tables.explained_table(evidence.explained, every, "explained_all", explains),
@@ -135,8 +145,21 @@ def _level_sentence(level_frame: pl.DataFrame, found: CurveSet, field: str) -> s
         f"{number(row['min'], 3)} (at {at(row['min_at'])}) and {number(row['max'], 3)} (at {at(row['max_at'])}); "
         "chance "
         f"for maps of this size is {number(row[CHANCE_DICE], 3)}, a map of ones everywhere has "
-        f"{number(row[ALL_ONES_DICE], 3)}."
+        f"{number(row[ALL_ONES_DICE], 3)}. {_range_sentence(found, field, row['max'] - row['min'])}"
     )
+
+
+def _range_sentence(found: CurveSet, field: str, reach: float) -> str:
+    """Whether where a curve is least and largest says anything."""
+    panel = found.panel(field, found.binarisation)
+    curve = panel.curves[TRAINED]
+    changed = curve.at(~found.sweep.is_neutral(curve.values_V))
+    noise = noise_range(changed.dice_NV, found.resampling_of(panel))
+    if math.isnan(noise):
+        return "There are too few independent blocks of images to say what of this range noise alone would give."
+    if reach <= noise:
+        return f"Noise between blocks of images alone may give such a range (up to {number(noise, 3)})."
+    return f"That is more than noise between blocks of images alone gives (up to {number(noise, 3)})."
 
 
 def _named(section: Section, found: CurveSet) -> Section:

@@ -7,21 +7,24 @@ binary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
+
+from trainables.api.names import SMOOTHGRAD, SMOOTHGRAD_OF_TOOL
 
 
 @dataclass(frozen=True)
 class PublishedCurve:
     """Range of the mean Dice over the angles and the angles of its extrema, as printed.
 
-    ``dataset``: as the thesis calls it; ``name``: as the command line does.
+    ``dataset``: as the thesis calls it; ``data`` and ``region``: as the command line does.
     """
 
     dataset: str
-    name: str
+    data: str
+    region: str
     num_images: int
     dice_low: float
     dice_high: float
@@ -31,10 +34,12 @@ class PublishedCurve:
     figure: str
 
 
+_QUARTERS_DEG, _BETWEEN_DEG = (90, 180, 270), (45, 135, 225, 315)
+_LUNGS_DEG = (66, 156, 246, 336)
 ROTATION_CURVES = (
-    PublishedCurve("BraTS", "brats", 75, 0.627, 0.658, (90, 180, 270), (45, 135, 225, 315), "5.3", "5.6"),
-    PublishedCurve("Lung Mask Image", "lung_mask", 75, 0.470, 0.476, (66, 156, 246, 336), (90, 180, 270), "5.3", "5.7"),
-    PublishedCurve("Kvasir-SEG", "kvasir", 75, 0.346, 0.360, (45, 135, 225, 315), (90, 180, 270), "5.3", "5.8"),
+    PublishedCurve("BraTS", "brats", "tumour", 75, 0.627, 0.658, _QUARTERS_DEG, _BETWEEN_DEG, "5.3", "5.6"),
+    PublishedCurve("Lung Mask Image", "lung_mask", "lungs", 75, 0.470, 0.476, _LUNGS_DEG, _QUARTERS_DEG, "5.3", "5.7"),
+    PublishedCurve("Kvasir-SEG", "kvasir", "polyp", 75, 0.346, 0.360, _BETWEEN_DEG, _QUARTERS_DEG, "5.3", "5.8"),
 )
 
 
@@ -43,9 +48,15 @@ def all_ones_mask_fraction(dice: float) -> float:
     return dice / (2 - dice)
 
 
-def rotation_curve(name: str) -> PublishedCurve | None:
-    """The published curve of a data set by its name on the command line, or None."""
-    return next((curve for curve in ROTATION_CURVES if curve.name == name), None)
+def rotation_curve(labels: Mapping[str, str]) -> PublishedCurve | None:
+    """The published curve of the same images, region and kind of map as rotation curves with these labels, or None.
+
+    The thesis explains by SmoothGrad; our sound form of it, which bears no label, is taken for the same kind.
+    """
+    if labels.get("method", SMOOTHGRAD) not in (SMOOTHGRAD, SMOOTHGRAD_OF_TOOL):
+        return None
+    own = labels.get("data"), labels.get("region")
+    return next((curve for curve in ROTATION_CURVES if (curve.data, curve.region) == own), None)
 
 
 def rotation_frame(curves: Sequence[PublishedCurve] = ROTATION_CURVES) -> pl.DataFrame:

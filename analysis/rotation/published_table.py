@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from analysis.curves.figures import ROTATION_FIELD_TITLES
-from analysis.curves.panels import ROLE
+from analysis.curves.panels import ROLE, TRAINED
+from analysis.curves.words import listed
 from analysis.published.rotation import rotation_curve, rotation_frame
 from analysis.render.table import NOTHING, Column, Table
-from trainables.api.names import BINARISATION, FIELD_OF_VIEW, MASK_FRACTION
+from analysis.rotation.tables import angles_text, noise_note
+from trainables.api.names import BINARISATION, FIELD_OF_VIEW, MASK_FRACTION, SMOOTHGRAD_OF_TOOL, label_values
+
+_FULL = "full"  # the scale of the thesis's sizes
 
 
-def published_table(levels: pl.DataFrame, extrema: pl.DataFrame, data: str, role: str, binarisation: str) -> Table:
-    """The thesis's three data sets (sections 5.2 and 5.3), and this study's curve in every field of view."""
+def published_table(
+    levels: pl.DataFrame, extrema: pl.DataFrame, labels: Mapping[str, str], scale: str, binarisation: str
+) -> Table:
+    """The thesis's three data sets (sections 5.2 and 5.3), and the trained encoders' curve in every field of view.
+
+    Args:
+        labels: of the set of curves. scale: that it was computed at.
+    """
     ours = []
-    of_curve = (pl.col(ROLE) == role) & (pl.col(BINARISATION) == binarisation)
+    of_curve = (pl.col(ROLE) == TRAINED) & (pl.col(BINARISATION) == binarisation)
+    own = extrema.filter(of_curve & (pl.col("source") == "raw"))
     rows = levels.filter(of_curve).sort(pl.col(FIELD_OF_VIEW) != "full")
     for row in rows.iter_rows(named=True):
         field = row[FIELD_OF_VIEW]
-        found = extrema.filter(of_curve & (pl.col(FIELD_OF_VIEW) == field) & (pl.col("source") == "raw"))
+        found = own.filter(pl.col(FIELD_OF_VIEW) == field)
         ours.append(
             {
-                "dataset": data,
+                "dataset": labels.get("data", ""),
                 "source": f"this study, {ROTATION_FIELD_TITLES.get(field, field).lower()}",
                 "n": row["n"],
                 "min": row["min"],
                 "max": row["max"],
-                "maxima": _angles(found.filter(kind="maximum")),
-                "minima": _angles(found.filter(kind="minimum")),
+                "maxima": _angles(found, "maximum"),
+                "minima": _angles(found, "minimum"),
                 "all_ones_fraction": row[MASK_FRACTION],
             }
         )
@@ -44,25 +57,32 @@ def published_table(levels: pl.DataFrame, extrema: pl.DataFrame, data: str, role
         Column("n", "n"),
     ]
     note = (
-        f"Ours: map made binary by {binarisation}. The thesis does not print mask fractions; in its rows stands the "
-        "one at which a map of ones everywhere would reach the middle of the published range. "
+        f"Ours: map made binary by {binarisation}. {noise_note(own)} The thesis does not print mask fractions; in its "
+        "rows stands the one at which a map of ones everywhere would reach the middle of the published range. "
     )
-    return Table("published", "Published rotation curves beside ours", frame, columns, note + comparability(data))
+    return Table(
+        "published", "Published rotation curves beside ours", frame, columns, note + comparability(labels, scale)
+    )
 
 
-def comparability(data: str) -> str:
+def comparability(labels: Mapping[str, str], scale: str) -> str:
     """Whether our levels may be set against a published row, in a sentence."""
-    published = rotation_curve(data)
-    if published is not None:
+    published = rotation_curve(labels)
+    if published is None:
+        what = " · ".join(label_values({name: labels[name] for name in labels if name != "sweep"}))
         return (
-            f"The {published.dataset} row may be compared, as far as the unpublished way of making maps binary allows, "
-            "where the region is the thesis's, the scale full and the method its tool's form."
+            f"Not comparable in level: {what} is none of the thesis's curves, so other images, masks, mask fractions "
+            "or maps. Only the shape, where the extrema lie, may be set beside it."
         )
-    return (
-        f"Not comparable in level: {data} is none of the thesis's data sets, so other images, masks and mask "
-        "fractions. Only the shape, where the extrema lie, may be set beside it."
-    )
+    differs = []
+    if scale != _FULL:
+        differs.append(f"the scale is {scale or 'not recorded'} and not {_FULL}")
+    if labels.get("method") != SMOOTHGRAD_OF_TOOL:
+        differs.append("the maps are not made as by the thesis's tool")
+    if differs:
+        return f"The {published.dataset} row is of these images, but its level is not comparable: {listed(differs)}."
+    return f"The {published.dataset} row may be compared, as far as the unpublished way of making maps binary allows."
 
 
-def _angles(found: pl.DataFrame) -> str:
-    return ", ".join(f"{angle:g}°" for angle in found["angle_deg"].sort()) or NOTHING
+def _angles(found: pl.DataFrame, kind: str) -> str:
+    return str(found.select(angles_text("raw", kind)).item() or NOTHING)

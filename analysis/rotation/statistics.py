@@ -28,6 +28,7 @@ from analysis import paired
 from analysis.arrays import Complexes, Floats
 from analysis.blocks import neighbour_correlation
 from analysis.curves.panels import ROLE, TRAINED, Curve, Panel
+from analysis.noise import noise_range
 from analysis.paired import Description, Estimate, describe
 from analysis.resampling import Resampling
 from analysis.rotation import wave
@@ -92,19 +93,21 @@ def extrema(fitted: Sequence[FittedPanel]) -> pl.DataFrame:
     """Maxima and minima of every mean curve.
 
     ``source`` is ``wave`` (the 90° wave with its harmonics, fitted to the interpolated angles; angles in [0, 90)) or
-    ``raw`` (the mean curve itself, 0 and 360 joined). An extremum is prominent by a quarter of the range at least.
-    Columns: role, field_of_view, binarisation, source, kind, angle_deg, dice, prominence.
+    ``raw`` (the mean curve itself, its ends joined, without 0 and 360, where both views are one image). An extremum is
+    prominent by a quarter of the range at least: so every curve has some, one of noise too. ``noise`` is the range of
+    such a one (``analysis.noise``), null for waves and from fewer than 3 blocks.
+    Columns: role, field_of_view, binarisation, source, kind, angle_deg, dice, prominence, noise.
     """
     schema = {
         ROLE: pl.String, "field_of_view": pl.String, "binarisation": pl.String, "source": pl.String,
-        "kind": pl.String, "angle_deg": pl.Float64, "dice": pl.Float64, "prominence": pl.Float64,
+        "kind": pl.String, "angle_deg": pl.Float64, "dice": pl.Float64, "prominence": pl.Float64, "noise": pl.Float64,
     }  # fmt: skip
     rows: list[Row] = []
     for part in fitted:
         for name, curve in part.curves.items():
             label = {ROLE: name, "field_of_view": part.panel.field_of_view, "binarisation": part.panel.binarisation}
             rows += [label | row for row in _wave_extrema(curve)]
-            rows += [label | row for row in _raw_extrema(curve.curve)]
+            rows += [label | row for row in _raw_extrema(curve.curve, part.resampling)]
     return pl.DataFrame(rows, schema=schema)
 
 
@@ -235,12 +238,16 @@ def _wave_extrema(curve: FittedCurve) -> list[Row]:
     fit = curve.fits["interpolated"].of_mean()
     angles = np.arange(0, wave.PERIOD_DEG, 0.25)
     values = fit.terms_NP[0, 0] + fit.wave(angles)[0]
-    return [{"source": "wave"} | row for row in _circular_extrema(angles, values)]
+    return [{"source": "wave", "noise": None} | row for row in _circular_extrema(angles, values)]
 
 
-def _raw_extrema(curve: Curve) -> list[Row]:
+def _raw_extrema(curve: Curve, resampling: Resampling) -> list[Row]:
     whole = without_full_turn(curve)
-    return [{"source": "raw"} | row for row in _circular_extrema(whole.values_V, whole.dice_NV.mean(axis=0))]
+    turned = whole.at(whole.values_V > 0)
+    if not len(turned.values_V):
+        return []
+    own = {"source": "raw", "noise": _known(noise_range(turned.dice_NV, resampling))}
+    return [own | row for row in _circular_extrema(turned.values_V, turned.dice_NV.mean(axis=0))]
 
 
 def _circular_extrema(angles_deg_A: Floats, values_A: Floats) -> list[Row]:

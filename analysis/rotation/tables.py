@@ -75,11 +75,12 @@ def extrema_table(extrema: pl.DataFrame, binarisations: Sequence[str], name: str
         .group_by(keys, maintain_order=True)
         .agg(
             *(
-                _joined(source, kind).alias(f"{source} {kind}")
+                angles_text(source, kind).alias(f"{source} {kind}")
                 for source in ("raw", "wave")
                 for kind in ("maximum", "minimum")
             ),
             pl.col("prominence").filter(pl.col("source") == "raw").max().alias("prominence"),
+            pl.col("noise").max().alias("noise"),
         )
     )
     columns = [
@@ -87,19 +88,33 @@ def extrema_table(extrema: pl.DataFrame, binarisations: Sequence[str], name: str
         Column("maxima of the curve", "raw maximum"),
         Column("minima of the curve", "raw minimum"),
         Column("largest prominence", "prominence", 4),
+        Column("noise alone", "noise", 4),
         Column("maxima of the wave", "wave maximum"),
         Column("minima of the wave", "wave minimum"),
     ]
     note = (
-        "Of the curve: the mean curve itself, extrema prominent by a quarter of its range. Of the wave: the fitted 90° "
-        "wave with its harmonics, modulo 90°."
+        "Of the curve: the mean curve itself without 0°, extrema prominent by a quarter of its range. Of the wave: the "
+        f"fitted 90° wave with its harmonics, modulo 90°. {noise_note(frame)}"
     )
     return Table(name, caption, frame, columns, note)
 
 
-def _joined(source: str, kind: str) -> pl.Expr:
-    angles = pl.col("angle_deg").filter((pl.col("source") == source) & (pl.col("kind") == kind)).sort().round(1)
-    return (angles.cast(pl.String).str.strip_suffix(".0") + "°").str.join(", ")
+def noise_note(extrema: pl.DataFrame) -> str:
+    """What stands in brackets among the extrema of curves, by their column ``noise``."""
+    if extrema["noise"].is_null().all():
+        return "There are too few independent blocks of images to tell extrema from those of noise."
+    return (
+        "Noise alone: the range that a curve of nothing but what differs between blocks of images stays within, in "
+        "95 % of cases; extrema of the curve that are no more prominent stand in brackets."
+    )
+
+
+def angles_text(source: str, kind: str) -> pl.Expr:
+    """The angles of one kind of extrema in rising order, those that noise may make in brackets."""
+    text = pl.col("angle_deg").round(1).cast(pl.String).str.strip_suffix(".0") + "°"
+    shown = pl.when(pl.col("prominence") <= pl.col("noise")).then("(" + text + ")").otherwise(text)
+    of_kind = (pl.col("source") == source) & (pl.col("kind") == kind)
+    return shown.sort_by("angle_deg").filter(of_kind.sort_by(pl.col("angle_deg"))).str.join(", ")
 
 
 def _wide(tidy: pl.DataFrame, quantities: Sequence[str], binarisations: Sequence[str]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from scipy import stats
 
 from analysis.arrays import Bools, Floats
 from analysis.blocks import MIN_BLOCKS
+from analysis.noise import block_deviations, noise_curves
 from analysis.paired import Estimate
 from analysis.resampling import Resampling
 from trainables.api import axis
@@ -99,7 +100,7 @@ def trend(scores_NV: Floats, values_V: Floats, neutral: float, resampling: Resam
     value_sd = math.sqrt(_variance(used_V[None], weights_V)[0])
     standardised = [_over(m @ operator_V * value_sd, np.sqrt(_variance(m, weights_V))) for m in (mean_1V, mean_BV)]
     shares = [_monotone_share(m, weights_V) for m in (mean_1V, mean_BV)]
-    null_B, _ = _monotone_share(_noise(used_NV - (used_NV @ weights_V)[:, None], resampling), weights_V)
+    null_B, _ = _monotone_share(noise_curves(used_NV - (used_NV @ weights_V)[:, None], resampling), weights_V)
     has_null = resampling.can_give_intervals and np.isfinite(null_B).any()
     return Trend(
         estimate(float((mean_1V @ operator_V)[0]), mean_BV @ operator_V),
@@ -145,11 +146,11 @@ def simultaneous_radius(differences_NV: Floats, resampling: Resampling) -> Float
     if not resampling.can_give_intervals:
         return np.full(differences_NV.shape[1], math.nan)
     num_blocks = resampling.num_blocks
-    spread_V = np.sqrt((_block_deviations(differences_NV, resampling) ** 2).sum(axis=0))
+    spread_V = np.sqrt((block_deviations(differences_NV, resampling) ** 2).sum(axis=0))
     varying_V = spread_V > _SAME * np.abs(differences_NV).max(initial=1e-300)
     if not varying_V.any():
         return np.zeros(len(spread_V))
-    shared_BV = _noise(differences_NV[:, varying_V], resampling) / spread_V[varying_V]
+    shared_BV = noise_curves(differences_NV[:, varying_V], resampling) / spread_V[varying_V]
     unseen = min(1.0, MIN_BLOCKS / num_blocks)
     own_BV = np.random.default_rng((resampling.bootstrap.seed, 1)).normal(size=shared_BV.shape)
     largest_B = np.abs(math.sqrt(1 - unseen) * shared_BV + math.sqrt(unseen) * own_BV).max(axis=1)
@@ -214,20 +215,6 @@ def _monotone_share(curves_BV: Floats, weights_V: Floats) -> tuple[Floats, Bools
     flat_B = whole_B < _FLAT
     share_B = np.maximum(rising_B, falling_B) / np.where(flat_B, 1.0, whole_B)
     return np.where(flat_B, np.nan, np.minimum(share_B, 1.0)), np.asarray(rising_B >= falling_B)
-
-
-def _block_deviations(values_NV: Floats, resampling: Resampling) -> Floats:
-    """What each block adds to the distance of the mean curve from its expectation, [M, V]; the sum is 0."""
-    centred_NV = values_NV - values_NV.mean(axis=0)
-    sums_MV = np.stack([np.bincount(resampling.block_of_N, column) for column in centred_NV.T], axis=1)
-    return np.asarray(sums_MV / len(values_NV))
-
-
-def _noise(values_NV: Floats, resampling: Resampling) -> Floats:
-    """Mean curves [B, V] around 0 that vary as the mean of the blocks does: a normal number times each deviation."""
-    rng = np.random.default_rng(resampling.bootstrap.seed)
-    normal_BM = rng.normal(size=(resampling.bootstrap.num_samples, resampling.num_blocks))
-    return np.asarray(normal_BM @ _block_deviations(values_NV, resampling))
 
 
 def _isotonic(curves_BV: Floats, weights_V: Floats) -> Floats:

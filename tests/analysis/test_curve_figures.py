@@ -20,7 +20,7 @@ from analysis.rotation.figures import coefficient_data, coefficient_figure
 from trainables.sweeps import Brightness, CentreCrop, GaussianBlur, Rotation
 
 BOOTSTRAP = Bootstrap(100)
-BRATS = rotation_curve("brats")
+BRATS = rotation_curve({"data": "brats", "region": "tumour"})
 
 
 def resampled(panel):

@@ -14,6 +14,7 @@ from synthetic_study import BRATS, MADE, MNI152, FabricatedStudy, blur, labels, 
 from analysis import health
 from analysis.bootstrap import Bootstrap
 from analysis.curves import figures as curve_figures
+from analysis.curves.sweep import SweepFacts
 from analysis.pages import page as curve_page
 from analysis.pages import report
 from analysis.pages.evidence import curve_sets
@@ -363,17 +364,17 @@ original = report.verdicts
 
 
 @pytest.mark.parametrize(
-    ("data", "published"),
-    [("brats", "BraTS"), ("kvasir", "Kvasir-SEG"), ("lung_mask", "Lung Mask Image"), ("mni152", None),
-     ("folder-kvasir", None), ("folder-brats", None)],
+    ("data", "region", "published"),
+    [("brats", "tumour", "BraTS"), ("kvasir", "polyp", "Kvasir-SEG"), ("lung_mask", "lungs", "Lung Mask Image"),
+     ("mni152", "white_matter", None), ("folder-kvasir", "mask", None), ("brats", "core", None)],
 )  # fmt: skip
-def test_published_extrema_are_worn_by_the_thesiss_data_sets_only(plain, tmp_path, data, published):
+def test_published_extrema_are_worn_by_the_thesiss_images_and_regions_only(plain, tmp_path, data, region, published):
     made = FabricatedStudy(tmp_path, [BRATS | {"name": data}])
-    made.curves(small(1), ROTATION, labels(data), samples=False)
+    made.curves(small(1), ROTATION, labels(data, region), samples=False)
     html = only(reported(made, tmp_path / "out"))
     assert re.findall(r"extrema published for ([\w -]+) \(", html) == ([published] if published else [])
     assert html.count("Not comparable in level") == (published is None)
-    assert (f"The {published} row may be compared" in html) is (published is not None)
+    assert (f"The {published} row is of these images, but its level is not" in html) is (published is not None)
 
 
 def test_no_published_extrema_on_a_blur(plain, tmp_path):
@@ -604,3 +605,42 @@ def test_the_file_of_the_start_is_the_one_that_pretrainings_write():
         "view_maps_KVHW",
         "maps_KVHW",
     }
+
+
+# -- what noise would give ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("amplitude", "is_more"), [(0.05, True), (0.0, False)])
+def test_a_range_is_told_from_that_of_noise_and_extrema_of_noise_stand_in_brackets(plain, tmp_path, amplitude, is_more):
+    made = FabricatedStudy(tmp_path, [BRATS])
+    angles = np.arange(0, 361, 10.0)
+    rows = small(1, 8, trained_amplitudes=(amplitude,), angles_deg=angles, noise=0.01, peaks=())
+    spike = pl.when(pl.col("value") % 90 == 0).then(-0.02).otherwise(0.0)
+    rows = rows.with_columns(pl.col("dice") - spike)
+    made.curves(rows, ROTATION, labels("brats", "tumour"), samples=False)
+    html = only(reported(made, tmp_path / "out"))
+    assert ("more than noise between blocks of images alone gives" in html) is is_more
+    assert ("alone may give such a range" in html) is not is_more
+    published = html.split("Published rotation curves beside ours")[1].split("<tbody>")[1].split("</tr>")[0]
+    assert ("(" in published) is not is_more
+    assert "of cases; extrema of the curve that are no more prominent stand in brackets" in html
+
+
+def test_nothing_is_said_of_noise_from_too_few_blocks(plain, tmp_path):
+    made = FabricatedStudy(tmp_path, [BRATS])
+    made.curves(small(1, 2), ROTATION, labels("brats", "tumour"), samples=False)
+    html = only(reported(made, tmp_path / "out"))
+    assert "too few independent blocks of images to say what of this range noise alone would give" in html
+    assert "too few independent blocks of images to tell extrema from those of noise" in html
+
+
+def test_a_sweep_with_another_period_is_shown_and_nothing_is_concluded(plain, tmp_path):
+    hue = SweepFacts("Hue", "hue", "", 1.0, 0.0)
+    made = FabricatedStudy(tmp_path, [BRATS])
+    rows = small(2).with_columns(pl.col("value") / 360)
+    made.curves(rows, hue, labels("brats", "tumour", "hue"), samples=False)
+    html = only(reported(made, tmp_path / "out"))
+    assert "no coefficient is known to conclude on over the hue, which has a period" in html
+    assert "over 4 images and 2 seed(s) lies between" in html
+    for word in ("90°", "ublished", "Learnt", "nscribed circle", "slope"):
+        assert word not in section(html, "Hue")

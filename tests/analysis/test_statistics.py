@@ -161,7 +161,7 @@ def test_extrema_of_wave_and_curve():
     assert found["wave", "minimum"] == [21.0]
     assert found["raw", "maximum"] == [66.0, 156.0, 246.0, 336.0]
     at_zero = statistics.extrema(fit(frame("trained", np.tile(wave_curve(GRID_5, peak_deg=0.0), (3, 1)), GRID_5)))
-    assert at_zero.filter(source="raw", kind="maximum")["angle_deg"].to_list() == [0.0, 90.0, 180.0, 270.0]
+    assert at_zero.filter(source="raw", kind="maximum")["angle_deg"].to_list() == [90.0, 180.0, 270.0, 355.0]
 
 
 def test_levels():

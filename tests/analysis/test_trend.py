@@ -3,7 +3,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from analysis.bootstrap import Bootstrap
-from analysis.headline import headline
+from analysis.headline import UnknownPeriod, headline
 from analysis.paired import describe, explained
 from analysis.resampling import Resampling
 from analysis.trends import trend
@@ -209,7 +209,7 @@ def test_headline_is_complex_for_a_turn_and_real_without_period():
     slopes = headline(scores, VALUES, period=None, neutral=0.0)
     assert not np.iscomplexobj(slopes)
     np.testing.assert_array_equal(slopes, trend.slopes(scores, VALUES, 0.0))
-    with pytest.raises(ValueError, match="period 180; known are 360"):
+    with pytest.raises(UnknownPeriod, match="for a sweep with period 180"):
         headline(scores, VALUES, period=180.0, neutral=0.0)
     with pytest.raises(ValueError, match="no angle to fit the wave to; add angles between"):
         headline(np.zeros((1, 4)), np.array([0.0, 90.0, 180.0, 270.0]), period=360.0, neutral=0.0)

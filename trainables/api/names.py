@@ -34,6 +34,11 @@ FieldOfView = Literal["full", "kept"]
 """All pixels of the image, or those that every value of the sweep keeps (rotation: the inscribed circle)."""
 FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
 
+# Methods, as labels name them.
+SMOOTHGRAD = "smoothgrad"
+SMOOTHGRAD_OF_TOOL = "smoothgrad_of_the_tool"
+"""SmoothGrad in the form of the thesis's tool: guided backpropagation, blurred, times the input."""
+
 # Files of results.
 CURVE_FILE = "curve.parquet"
 SAMPLES_FILE = "samples.npz"
