@@ -52,7 +52,7 @@ def _existing(storage: str) -> Store:
 
 if __name__ == "__main__":
     try:
-        code = tyro.extras.subcommand_cli_from_dict({"report": report, "paper": paper})
+        code = tyro.extras.subcommand_cli_from_dict({"report": report, "paper": paper}, prog="python -m analysis")
     except (ValueError, FileNotFoundError, DamagedResult) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

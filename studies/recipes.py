@@ -191,21 +191,21 @@ def regions_of(source: Source, wanted: Sequence[str]) -> list[Region]:
 
 def without_bad_files(source: Source, options: StudyOptions) -> Source:
     """The data set without the images and masks that cannot be used; says which they are."""
+    from trainables.api.trainable import changed
     from trainables.data.cache import survey
 
     context = data_context(options)
     bad_images = survey(source.images, context)
-    images = replace(source.images, excluded=tuple(sorted(bad_images)))  # type: ignore[type-var]
+    kept = source.of_kept(bad_images)
     regions = {}
-    for name, region in source.regions.items():
-        of_kept: Region = replace(region, images=images)  # type: ignore[type-var]
-        bad_masks = survey(of_kept, context)
-        regions[name] = replace(of_kept, excluded=tuple(sorted(bad_masks)))  # type: ignore[type-var]
+    for name, region in kept.regions.items():
+        bad_masks = survey(region, context)
+        regions[name] = changed(region, excluded=tuple(sorted(bad_masks)))
         for record, problem in bad_masks.items():
             print(f"left out: {name} of {record}: {problem}", file=sys.stderr)
     for record, problem in bad_images.items():
         print(f"left out: image {record}: {problem}", file=sys.stderr)
-    return replace(source, images=images, regions=regions)
+    return replace(kept, regions=regions)
 
 
 def card_of(source: Source) -> Card:

@@ -77,7 +77,9 @@ def test_a_pretraining_in_a_store_becomes_an_encoder_of_torchvision(tmp_path, qu
     assert store.failure(trial.key) is None
     done = exported(trial.key[:12], "encoder.safetensors", store, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "network.load_state_dict" in done.stdout
+    code = done.stdout[done.stdout.index("import ") :]
+    said = subprocess.run([sys.executable, "-c", f"{code}\nprint(network.fc)"], cwd=tmp_path, capture_output=True)
+    assert said.stdout == b"Identity()\n", said.stderr
     encoder = load_encoder(store.fetch(trial.key, tmp_path) / "encoder.pt").eval()
     network = torchvision.models.resnet18()
     network.fc = torch.nn.Identity()

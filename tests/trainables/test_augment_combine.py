@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from trainables import runtime
+from trainables import runtime, sweeps
 from trainables.augment.colour import adjust_brightness_, adjust_contrast_
 from trainables.augment.combine import THESIS_AUGMENTATION, Combine, Sometimes
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
@@ -206,6 +206,7 @@ def test_a_geometric_one_that_happens_sometimes_is_one_resampling_with_its_neigh
     ("make", "named"),
     [
         (lambda: Combine(()), "empty"),
+        (lambda: Combine((Rotation(), sweeps.GaussianBlur())), "GaussianBlur is none; those of trainables.augment are"),
         (lambda: Combine((Rotation(),), choose="some"), "some"),
         (lambda: Combine((Rotation(),), interpolation="cubic"), "cubic"),
         (lambda: Sometimes(Rotation(), 1.2), "p = 1.2"),

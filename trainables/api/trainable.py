@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 if TYPE_CHECKING:
     from trainables.api.context import Context
@@ -27,6 +27,9 @@ class Part:
     version: ClassVar[int] = 1
     family: ClassVar[str] = ""
     """Set by a base whose members share names with others: ``"sweep"`` tells its Rotation from the augmentation."""
+
+
+P = TypeVar("P", bound=Part)
 
 
 class Trainable(Part, ABC):
@@ -76,6 +79,11 @@ class ReadsFiles(Protocol):
 
     def source_files(self) -> Mapping[str, Path]:
         """Every file that is read, by a name that does not depend on where the files lie."""
+
+
+def changed(part: P, **fields: Any) -> P:
+    """``dataclasses.replace``: a part with other fields. Also of what is only known to be some data set or region."""
+    return cast(P, dataclasses.replace(cast(Any, part), **fields))
 
 
 def recorded(default: Any = dataclasses.MISSING) -> Any:

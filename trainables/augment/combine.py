@@ -35,6 +35,8 @@ class Combine(Augmentation):
     def __post_init__(self) -> None:
         if not self.augmentations:
             raise ValueError("augmentations is empty: combine at least one")
+        if others := [type(part).__name__ for part in self.augmentations if not isinstance(part, Augmentation)]:
+            raise ValueError(f"augmentations: {', '.join(others)} is none; those of trainables.augment are")
         if self.choose not in ("one", "all"):
             raise ValueError(f"choose = {self.choose!r}: 'one' or 'all'")
         check_resampling(self.interpolation, self.fill)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from trainables.api.trainable import changed
 from trainables.data.annotations import ClassMasks, Labels, MultiLabels, Region
 from trainables.data.brats import BraTS, BraTSClasses, BraTSTumour
 from trainables.data.folder import Folder, FolderLabels, FolderMask
@@ -45,6 +46,21 @@ class Source:
                 "put masks with the names of the images into a folder masks beside images"
             )
         return next(iter(self.regions.values()))
+
+    def of_kept(self, bad_images: Collection[str]) -> Source:
+        """The same without these images, and all that is said of the others alone.
+
+        Args:
+            bad_images: their ids.
+        """
+        images = changed(self.images, excluded=tuple(sorted(bad_images)))
+        return replace(
+            self,
+            images=images,
+            regions={name: changed(region, images=images) for name, region in self.regions.items()},
+            classes=changed(self.classes, images=images) if self.classes else None,
+            labels=changed(self.labels, images=images) if self.labels else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from trainables.api.errors import BadData
 from trainables.data import folders, pictures, reading
 from trainables.data.annotations import PixelAnnotation, Region
 from trainables.data.records import Dataset, ImageArray, Record
@@ -60,11 +61,18 @@ class PictureMask(FiledAnnotation, Region):
 
     def inside(self, path: Path, name: str) -> pictures.Mask:
         """mask_HW of a picture: 128 and more. Raises BadData for a picture that shows no mask."""
-        return pictures.bright_mask(pictures.read_picture(path, name))
+        picture = pictures.read_picture(path, name)
+        mask_HW = pictures.bright_mask(picture)
+        brightest = int(pictures.grey(picture).max())
+        if brightest and not mask_HW.any() and picture.format not in pictures.LOSSY_FORMATS:
+            reason = f"is {brightest} at its brightest pixel, and {pictures.MASK_THRESHOLD} and more is inside"
+            raise BadData(self.images.title, {name: f"{reason}: save it with 0 outside and 255 inside"})
+        return mask_HW
 
     def decode(self, record: Record) -> ImageArray:
         """The mask, padded as the image."""
         folder, name = self.images.folder(), self.file(record)
+        folders.check_one_of_stem(folder, self.stem(record), self.suffixes, self.images.title)
         expected = [f"{Path(self.stem(record)).name}{suffix}" for suffix in self.suffixes]
         path = folders.check_file(folder, name, self.images.title, expected)
         mask_HW = self.inside(path, name)

@@ -93,7 +93,7 @@ class Folder(OwnImages):
     def decode(self, record: Record) -> ImageArray:
         """The image, padded to a square."""
         folders.check_suffix(record.file, pictures.SUFFIXES, self.title)
-        image = pictures.read_picture(folders.check_file(self.root, record.file, self.title), record.file)
+        image = pictures.read_picture(folders.check_file(self.folder(), record.file, self.title), record.file)
         if self.channels == 1 and not pictures.is_grey(image):
             reason = "has colours, and the others were grey when the folder was looked at: submit again"
             raise BadData(self.title, {record.file: reason})

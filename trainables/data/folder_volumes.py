@@ -88,7 +88,7 @@ class FolderVolumes(OwnImages):
     def decode(self, record: Record) -> ImageArray:
         """The slice, upright, padded with black to a square."""
         folders.check_suffix(record.file, nifti.SUFFIXES, self.title)
-        voxels_RAS, black, white = _windowed(folders.check_file(self.root, record.file, self.title), record.file)
+        voxels_RAS, black, white = _windowed(folders.check_file(self.folder(), record.file, self.title), record.file)
         slice_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS).astype(np.float64)
         return grey_levels(((slice_HW - black) / (white - black)).clip(0, 1)[None] * 255, self.image_size_px)
 
@@ -139,7 +139,8 @@ class FolderVolumeMask(OwnMask, Region):
 
     def _with_region(self, records: list[Record]) -> list[Record]:
         """Those of the images of one volume."""
-        image, path = self.images.root / records[0].file, self.images.root / self.file(records[0])
+        root = Path(self.images.root)
+        image, path = root / records[0].file, root / self.file(records[0])
         try:
             stat = path.stat()
             present = _slices_with_region(path, image, stat.st_size, stat.st_mtime_ns)
@@ -149,12 +150,13 @@ class FolderVolumeMask(OwnMask, Region):
 
     def file(self, record: Record) -> str:
         """The mask of the volume's name."""
-        return mask_file(self.images.root, file_stem(record))
+        return mask_file(Path(self.images.root), file_stem(record))
 
     def decode(self, record: Record) -> ImageArray:
         """The mask, upright, padded as the image."""
         root, name = Path(self.images.root), self.file(record)
         wanted = folders.stem(Path(name).name)
+        folders.check_one_of_stem(root, f"masks/{file_stem(record)}", nifti.SUFFIXES, self.images.title)
         path = folders.check_file(root, name, self.images.title, [f"{wanted}{suffix}" for suffix in nifti.SUFFIXES])
         voxels_RAS = _mask_voxels(path, name, root / record.file)
         region_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS) > 0

@@ -6,13 +6,15 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
+from unicodedata import normalize
 
 from trainables.api.errors import BadData
 from trainables.data import pictures, reading
 
-# What systems put into folders by themselves.
 _NOT_UTF_8 = "its name is not UTF-8: rename the file, or the folder"
-_NOT_OURS = ("thumbs.db", "desktop.ini")
+_NOT_OURS = ("thumbs.db", "desktop.ini")  # what systems put into folders by themselves
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 def files_below(folder: Path) -> list[str]:
@@ -39,15 +41,44 @@ def stem(name: str) -> str:
 
 def by_stem(folder: Path, wanted: str, suffixes: Sequence[str]) -> str:
     """The file of a stem in a folder, with one of the suffixes in either case; the first suffix where none is there."""
-    candidates = [wanted + form for suffix in suffixes for form in (suffix, suffix.upper())]
-    return next((name for name in candidates if os.path.lexists(folder / name)), candidates[0])
+    return next(_of_stem(folder, wanted, suffixes), wanted + suffixes[0])
 
 
-def check_stems(names: Sequence[str], what: str) -> None:
-    """Raises BadData naming the files that differ by their suffix only, so that they would share an id."""
+def check_one_of_stem(folder: Path, wanted: str, suffixes: Sequence[str], what: str) -> None:
+    """Raises BadData where several files have a stem: which of them is meant, nothing says."""
+    found = list(_of_stem(folder, wanted, suffixes))
+    if len({_identity(folder / name) for name in found}) > 1:
+        raise BadData(what, {found[0]: f"lies beside {', '.join(found[1:])}: expected one of them, remove the others"})
+
+
+def _identity(path: Path) -> object:
+    """What two names of one file share: a system may tell capitals apart or not."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
+
+
+def _of_stem(folder: Path, wanted: str, suffixes: Sequence[str]) -> Iterator[str]:
+    """Systems write an accented letter as one character or as two, so archives bring both forms of a name."""
+    forms = (wanted,) if wanted.isascii() else dict.fromkeys((wanted, *(normalize(form, wanted) for form in _FORMS)))
+    for form in forms:
+        for suffix in suffixes:
+            for ending in (suffix, suffix.upper()):
+                if os.path.lexists(folder / (form + ending)):
+                    yield form + ending
+
+
+def check_stems(names: Sequence[str], what: str, *, any_case: bool = False) -> None:
+    """Raises BadData naming the files that differ by their suffix only, so that they would share an id.
+
+    Args:
+        any_case: whether names that differ in capitals are the same, too.
+    """
     by: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        by[stem(name)].append(name)
+        by[stem(name).lower() if any_case else stem(name)].append(name)
     problems = {
         name: f"has the same name as {', '.join(other for other in same if other != name)}: rename or remove one"
         for same in by.values()

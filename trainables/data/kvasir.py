@@ -63,6 +63,8 @@ class Kvasir(FiledImages):
     def records(self) -> list[Record]:
         """One record an image, by name."""
         names = folders.files_below(self.folder() / "images")
+        if not names:
+            raise FileNotFoundError(f"{self.title}: {self.folder()}/images is empty; expected images: unpack it again")
         folders.check_stems(names, self.title)
         ids = [folders.stem(name) for name in names]
         of_split = splits.validation_split(ids, self.val_share, self.split_seed)

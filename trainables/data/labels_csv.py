@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from trainables.api.errors import BadData
 from trainables.data import folders, reading
@@ -60,14 +61,14 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
     Raises:
         BadData: lists every row that cannot be used, with what was expected.
     """
-    path = root / NAME
+    path = Path(root) / NAME
     if not path.exists() and not path.is_symlink():
         return {id_: Row(id_, "", "") for id_ in ids}
     try:
         text = reading.read(path, NAME).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadData(NAME, {NAME: f"is no UTF-8 text ({error.reason}): save it as UTF-8"}) from error
-    known, rows, problems = set(ids), {}, {}
+    known, rows, problems = {normalize("NFC", id_): id_ for id_ in ids}, {}, {}
     for line, cells in _lines(text):
         id_ = _id_of(cells, known)
         if cells[_BEYOND]:
@@ -167,10 +168,11 @@ def _shown(cell: str) -> str:
     return repr(cell if len(cell) <= _MOST_SHOWN else f"{cell[:_MOST_SHOWN]}...")
 
 
-def _id_of(cells: Mapping[str, str], known: set[str]) -> str | None:
-    name = _name_in(cells).replace("\\", "/").removeprefix("images/")
+def _id_of(cells: Mapping[str, str], known: Mapping[str, str]) -> str | None:
+    """The image of a row; ``known`` by name with accents as one character, as which they may stand on either side."""
+    name = normalize("NFC", _name_in(cells)).replace("\\", "/").removeprefix("images/")
     try:
-        return next((id_ for id_ in (name, folders.stem(name)) if id_ in known), None)
+        return next((known[id_] for id_ in (name, folders.stem(name)) if id_ in known), None)
     except ValueError:  # a name without a stem: empty, ".", ".nii.gz"
         return None
 

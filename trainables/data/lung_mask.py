@@ -59,7 +59,8 @@ class LungMask(FiledImages):
         found = []
         for split in SPLITS:
             names = folders.files_below(self.folder() / split / "image")
-            folders.check_stems([f"{split}/image/{name}" for name in names], self.title)
+            # Names of two cases lead to one mask.
+            folders.check_stems([f"{split}/image/{name}" for name in names], self.title, any_case=True)
             for name in sorted(names, key=_number):
                 id_ = f"{split}_{folders.stem(name)}"
                 found.append(Record(id_, id_, split, f"{split}/image/{name}"))

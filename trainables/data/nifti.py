@@ -25,6 +25,7 @@ SUFFIXES = (".nii", ".nii.gz")  # uncompressed first: a slice of it is read with
 
 MOST_VOXELS = 2**30
 _FLATTEST = 1e-6  # volume of the cell of unit axes; 1 of a right-angled grid
+_GZIP = b"\x1f\x8b"
 _MOST_COMPRESSION = 1032  # of zlib, at its very best
 
 
@@ -57,7 +58,7 @@ def read_scan(
     name = name or path.name
     reading.check(path, name)
     try:
-        volume = nibabel.load(path)
+        volume = _load(path)
         _check_header(volume, shape, path)
         if slice_index is not None:
             _check_axial(volume.affine)
@@ -75,7 +76,7 @@ def read_place(path: Path, name: str) -> tuple[tuple[int, ...], Voxels]:
     """The shape of a volume and its affine, by its header alone. Raises BadData naming the file."""
     reading.check_regular(path, name)
     try:
-        volume = nibabel.load(path)
+        volume = _load(path)
         _check_header(volume, None, path)
         return tuple(volume.shape[:3]), volume.affine
     except Exception as error:
@@ -118,6 +119,15 @@ def contradiction(mask: Scan, image: Scan) -> str | None:
         f"its affine contradicts the image's (axes {axes[0]} and {axes[1]}, corners up to {apart_mm:.3g} mm apart): "
         "resample the mask onto the image's grid, or correct the wrong header"
     )
+
+
+def _load(path: Path) -> Any:
+    """nibabel tells kinds of files apart by their names."""
+    if not path.name.lower().endswith(".gz"):
+        with path.open("rb") as file:
+            if file.read(len(_GZIP)) == _GZIP:
+                raise ValueError(f"is compressed by gzip: name it {path.name}.gz")
+    return nibabel.load(path)
 
 
 def _check_header(volume: Any, shape: Sequence[int] | None, path: Path) -> None:

@@ -46,7 +46,7 @@ class OwnImages(FiledImages):
     def card(self) -> Card:
         """Under the name of the folder; a group is a patient where ``labels.csv`` gives groups."""
         known = labels_csv.gives_groups(self.root, [folders.stem(name) for name in self.names()])
-        return replace(super().card(), name=Path(self.root).name, groups="patients" if known else self.groups)
+        return replace(super().card(), name=Path(self.root).resolve().name, groups="patients" if known else self.groups)
 
     def drawn_splits(self, rows: Sequence[labels_csv.Row]) -> list[str]:
         """The split of each image, in order: the one that the table gives, or drawn.
@@ -81,18 +81,23 @@ class OwnLabels(Labels):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Every label that occurs."""
-        return tuple(sorted({row.label for row in self.images.rows().values()} - {""}))
+        """Every label of an image that is left in: these name the classes of a result, so they follow from its key."""
+        left_out = set(self.excluded)
+        return tuple(sorted({label for id_, label in self._label_of().items() if label and id_ not in left_out}))
 
     def source_files(self) -> Mapping[str, Path]:
         """The table."""
-        return reading.usable({labels_csv.NAME: self.images.root / labels_csv.NAME})
+        return reading.usable({labels_csv.NAME: Path(self.images.root) / labels_csv.NAME})
 
     def labels(self) -> Mapping[str, int]:
         """The images whose file is labelled."""
-        rows, indices = self.images.rows(), {name: index for index, name in enumerate(self.class_names)}
-        labels = {record.id: rows[file_stem(record)].label for record in self.images.records()}
-        return {id_: indices[label] for id_, label in labels.items() if label}
+        indices = {name: index for index, name in enumerate(self.class_names)}
+        return {id_: indices[label] for id_, label in self._label_of().items() if label in indices}
+
+    def _label_of(self) -> dict[str, str]:
+        """What the table says of every image, empty where nothing, by the image's id."""
+        rows = self.images.rows()
+        return {record.id: rows[file_stem(record)].label for record in self.images.records()}
 
 
 def file_stem(record: Record) -> str:

@@ -132,7 +132,7 @@ def why_unusable(path: Path, error: OSError | None = None, expected: Sequence[st
         except OSError as caught:
             error = caught
     if path.is_dir():
-        return "is a folder: a file was expected"
+        return "is a folder: a file was expected, move it away or rename it"
     if _is_endless(path):
         return "is a pipe, a socket or a device: a regular file was expected, move it out of the folder"
     if error.errno == errno.ELOOP:

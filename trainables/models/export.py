@@ -73,11 +73,12 @@ def _metadata(encoder: Encoder) -> dict[str, str]:
 
 
 def _how_to_load(encoder: Encoder, out: Path) -> str:
-    read = f'torch.load("{out.name}", weights_only=True)'
+    read, modules = f'torch.load("{out.name}", weights_only=True)', "torch, torchvision"
     if out.suffix == ".safetensors":
-        read = f'safetensors.torch.load_file("{out.name}")'
+        read, modules = f'safetensors.torch.load_file("{out.name}")', "safetensors.torch, torch, torchvision"
     mean, std = _standardisation(encoder)
     return (
+        f"import {modules}\n"
         f"network = torchvision.models.{encoder.config.backbone}()\n"
         "network.fc = torch.nn.Identity()  # the file has no classifier: the network gives features\n"
         f"network.load_state_dict({read})\n"

@@ -1,0 +1,131 @@
+"""Files whose names leave open which is meant, or that look the same and are not."""
+
+import gzip
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.api.errors import BadData
+from trainables.data.cache import OwnContext, open_annotation, open_images
+from trainables.data.datasets import lookup
+from trainables.data.folder import Folder, FolderLabels, FolderMask, write_folder
+from trainables.data.folder_volumes import FolderVolumeMask, FolderVolumes, write_volumes
+from trainables.data.kvasir import Kvasir, KvasirPolyp, write_kvasir
+from trainables.data.lung_mask import LungMask, write_lung_mask
+
+
+@pytest.fixture
+def context(tmp_path):
+    return OwnContext(tmp_path / "cache")
+
+
+def problems_of(make):
+    with pytest.raises(BadData) as caught:
+        make()
+    return caught.value.problems
+
+
+def test_two_masks_of_one_image_are_named_wherever_the_first_would_win(tmp_path, context):
+    root = write_folder(tmp_path / "pictures", 4)
+    Image.open(root / "masks/picture 1.png").save(root / "masks/picture 1.tif")
+    assert problems_of(lambda: open_annotation(FolderMask(Folder.found(root, 32)), context)) == {
+        "masks/picture 1.png": "lies beside masks/picture 1.tif: expected one of them, remove the others"
+    }
+    root = write_volumes(tmp_path / "volumes", 3)
+    (root / "masks/scan 2.nii").write_bytes(gzip.decompress((root / "masks/scan 2.nii.gz").read_bytes()))
+    (name,) = problems_of(lambda: open_annotation(FolderVolumeMask(FolderVolumes(root, 32)), context))
+    assert name == "masks/scan 2.nii"
+
+
+def test_a_second_name_of_the_same_mask_is_no_second_mask(tmp_path, context):
+    root = write_folder(tmp_path, 4)
+    (root / "masks/picture 1.PNG").hardlink_to(root / "masks/picture 1.png")
+    assert len(open_annotation(FolderMask(Folder.found(root, 32)), context).masks_NHW) == 4
+
+
+@pytest.mark.parametrize("of_mask", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_row", ["NFC", "NFD"])
+def test_accents_are_one_name_as_one_character_or_two(tmp_path, context, of_mask, of_row):
+    root = write_folder(tmp_path, 4)
+    for form, kind in (("NFD", "images"), (of_mask, "masks")):
+        (root / kind / "picture 1.png").rename(root / kind / unicodedata.normalize(form, "Geschwür.png"))
+    rows = "image,label\n" + unicodedata.normalize(of_row, "Geschwür.png") + ",ulcer\n"
+    (root / "labels.csv").write_text(rows)
+    images = Folder.found(root, 32)
+    assert open_annotation(FolderMask(images), context).masks_NHW.any(axis=(1, 2)).all()
+    assert FolderLabels(images).labels() == {unicodedata.normalize("NFD", "Geschwür"): 0}
+
+
+def test_x_rays_whose_names_differ_in_capitals_would_share_a_mask(tmp_path):
+    folder = write_lung_mask(tmp_path, {"train": 3, "val": 2})
+    (folder / "train/image/CXRIMAGE_0.png").write_bytes((folder / "train/image/cxrimage_0.png").read_bytes())
+    assert set(problems_of(LungMask(tmp_path).records)) == {
+        "train/image/CXRIMAGE_0.png", "train/image/cxrimage_0.png"
+    }  # fmt: skip
+
+
+def test_a_compressed_volume_under_another_name_says_its_name(tmp_path, context):
+    root = write_volumes(tmp_path, 3)
+    (root / "images/scan 1.nii.gz").rename(root / "images/scan 1.nii")
+    (reason,) = problems_of(lambda: open_images(FolderVolumes(root, 32), context)).values()
+    assert reason.startswith("is compressed by gzip: name it scan 1.nii.gz")
+
+
+def test_a_lossless_polyp_mask_of_0_and_1_is_named_and_an_empty_one_is_not(tmp_path, context):
+    folder = write_kvasir(tmp_path, 4)
+    paths = sorted((folder / "masks").iterdir())
+    for path, inside in zip(paths, (1, 0, 255), strict=False):
+        size = Image.open(path).size
+        path.unlink()
+        mask_HW = np.zeros(size[::-1], np.uint8)
+        mask_HW[:9] = inside
+        Image.fromarray(mask_HW).save(path.with_suffix(".png"))
+    assert problems_of(lambda: open_annotation(KvasirPolyp(Kvasir(tmp_path, 32)), context)) == {
+        "masks/cju000polyp.png": "is 1 at its brightest pixel, and 128 and more is inside: save it with 0 outside and "
+        "255 inside"
+    }
+
+
+def test_an_empty_kvasir_says_so(tmp_path):
+    (tmp_path / "Kvasir-SEG/images").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="Kvasir-SEG/images is empty; expected images: unpack it again"):
+        Kvasir(tmp_path).records()
+
+
+def test_a_root_may_be_text_and_the_current_folder_has_its_name(tmp_path, context, monkeypatch):
+    write_folder(tmp_path / "pictures", 4)
+    write_volumes(tmp_path / "volumes", 3)
+    for images, mask in (
+        (Folder(str(tmp_path / "pictures"), 32, 3), FolderMask),
+        (FolderVolumes(str(tmp_path / "volumes"), 32), FolderVolumeMask),
+    ):
+        assert len(open_images(images, context)) == len(images.records())
+        assert open_annotation(mask(images), context).masks_NHW.any()
+    monkeypatch.chdir(tmp_path / "pictures")
+    assert Folder.found(".", 32).card().name == "pictures"
+
+
+def test_a_table_that_is_a_folder_says_what_to_do(tmp_path):
+    root = write_folder(tmp_path, 4)
+    (root / "labels.csv").unlink()
+    (root / "labels.csv").mkdir()
+    reason = problems_of(Folder(root, 32, 3).records)["labels.csv"]
+    assert reason == "is a folder: a file was expected, move it away or rename it"
+
+
+def test_classes_are_those_of_the_images_that_are_left_in(tmp_path):
+    """Result and key go together: what is excluded is not in the key."""
+    root = write_folder(tmp_path, 6)
+    rows = [f"picture {n}.png,{label}" for n, label in enumerate(("artefact", "flat", "round", "flat", "round", ""))]
+    (root / "labels.csv").write_text("image,label\n" + "\n".join(rows))
+    whole = lookup(f"folder:{root}", 32, None)
+    assert whole.labels.class_names == ("artefact", "flat", "round")
+    kept = whole.of_kept(["picture 0"])
+    assert kept.labels.class_names == ("flat", "round")
+    assert kept.labels.labels() == {"picture 1": 0, "picture 2": 1, "picture 3": 0, "picture 4": 1}
+    assert [record.id for record in kept.labels.records()] == ["picture 1", "picture 2", "picture 3", "picture 4"]
+    of_kept = FolderLabels(whole.images, excluded=("picture 0",))
+    assert of_kept.class_names == ("flat", "round")
+    assert "picture 0" not in of_kept.labels()
