@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,9 +98,11 @@ def _cell(identity: str, entries: tuple[Mapping[str, Any], ...]) -> Cell:
 
 
 def _shared_name(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The words that the names of all trials have in common; without any, their class."""
+    """The words that the names of all trials have in common, without a seed that has lost its number; without any,
+    their class."""
     words = [entry["name"].split() for entry in entries]
     shared = " ".join(word for word in words[0] if all(word in others for others in words)).strip(" ,:/")
+    shared = re.sub(r",? seed(?= /|$)", "", shared)
     return shared or str(entries[0]["class"])
 
 

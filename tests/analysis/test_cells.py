@@ -117,6 +117,9 @@ def test_a_cell_is_called_as_in_mlflow(tmp_path):
     sorted_by_name = dict(sorted(labels(method="tool").items()))
     assert cell_name("mask", sorted_by_name) == "mask · mni152 · white matter · rotation · tool"
     assert cell_name("", {"data": "mni152"}) == "mni152"
+    # The name of a data set is that of the command line, whatever it is made of.
+    mine = {"data": "folder-my_images", "region": "grey_matter"}
+    assert cell_name("mask", mine) == "mask · folder-my_images · grey matter"
 
 
 def test_labels_stand_in_reading_order_whatever_their_order_in_the_manifest():

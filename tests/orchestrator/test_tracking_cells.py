@@ -149,7 +149,9 @@ def test_cells_without_a_role_come_last_under_what_their_names_share():
         entry("d", "y", "r", "trained"), entry("d", "z", "r", "trained"), {"key": "e", "name": "old", "class": "MoCo"},
     ]  # fmt: skip
     cells = cells_of({"trials": entries})
-    assert [(cell.name, cell.keys) for cell in cells] == [("trained", ["d"]), ("pretraining, seed", ["a", "b"])]
+    assert [(cell.name, cell.keys) for cell in cells] == [("trained", ["d"]), ("pretraining", ["a", "b"])]
+    held = [entry(key, f"mni152 · trained, seed {n} / MoCo", "p") for n, key in enumerate("ab")]
+    assert [cell.name for cell in cells_of({"trials": held})] == ["mni152 · trained / MoCo"]
     assert cell_name("fixed map", {"data": "mni152", "region": "", "sweep": "a_b"}) == "fixed map · mni152 · a b"
 
 

@@ -61,7 +61,9 @@ def label_values(labels: Mapping[str, str]) -> list[str]:
 
 def cell_name(role: str, labels: Mapping[str, str]) -> str:
     """What a cell is called in MLflow and in reports: its role, and what sets it apart from others of that role."""
-    return " · ".join(filter(None, [role, *(label.replace("_", " ") for label in label_values(labels))]))
+    of_data = labels.get("data")
+    said = [label if label == of_data else label.replace("_", " ") for label in label_values(labels)]
+    return " · ".join(filter(None, [role, *said]))
 
 
 def differing_seeds(of_trials: Sequence[Mapping[str, Any]]) -> list[str]:
