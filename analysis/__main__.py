@@ -10,17 +10,20 @@ import tyro
 
 from analysis.paper import write_paper
 from analysis.results import latest_manifests
-from orchestrator.store import DamagedResult, Store
+from orchestrator.store import DamagedResult, Store, garbled_manifests
 
 
 def report(storage: str = "results", out: Path = Path("reports")) -> int:
-    """Draw the report of every study of a storage again.
+    """Draw the report of every study of a storage again; exit status 1 where what a study asked for is garbled.
 
     Args:
         storage: Folder or URL of the results.
         out: Folder for the reports, one below it for each study.
     """
-    store = _existing(storage)
+    store, code = _existing(storage), 0
+    for path in garbled_manifests(store):
+        print(f"warning: {path} is garbled; submit its study again", file=sys.stderr)
+        code = 1
     for study, manifest in latest_manifests(store).items():
         module, _, function = str(manifest.get("report") or "").partition(":")
         # What a storage names is not run unless it is a report of this room.
@@ -29,7 +32,7 @@ def report(storage: str = "results", out: Path = Path("reports")) -> int:
             continue
         for path in getattr(import_module(module), function)(store, dict(manifest), out / study):
             print(path)
-    return 0
+    return code
 
 
 def paper(storage: str = "results", out: Path = Path("paper")) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -17,7 +17,7 @@ from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import first_line, without_password
 from orchestrator.snapshot import UnusableDatabase, default_tracking_uri
-from orchestrator.store import Store
+from orchestrator.store import Store, garbled_manifests
 from orchestrator.study import Manifest
 from orchestrator.usage import EXIT_FAILED, EXIT_OK
 
@@ -33,7 +33,7 @@ def status(
         as_json: Print one JSON object for scripts.
     """
     store = _existing(storage)
-    garbled = list(_garbled_manifests(store))
+    garbled = list(garbled_manifests(store))
     for path in garbled:
         print(f"warning: {path} is garbled; submit its study again", file=sys.stderr)
     studies = [_study_status(store, manifest) for manifest in _latest_manifests(store)]
@@ -122,15 +122,8 @@ def _latest_manifests(store: Store) -> list[Manifest]:
 
 def _refuse_garbled_manifests(store: Store) -> None:
     """What they name would look unneeded."""
-    for path in _garbled_manifests(store):
+    for path in garbled_manifests(store):
         raise ValueError(f"{path} is garbled, and nobody knows what it needs: remove it, and submit its study again")
-
-
-def _garbled_manifests(store: Store) -> Iterator[str]:
-    for study in store.names("studies"):
-        for name in store.names(f"studies/{study}"):
-            if name.endswith(".json") and store.manifest(study, name) is None:
-                yield f"{store.uri}/studies/{study}/{name}"
 
 
 def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:

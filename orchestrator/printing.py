@@ -29,8 +29,8 @@ class _Console(Console):
 
 def make_console() -> Console:
     """Logs of jobs and pipes are no terminals, and are not 80 columns wide."""
-    console = _Console(file=sys.stdout)
-    return console if console.is_terminal else _Console(file=sys.stdout, width=_LOG_COLUMNS)
+    console = _Console(file=sys.stdout, emoji=False)
+    return console if console.is_terminal else _Console(file=sys.stdout, width=_LOG_COLUMNS, emoji=False)
 
 
 def say(text: str, console: Console) -> None:

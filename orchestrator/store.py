@@ -347,3 +347,11 @@ def _document_digest(document: Any) -> str:
 
 def _short_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def garbled_manifests(store: Store) -> Iterator[str]:
+    """Paths of documents among the manifests that are none: what they said, nobody knows."""
+    for study in store.names("studies"):
+        for name in store.names(f"studies/{study}"):
+            if name.endswith(".json") and store.manifest(study, name) is None:
+                yield f"{store.uri}/studies/{study}/{name}"

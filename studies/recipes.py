@@ -15,6 +15,7 @@ from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
 from studies.preparing import check_large, data_context, is_decoded_at_once, prepared
 from trainables.api.card import Card
+from trainables.api.errors import BadData
 from trainables.api.names import SMOOTHGRAD, SMOOTHGRAD_OF_TOOL, Backbone, Head
 
 if TYPE_CHECKING:
@@ -196,16 +197,22 @@ def without_bad_files(source: Source, options: StudyOptions) -> Source:
 
     context = data_context(options)
     bad_images = survey(source.images, context)
+    _say_left_out(f"images of {source.name}", "image", bad_images, len(source.images.records()))
     kept = source.of_kept(bad_images)
     regions = {}
     for name, region in kept.regions.items():
         bad_masks = survey(region, context)
+        _say_left_out(f"masks of {source.name}: {name}", f"{name} of", bad_masks, len(region.records()))
         regions[name] = changed(region, excluded=tuple(sorted(bad_masks)))
-        for record, problem in bad_masks.items():
-            print(f"left out: {name} of {record}: {problem}", file=sys.stderr)
-    for record, problem in bad_images.items():
-        print(f"left out: image {record}: {problem}", file=sys.stderr)
     return replace(kept, regions=regions)
+
+
+def _say_left_out(what: str, word: str, problems: Mapping[str, str], num_records: int) -> None:
+    """Names each on stderr. Raises BadData where nothing is left."""
+    if problems and len(problems) == num_records:
+        raise BadData(what, dict(problems))
+    for record, problem in problems.items():
+        print(f"left out: {word} {record}: {problem}", file=sys.stderr)
 
 
 def card_of(source: Source) -> Card:
@@ -377,4 +384,11 @@ def _images(
     splits = [record.split for record in region.images.records()]
     masks = prepared(region, data_context(options))
     kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
-    return replace(choice, num=max(1, min(num_wanted, num_with_region(choice, splits, masks, kept_HW))))
+    there = num_with_region(choice, splits, masks, kept_HW)
+    if not there:
+        raise ValueError(
+            f"{region.images.name}: {region.name} lies outside the pixels that all values of the "
+            f"{type(sweep).__name__} sweep keep, in every image of {', '.join(choice.splits)}: "
+            "choose another region, or move images with the region inside into validation"
+        )
+    return replace(choice, num=min(num_wanted, there))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.blocks import Blocks
+from analysis.blocks import RESIDUAL_CORRELATION, Blocks
 from analysis.curves.sweep import SweepFacts
 from analysis.render.table import number
 from analysis.significance import Outcome, Verdict
@@ -54,8 +54,9 @@ def blocks_sentence(verdict: Verdict) -> str:
         return ""
     seen = "no neighbours" if blocks.correlation != blocks.correlation else f"r = {number(blocks.correlation, 2)}"
     if not blocks.can_give_intervals:
+        alike = "are alike" if blocks.correlation > RESIDUAL_CORRELATION else "may be alike, which so few do not show"
         return (
-            f"Neighbouring images are alike ({seen}): {blocks.num_blocks} block(s) of {blocks.length} images are left, "
+            f"Neighbouring images {alike} ({seen}): {blocks.num_blocks} block(s) of {blocks.length} images are left, "
             "too few for intervals."
         )
     if blocks.are_whole_groups:

@@ -119,14 +119,16 @@ def blocks(**changes):
         ({"correlation": float("nan")}, "(no neighbours)"),
         ({"num_blocks": 2, "length": 8}, "Neighbouring images are alike (r = 0.42): 2 block(s) of 8 images are left, "
                                          "too few for intervals."),
+        ({"num_blocks": 1, "length": 4, "correlation": -0.18},
+         "Neighbouring images may be alike, which so few do not show (r = −0.18): 1 block(s) of 4 images are left"),
     ],
 )  # fmt: skip
 def test_blocks_sentence(given, said):
     text = blocks_sentence(Verdict(Outcome.UNKNOWN, blocks=blocks(**given)))
     assert said in text
-    assert ("Intervals draw" in text) is (given.get("num_blocks") != 2)
+    assert ("Intervals draw" in text) is (given.get("num_blocks") not in (1, 2))
     whole = given.get("kind") in ("patients", "volumes") and given.get("num_groups", 1) > 2
-    assert ("as long as the correlation" not in text) is (whole or given.get("num_blocks") == 2)
+    assert ("as long as the correlation" not in text) is (whole or given.get("num_blocks") in (1, 2))
     assert ("this volume" in text) is (not whole and "num_blocks" not in given
                                        and given.get("kind") not in ("patients", "images"))  # fmt: skip
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 from synthetic_curves import ROTATION, study
 from synthetic_study import BRATS, FabricatedStudy, labels, writer
 
+from analysis import __main__ as main
 from analysis import paper
 from analysis.bootstrap import Bootstrap
 from analysis.curves.figures import MEAN
@@ -187,3 +189,13 @@ def test_an_empty_storage_misses_everything(storage, written):
     assert len(sections) == len(paper.EXHIBITS)
     assert all("Missing" in content for content in sections.values())
     assert not any(isinstance(figure, Figure) for figure in figures.values())
+
+
+def test_a_garbled_request_is_a_warning_and_an_exit_status(storage, tmp_path, capsys):
+    storage.submit((BRATS_TUMOUR, rows()))
+    assert main.report(storage.store.uri, tmp_path / "out") == 0
+    (path,) = Path(storage.store.uri).glob("studies/*/*.json")
+    path.write_bytes(path.read_bytes()[:50])
+    capsys.readouterr()
+    assert main.report(storage.store.uri, tmp_path / "out") == 1
+    assert f"warning: {path} is garbled; submit its study again" in capsys.readouterr().err

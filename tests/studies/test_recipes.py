@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from orchestrator.manifest import entries_of
 from orchestrator.plan import make_plan, trials_of
@@ -366,6 +367,31 @@ def test_bad_files_are_left_out_where_that_is_asked_for_and_said(tmp_path, made,
     assert sum(study.cards["folder-mine"].counts.values()) == 9
     with pytest.raises(BadData, match=r"images/picture 3\.png"):
         made(datasets=(name,), **places)
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_where_every_file_is_bad_each_is_named(tmp_path, made, kind):
+    root = write_folder(tmp_path / "mine", num_images=6)
+    for path in (root / kind).iterdir():
+        path.write_text("no image")
+    with pytest.raises(BadData) as caught:
+        made(datasets=(f"folder:{root}",), skip_bad_files=True, cache_dir=tmp_path / "cache")
+    assert len(caught.value.problems) == 6
+    assert all("is no image" in problem for problem in caught.value.problems.values())
+
+
+def test_a_region_outside_what_all_values_keep_is_said_before_anything_runs(tmp_path, made):
+    root = write_folder(tmp_path / "mine", num_images=8)
+    for path in (root / "masks").iterdir():
+        mask = np.zeros_like(np.asarray(Image.open(path)))
+        mask[:3, :3] = 1
+        Image.fromarray(mask).save(path)
+    for path in (root / "images").iterdir():  # square, so that a corner of the picture is one of the image
+        Image.fromarray(np.asarray(Image.open(path))[:36, :36]).save(path)
+        mask = root / "masks" / path.name
+        Image.fromarray(np.asarray(Image.open(mask))[:36, :36]).save(mask)
+    with pytest.raises(ValueError, match="folder: mask lies outside the pixels that all values of the Rotation sweep"):
+        made(datasets=(f"folder:{root}",), cache_dir=tmp_path / "cache")
 
 
 def test_default_data_is_the_thesiss_at_full_scale_and_packaged_otherwise():

@@ -231,9 +231,11 @@ def test_names_that_are_not_utf_8_are_named(root, tmp_path):
     (root / "images" / f"{odd}.png").write_bytes(b"")
     for part in (lambda: _source(root), Folder(root).records):
         problems = _problems(part)
-        assert problems == {r"caf\udce9.png": "its name is not UTF-8: rename the file, or the folder"}
+        assert problems == {
+            r"caf\udce9.png": "its name is not UTF-8 or holds control characters: rename the file, or the folder"
+        }
     write_folder(tmp_path / odd, num_images=2)
-    with pytest.raises(ValueError, match=r"caf\\udce9: the path is not UTF-8: rename the folder"):
+    with pytest.raises(ValueError, match=r"caf\\udce9: the path is not UTF-8 or holds control.*: rename the folder"):
         _source(tmp_path / odd)
 
 

@@ -1,6 +1,8 @@
 """Files whose names leave open which is meant, or that look the same and are not."""
 
 import gzip
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from trainables.api.errors import BadData
+from trainables.data import labels_csv
 from trainables.data.cache import OwnContext, open_annotation, open_images
 from trainables.data.datasets import lookup
 from trainables.data.folder import Folder, FolderLabels, FolderMask, write_folder
@@ -129,3 +132,82 @@ def test_classes_are_those_of_the_images_that_are_left_in(tmp_path):
     of_kept = FolderLabels(whole.images, excluded=("picture 0",))
     assert of_kept.class_names == ("flat", "round")
     assert "picture 0" not in of_kept.labels()
+
+
+def test_a_second_mask_is_seen_also_when_the_first_was_decoded_before(tmp_path, context):
+    root = write_folder(tmp_path / "pictures", 4)
+    open_annotation(FolderMask(Folder.found(root, 32)), context)
+    Image.open(root / "masks/picture 1.png").save(root / "masks/picture 1.tif")
+    assert list(problems_of(lambda: open_annotation(FolderMask(Folder.found(root, 32)), context))) == [
+        "masks/picture 1.png"
+    ]
+
+
+def test_a_row_is_of_the_file_of_its_name_before_one_that_lacks_its_suffix(tmp_path):
+    root = write_folder(tmp_path, 4)
+    for kind in ("images", "masks"):
+        for number, name in enumerate(("a.png", "a.png.png", "v1.png", "v1.2.png")):
+            (root / kind / f"picture {number}.png").rename(root / kind / name)
+    (root / "labels.csv").write_text("image,label\na.png,short\na.png.png,long\nv1.2,two\nv1,one\n")
+    rows = labels_csv.read_rows(root, ["a", "a.png", "v1", "v1.2"])
+    assert {id_: row.label for id_, row in rows.items()} == {"a": "short", "a.png": "long", "v1": "one", "v1.2": "two"}
+
+
+def test_images_that_differ_by_the_form_of_their_accents_are_named(tmp_path):
+    root = write_folder(tmp_path, 3)
+    for number, form in enumerate(("NFC", "NFD")):
+        (root / f"images/picture {number}.png").rename(root / "images" / unicodedata.normalize(form, "é.png"))
+    problems = problems_of(Folder(root, 32, 3).records)
+    assert len(problems) == 2
+    assert all(
+        "(whose accents are written in another form): rename or remove one" in text for text in problems.values()
+    )
+
+
+@pytest.mark.parametrize("odd", ["two\nlines.png", "red\x1b[31m.png"])
+def test_names_with_control_characters_are_refused_and_shown_as_text(tmp_path, odd):
+    root = write_folder(tmp_path, 3)
+    (root / "images/picture 0.png").rename(root / "images" / odd)
+    ((name, reason),) = problems_of(Folder(root, 32, 3).records).items()
+    assert name == repr(odd)[1:-1]
+    assert "holds control characters: rename the file" in reason
+
+
+def test_a_folder_is_read_once_whatever_leads_to_it(tmp_path):
+    root, place = write_folder(tmp_path, 3), tmp_path / "images"
+    for number in range(24):
+        place = place / f"level {number}"
+        place.mkdir()
+    (place / "picture 9.png").write_bytes((root / "images/picture 0.png").read_bytes())
+    place = tmp_path / "images"
+    for number in range(24):
+        for link in ("a", "b"):
+            (place / link).symlink_to(place / f"level {number}")
+        place = place / f"level {number}"
+    names = [record.id for record in Folder(root, 32, 3).records()]
+    assert names == ["/".join([*(f"level {n}" for n in range(24)), "picture 9"]), "picture 0", "picture 1", "picture 2"]
+
+
+def test_pictures_above_the_limit_are_named_in_every_thread_and_nothing_else_is_said(tmp_path, context):
+    root = write_folder(tmp_path, 12)
+    for number in range(1, 12):  # more than the limit, less than twice as much, at which Pillow refuses by itself
+        Image.new("1", (12_000, 10_000)).save(root / f"images/picture {number}.png")
+    images, reason = Folder(root, 32, 3), "claims 12000 x 10000 = more than 89478485 pixels: make it smaller"
+    problems = problems_of(lambda: open_images(images, context))
+    assert len(problems) == 11
+    assert all(problem.startswith(reason) for problem in problems.values())
+    assert len(open_annotation(FolderMask(images), context).masks_NHW) == 12  # of masks there is nothing to say
+    code = "import sys; from pathlib import Path; from trainables.data import pictures; from trainables.api.errors "
+    code += "import BadData\ntry: pictures.picture_size(Path(sys.argv[1]), 'x')\nexcept BadData as error: print(error)"
+    path = root / "images/picture 1.png"
+    said = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert reason in said.stdout
+    assert not said.stderr
+
+
+def test_a_picture_of_one_colour_is_named(tmp_path, context):
+    root = write_folder(tmp_path, 4)
+    Image.new("RGB", (40, 40), (9, 20, 30)).save(root / "images/picture 2.png")
+    assert problems_of(lambda: open_images(Folder.found(root, 32), context)) == {
+        "images/picture 2.png": "is one colour throughout: expected an image, move it away"
+    }

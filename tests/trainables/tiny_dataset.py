@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from trainables.data.annotations import Region
 from trainables.data.records import Dataset, ImageArray, Record
 
 SIDE = 8
+_PARSER = threading.Lock()  # of .npy headers: Python's literal_eval fails in threads (3.11, gh-106905)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class TinyDataset(Dataset):
         with (self.folder / "decoded.log").open("a") as log:
             log.write(f"{record.id}\n")
         try:
-            image_CHW: ImageArray = np.load(io.BytesIO(reading.read(self.folder / record.file, record.file)))
+            content = io.BytesIO(reading.read(self.folder / record.file, record.file))
+            with _PARSER:
+                image_CHW: ImageArray = np.load(content)
         except ValueError as error:
             raise BadData("tiny", {record.file: "damaged"}) from error
         return image_CHW

@@ -45,19 +45,46 @@ class FiledAnnotation(PixelAnnotation):
         return reading.usable({name: folder / name for name in names})
 
 
-class PictureMask(FiledAnnotation, Region):
-    """Base of regions that lie in one 2-D picture an image, on its own pixels."""
+class StemAnnotation(FiledAnnotation):
+    """Base of annotations whose file is known by its name without suffix."""
 
-    suffixes: ClassVar[Sequence[str]] = pictures.SUFFIXES
-    """Of the files that may hold the mask."""
-
-    def file(self, record: Record) -> str:
-        """The mask of the record's stem, whatever its suffix."""
-        return folders.by_stem(self.images.folder(), self.stem(record), self.suffixes)
+    suffixes: ClassVar[Sequence[str]]
+    """Of the files that may hold it, in either case."""
 
     @abstractmethod
     def stem(self, record: Record) -> str:
-        """Path of the record's mask below the folder, without suffix."""
+        """Path of the record's file below the folder, without suffix."""
+
+    def file(self, record: Record) -> str:
+        """The file of the record's stem, whatever its suffix."""
+        return folders.by_stem(self.images.folder(), self.stem(record), self.suffixes)
+
+    def source_files(self) -> Mapping[str, Path]:
+        """The files that are there, without those that lie beside another of the same stem.
+
+        These have no digest, like a file that is missing: no cache knows them, and decoding names them.
+        """
+        folder = self.images.folder()
+        stems = {self.file(record): self.stem(record) for record in self.images.records()}
+        ambiguous = {name for name, stem in stems.items() if folders.is_ambiguous(folder, stem, self.suffixes)}
+        return {name: path for name, path in super().source_files().items() if name not in ambiguous}
+
+    def checked_path(self, record: Record) -> Path:
+        """The path of the record's file, of which there is one, and it may be read.
+
+        Raises:
+            BadData: says what was found instead.
+        """
+        folder, stem = self.images.folder(), self.stem(record)
+        folders.check_one_of_stem(folder, stem, self.suffixes, self.images.title)
+        expected = [f"{Path(stem).name}{suffix}" for suffix in self.suffixes]
+        return folders.check_file(folder, self.file(record), self.images.title, expected)
+
+
+class PictureMask(StemAnnotation, Region):
+    """Base of regions that lie in one 2-D picture an image, on its own pixels."""
+
+    suffixes: ClassVar[Sequence[str]] = pictures.SUFFIXES
 
     def inside(self, path: Path, name: str) -> pictures.Mask:
         """mask_HW of a picture: 128 and more. Raises BadData for a picture that shows no mask."""
@@ -71,10 +98,7 @@ class PictureMask(FiledAnnotation, Region):
 
     def decode(self, record: Record) -> ImageArray:
         """The mask, padded as the image."""
-        folder, name = self.images.folder(), self.file(record)
-        folders.check_one_of_stem(folder, self.stem(record), self.suffixes, self.images.title)
-        expected = [f"{Path(self.stem(record)).name}{suffix}" for suffix in self.suffixes]
-        path = folders.check_file(folder, name, self.images.title, expected)
+        path, name = self.checked_path(record), self.file(record)
         mask_HW = self.inside(path, name)
-        folders.check_same_size(mask_HW, name, folder / record.file)
+        folders.check_same_size(mask_HW, name, self.images.folder() / record.file)
         return mask(mask_HW, self.images.image_size_px)

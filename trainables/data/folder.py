@@ -98,6 +98,8 @@ class Folder(OwnImages):
             reason = "has colours, and the others were grey when the folder was looked at: submit again"
             raise BadData(self.title, {record.file: reason})
         pixels_CHW = pictures.grey(image) if self.channels == 1 else pictures.colours(image)
+        if (pixels_CHW == pixels_CHW[:, :1, :1]).all():
+            raise BadData(self.title, {record.file: "is one colour throughout: expected an image, move it away"})
         return grey_levels(pixels_CHW, self.image_size_px)
 
     @classmethod

@@ -16,6 +16,7 @@ the 0.5th percentile of a volume becomes 0, the 99.5th 255.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -116,6 +117,8 @@ class FolderVolumeMask(OwnMask, Region):
     Of a volume whose mask cannot be read the middle one of its images stands for it; opening the region names the mask.
     """
 
+    suffixes: ClassVar[Sequence[str]] = nifti.SUFFIXES
+
     images: FolderVolumes
     excluded: tuple[str, ...] = recorded(())
 
@@ -148,17 +151,14 @@ class FolderVolumeMask(OwnMask, Region):
             return [records[len(records) // 2]]
         return [record for record in records if record.position in present]
 
-    def file(self, record: Record) -> str:
-        """The mask of the volume's name."""
-        return mask_file(Path(self.images.root), file_stem(record))
+    def stem(self, record: Record) -> str:
+        """The volume's name."""
+        return f"masks/{file_stem(record)}"
 
     def decode(self, record: Record) -> ImageArray:
         """The mask, upright, padded as the image."""
-        root, name = Path(self.images.root), self.file(record)
-        wanted = folders.stem(Path(name).name)
-        folders.check_one_of_stem(root, f"masks/{file_stem(record)}", nifti.SUFFIXES, self.images.title)
-        path = folders.check_file(root, name, self.images.title, [f"{wanted}{suffix}" for suffix in nifti.SUFFIXES])
-        voxels_RAS = _mask_voxels(path, name, root / record.file)
+        path, name = self.checked_path(record), self.file(record)
+        voxels_RAS = _mask_voxels(path, name, Path(self.images.root) / record.file)
         region_HW = nifti.upright(voxels_RAS[:, :, record.position], _RAS) > 0
         return mask(region_HW, self.images.image_size_px)
 
@@ -169,11 +169,6 @@ class FolderVolumeLabels(OwnLabels):
 
     images: FolderVolumes
     excluded: tuple[str, ...] = recorded(())
-
-
-def mask_file(root: Path, volume: str) -> str:
-    """Name of the mask of a volume."""
-    return folders.by_stem(root, f"masks/{volume}", nifti.SUFFIXES)
 
 
 def write_volumes(root: Path, num_volumes: int, shape: tuple[int, int, int] = (30, 24, 12), seed: int = 0) -> Path:

@@ -12,7 +12,7 @@ from unicodedata import normalize
 from trainables.api.errors import BadData
 from trainables.data import pictures, reading
 
-_NOT_UTF_8 = "its name is not UTF-8: rename the file, or the folder"
+_NOT_TEXT = "its name is not UTF-8 or holds control characters: rename the file, or the folder"
 _NOT_OURS = ("thumbs.db", "desktop.ini")  # what systems put into folders by themselves
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
@@ -23,10 +23,10 @@ def files_below(folder: Path) -> list[str]:
     Linked folders are followed, each once. Empty where there is no such folder.
 
     Raises:
-        BadData: names that are not UTF-8, which no table and no result can hold.
+        BadData: names that are not UTF-8 or hold control characters, which no table and no result can hold.
     """
-    names = sorted(_walk(folder, ""))
-    if problems := {shown: _NOT_UTF_8 for name in names if (shown := reading.printable(name)) != name}:
+    names = sorted(_walk(folder, "", set()))
+    if problems := {shown: _NOT_TEXT for name in names if (shown := reading.printable(name)) != name}:
         raise BadData(f"folder {reading.printable(str(folder))}", problems)
     return names
 
@@ -46,9 +46,14 @@ def by_stem(folder: Path, wanted: str, suffixes: Sequence[str]) -> str:
 
 def check_one_of_stem(folder: Path, wanted: str, suffixes: Sequence[str], what: str) -> None:
     """Raises BadData where several files have a stem: which of them is meant, nothing says."""
-    found = list(_of_stem(folder, wanted, suffixes))
-    if len({_identity(folder / name) for name in found}) > 1:
-        raise BadData(what, {found[0]: f"lies beside {', '.join(found[1:])}: expected one of them, remove the others"})
+    if is_ambiguous(folder, wanted, suffixes):
+        name, *others = _of_stem(folder, wanted, suffixes)
+        raise BadData(what, {name: f"lies beside {', '.join(others)}: expected one of them, remove the others"})
+
+
+def is_ambiguous(folder: Path, wanted: str, suffixes: Sequence[str]) -> bool:
+    """Whether several files have a stem."""
+    return len({_identity(folder / name) for name in _of_stem(folder, wanted, suffixes)}) > 1
 
 
 def _identity(path: Path) -> object:
@@ -78,15 +83,22 @@ def check_stems(names: Sequence[str], what: str, *, any_case: bool = False) -> N
     """
     by: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        by[stem(name).lower() if any_case else stem(name)].append(name)
+        same = normalize("NFC", stem(name))
+        by[same.lower() if any_case else same].append(name)
     problems = {
-        name: f"has the same name as {', '.join(other for other in same if other != name)}: rename or remove one"
+        name: f"has the same name as {', '.join(_told_apart(other, name) for other in same if other != name)}: "
+        "rename or remove one"
         for same in by.values()
         if len(same) > 1
         for name in same
     }
     if problems:
         raise BadData(what, problems)
+
+
+def _told_apart(other: str, name: str) -> str:
+    looks_alike = normalize("NFC", other) == normalize("NFC", name)
+    return f"{other} (whose accents are written in another form)" if looks_alike else other
 
 
 def check_suffix(name: str, suffixes: Sequence[str], what: str) -> None:
@@ -112,15 +124,16 @@ def check_same_size(mask_HW: pictures.Mask, mask_name: str, image: Path) -> None
     pictures.check_size(mask_HW, size, mask_name)
 
 
-def _walk(folder: Path, below: str, seen: tuple[str, ...] = ()) -> Iterator[str]:
+def _walk(folder: Path, below: str, seen: set[str]) -> Iterator[str]:
+    """Files before folders and folders before links to them, each by name: so a folder is met under its own name."""
     real = os.path.realpath(folder)
     if real in seen or not folder.is_dir():
         return
-    for entry in os.scandir(folder):
-        if entry.name.startswith(".") or entry.name.lower() in _NOT_OURS:
-            continue
+    seen.add(real)
+    entries = [e for e in os.scandir(folder) if not e.name.startswith(".") and e.name.lower() not in _NOT_OURS]
+    for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
         name = f"{below}{entry.name}"
         if os.path.isdir(entry.path):
-            yield from _walk(Path(entry.path), f"{name}/", (*seen, real))
+            yield from _walk(Path(entry.path), f"{name}/", seen)
         else:
             yield name

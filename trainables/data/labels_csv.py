@@ -22,7 +22,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from trainables.api.errors import BadData
-from trainables.data import folders, reading
+from trainables.data import folders, nifti, pictures, reading
 from trainables.data.records import SPLITS
 
 NAME = "labels.csv"
@@ -172,7 +172,10 @@ def _id_of(cells: Mapping[str, str], known: Mapping[str, str]) -> str | None:
     """The image of a row; ``known`` by name with accents as one character, as which they may stand on either side."""
     name = normalize("NFC", _name_in(cells)).replace("\\", "/").removeprefix("images/")
     try:
-        return next((known[id_] for id_ in (name, folders.stem(name)) if id_ in known), None)
+        ids = [name, folders.stem(name)]
+        if name.lower().endswith((*pictures.SUFFIXES, *nifti.SUFFIXES)):
+            ids.reverse()  # a.png is the file of that name, and not a.png.png without its suffix
+        return next((known[id_] for id_ in ids if id_ in known), None)
     except ValueError:  # a name without a stem: empty, ".", ".nii.gz"
         return None
 

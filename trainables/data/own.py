@@ -13,7 +13,7 @@ from typing import ClassVar
 from trainables.api.card import Card
 from trainables.data import folders, labels_csv, reading, splits
 from trainables.data.annotations import Labels
-from trainables.data.filed import FiledAnnotation, FiledImages
+from trainables.data.filed import FiledImages, StemAnnotation
 from trainables.data.records import Record
 
 
@@ -60,7 +60,7 @@ class OwnImages(FiledImages):
         return splits.validation_split(groups, self.val_share, self.split_seed, labels)
 
 
-class OwnMask(FiledAnnotation):
+class OwnMask(StemAnnotation):
     """Base of what the masks in ``root/masks`` cover."""
 
     @property
@@ -110,11 +110,11 @@ def images_folder(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: says what was expected where.
-        ValueError: a path that is not UTF-8.
+        ValueError: a path that is not UTF-8, or holds control characters.
     """
     folder = Path(root) / "images"
     if (shown := reading.printable(str(root))) != str(root):
-        raise ValueError(f"folder:{shown}: the path is not UTF-8: rename the folder")
+        raise ValueError(f"folder:{shown}: the path is not UTF-8 or holds control characters: rename the folder")
     if folder.is_dir():
         return folder
     state = (

@@ -30,6 +30,9 @@ _CONTRADICTION = (
     "shows one shape in its colours and another in its transparency: expected one, save it without transparency"
 )
 
+# Every image is held against the limit here; what Pillow warns of beside it is said once, by name.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 Pixels = np.ndarray[Any, Any]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -45,10 +48,13 @@ def read_picture(path: Path, name: str, *, is_mask: bool = False) -> Image.Image
     """
     content = reading.read(path, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content))
-            picture.load()
+        picture = Image.open(io.BytesIO(content))
+        _check_pixels(picture, name)
+        picture.load()
+    except BadData:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(name) from error
     except UnidentifiedImageError as error:
         raise BadData("image", {name: f"is no image: expected {', '.join(SUFFIXES)}, copy it again"}) from error
     # Damaged files fail in many ways (OSError, SyntaxError, struct, zlib): all of them mean this file is unusable.
@@ -143,11 +149,26 @@ def check_size(mask_HW: Pixels, image_size: tuple[int, int], name: str) -> None:
         raise BadData("mask", {name: f"{what}: make the mask on the image's own pixels"})
 
 
+def _check_pixels(picture: Image.Image, name: str) -> None:
+    """Raises BadData for an image that claims more pixels than Pillow's limit, before one of them is decoded."""
+    width, height = picture.size
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise _too_large(name, f"{width} x {height} = ")
+
+
+def _too_large(name: str, claimed: str = "") -> BadData:
+    most = Image.MAX_IMAGE_PIXELS
+    return BadData("image", {name: f"claims {claimed}more than {most} pixels: make it smaller, or cut it into tiles"})
+
+
 def picture_size(path: Path, name: str) -> tuple[int, int]:
     """(width, height) by the header alone. Raises BadData naming the file."""
     reading.check_regular(path, name)
     try:
         with Image.open(path) as picture:
+            _check_pixels(picture, name)
             return picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large(name) from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise BadData("image", {name: f"is no image that can be read ({' '.join(str(error).split())})"}) from error

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -115,8 +116,9 @@ def usable(files: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def printable(name: str) -> str:
-    """A name as it can be written down: bytes that are not UTF-8, which Python keeps as surrogates, as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A name as it can be written down: control characters, and bytes that are not UTF-8, as escapes."""
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in shown)
 
 
 def why_unusable(path: Path, error: OSError | None = None, expected: Sequence[str] = ()) -> str:
