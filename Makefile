@@ -42,10 +42,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED) ## the rotation study at scale laptop, on real images that come with a package
 	$(BIN)/python studies/rotation_period.py $(ARGS)
 
-paper: $(INSTALLED) ## the thesis's studies at full scale, then its tables and figures: make paper DATA=FOLDER
+paper: $(INSTALLED) ## the thesis's studies at full scale, then its tables and figures: make paper DATA=FOLDER PRETRAINED=FILE
 	@[ -n "$(DATA)" ] || { \
 	  echo "make: name the folder that holds the thesis's data sets: make paper DATA=/path/to/data" >&2; exit 1; }
 	$(BIN)/python studies/rotation_period.py --scale full --data-root "$(DATA)" --datasets brats lung_mask kvasir \
+	  $(if $(PRETRAINED),--pretrained "$(PRETRAINED)") \
 	  --storage "$(STORAGE)" $(ARGS)
 	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 

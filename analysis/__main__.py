@@ -10,14 +10,16 @@ import tyro
 
 from analysis.paper import write_paper
 from analysis.results import latest_manifests
+from orchestrator.options import DefaultInHelp
+from orchestrator.places import storage_of
 from orchestrator.store import DamagedResult, Store, garbled_manifests
 
 
-def report(storage: str = "results", out: Path = Path("reports")) -> int:
+def report(storage: DefaultInHelp[str | None] = None, out: Path = Path("reports")) -> int:
     """Draw the report of every study of a storage again; exit status 1 where what a study asked for is garbled.
 
     Args:
-        storage: Folder or URL of the results.
+        storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         out: Folder for the reports, one below it for each study.
     """
     store, code = _existing(storage), 0
@@ -35,19 +37,19 @@ def report(storage: str = "results", out: Path = Path("reports")) -> int:
     return code
 
 
-def paper(storage: str = "results", out: Path = Path("paper")) -> int:
+def paper(storage: DefaultInHelp[str | None] = None, out: Path = Path("paper")) -> int:
     """Write every table and figure of the papers that a storage allows, and say which are missing.
 
     Args:
-        storage: Folder or URL of the results.
+        storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         out: Folder for the page, its figures and its tables.
     """
     print(write_paper(_existing(storage), out))
     return 0
 
 
-def _existing(storage: str) -> Store:
-    store = Store(storage)
+def _existing(storage: str | None) -> Store:
+    store = Store(storage_of(storage))
     if not store.names("studies"):
         raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
     return store

@@ -11,15 +11,15 @@ from analysis.exhibits import rotation
 from analysis.exhibits.exhibit import Exhibit
 from analysis.exhibits.submissions import results_by_scale
 from analysis.pages.evidence import CurveSet, curve_sets
+from analysis.published.rotation import FULL_SCALE
 from analysis.render import page
 from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_tables
 from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
 from orchestrator.store import Store
 
-FULL = "full"
-"""The scale of the thesis's sizes."""
-_ROTATION = "python studies/rotation_period.py --scale full --data-root DATA --datasets"
+FULL = FULL_SCALE
+_ROTATION = "python studies/rotation_period.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
 
 EXHIBITS = (
     Exhibit(
@@ -44,7 +44,8 @@ EXHIBITS = (
 def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIBITS) -> Path:
     """Write every exhibit that the storage allows into ``out_dir``, and the page that says which are missing.
 
-    Only what was computed at full scale bears an exhibit's number; all else is shown under its own scale.
+    Only what was computed at full scale, from released weights, bears an exhibit's number; all else is shown under its
+    own scale.
     """
     sets = {study: _sets(store, study) for study in dict.fromkeys(exhibit.study for exhibit in exhibits)}
     made = [

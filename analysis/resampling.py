@@ -63,7 +63,7 @@ class Resampling:
             return np.full_like(estimates_A, math.nan), np.full_like(estimates_A, math.nan)
         tail = (1 - self.bootstrap.confidence) / 2
         low_A, high_A = np.quantile(samples_BA, [tail, 1 - tail], axis=0)
-        widen = self._widening
+        widen = self.widening
         return estimates_A + widen * (low_A - estimates_A), estimates_A + widen * (high_A - estimates_A)
 
     def magnitude_interval(self, estimate: complex, samples_B: Complexes | Floats) -> tuple[float, float]:
@@ -122,7 +122,8 @@ class Resampling:
         return float(np.quantile(null_B, self.bootstrap.confidence))
 
     @cached_property
-    def _widening(self) -> float:
+    def widening(self) -> float:
+        """By what a bootstrap over so few blocks is too narrow."""
         tail = (1 + self.bootstrap.confidence) / 2
         student = stats.t.ppf(tail, self.num_blocks - 1) / stats.norm.ppf(tail)
         return float(student * math.sqrt(self.num_blocks / (self.num_blocks - 1)))

@@ -1,6 +1,6 @@
 """Whether training changes a headline coefficient: a test over seeds and an interval over people, both needed.
 
-The coefficient (complex for the wave of a sweep with period, real for the trend of one without) is given per seed
+The coefficient (complex for the wave of a rotation, real for the trend of a sweep without period) is given per seed
 and image. Its mean over images is one number a seed: these are tested. The difference of the seed averages
 is one number an image: its block means give the interval. The test says whether another pretraining would do
 the same on these images, the interval whether this would hold on other people's; neither says both.
@@ -32,7 +32,7 @@ from analysis.arrays import Complexes, Floats
 from analysis.blocks import MIN_BLOCKS, Blocks, choose_blocks
 from trainables.api.card import Groups
 
-LEVEL = 0.05  # of the whole family of verdicts (Holm)
+LEVEL = 0.05  # of the whole family of verdicts: Holm over the tests, Bonferroni over the intervals
 _NO_SPREAD = 1e-12  # standard deviation over size: rounding, not seeds
 
 Key = TypeVar("Key", bound=Hashable)
@@ -69,6 +69,7 @@ class Interval:
 
     value: complex | float
     radius: float
+    confidence: float = 1 - LEVEL
 
     @property
     def leaves_out_zero(self) -> bool:
@@ -200,20 +201,36 @@ def block_interval(
     away_M = (sums_M - sizes_M * centre) / len(values_N)
     variance = float((np.abs(away_M) ** 2).sum()) * num_blocks / (num_blocks - 1)
     radius = math.sqrt(float(stats.f.ppf(confidence, 1, num_blocks - 1)) * variance)
-    return Interval(centre.item(), radius)
+    return Interval(centre.item(), radius, confidence)
 
 
-def verdicts(comparisons: Mapping[Key, Comparison | Missing], family_size: int | None = None) -> dict[Key, Verdict]:
+def verdicts(
+    comparisons: Mapping[Key, Comparison | Missing], family_size: int | None = None, num_intervals: int | None = None
+) -> dict[Key, Verdict]:
     """The verdict of each comparison of one family: all data sets and sweeps on which a report says "learnt".
 
-    ``family_size``: how many tests are planned; those that are not there yet count in Holm's correction, so that an
-    interim report says nothing that the final one takes back for their number alone. None: these are all.
-    Raises ValueError when there are more than planned.
+    Images that agree by chance are a false alarm of the intervals as seeds are one of the tests: of 8 data sets one
+    would have an interval of 95 % without 0 in a third of all studies. So each has the level ``LEVEL`` over their
+    number.
+
+    Args:
+        family_size: how many tests are planned; those that are not there yet count in Holm's correction, so that an
+            interim report says nothing that the final one takes back for their number alone. None: these are all.
+        num_intervals: how many intervals are planned, in the same way.
+
+    Raises:
+        ValueError: there are more than planned.
     """
+    there = [c for c in comparisons.values() if isinstance(c, Comparison)]
+    num_there = sum(bool(len(c.trained_SN) and len(c.untrained_SN)) for c in there)
+    num_intervals = num_there if num_intervals is None else num_intervals
+    if num_there > num_intervals:
+        raise ValueError(f"{num_there} comparisons in a family of {num_intervals}: count all that are planned")
+    confidence = 1 - LEVEL / max(num_intervals, 1)
     tests = {key: _test(comparison) for key, comparison in comparisons.items()}
     adjusted = holm([None if test is None else test.p for test in tests.values()], family_size)
     return {
-        key: _verdict(comparison, tests[key], p)
+        key: _verdict(comparison, tests[key], p, confidence)
         for (key, comparison), p in zip(comparisons.items(), adjusted, strict=True)
     }
 
@@ -233,7 +250,9 @@ def _test(comparison: Comparison | Missing) -> SeedTest | None:
     return seed_test(comparison.trained_SN.mean(axis=1), comparison.untrained_SN.mean(axis=1))
 
 
-def _verdict(comparison: Comparison | Missing, test: SeedTest | None, p_adjusted: float | None) -> Verdict:
+def _verdict(
+    comparison: Comparison | Missing, test: SeedTest | None, p_adjusted: float | None, confidence: float
+) -> Verdict:
     if isinstance(comparison, Missing):
         return Verdict(Outcome.UNKNOWN, why=(comparison.why,))
     counts = len(comparison.trained_SN), len(comparison.untrained_SN)
@@ -244,7 +263,7 @@ def _verdict(comparison: Comparison | Missing, test: SeedTest | None, p_adjusted
         return Verdict(Outcome.UNKNOWN, *counts, why=missing)
     blocks = comparison_blocks(comparison)
     difference_N = comparison.differences
-    interval = block_interval(difference_N, blocks.assignment)
+    interval = block_interval(difference_N, blocks.assignment, confidence)
     outcome, why = _outcome(counts, p_adjusted, interval, blocks)
     return Verdict(outcome, *counts, difference_N.mean().item(), test, p_adjusted, interval, blocks, why)
 
@@ -265,7 +284,7 @@ def _outcome(
         reason = "one untrained encoder: a test over seeds needs two" if counts[1] == 1 else "the seeds do not differ"
         return Outcome.UNKNOWN, (reason, *no_interval)
     if p_adjusted >= LEVEL:
-        return Outcome.NOT_TOLD_APART, ("the test over seeds does not hold", *includes_zero)
+        return Outcome.NOT_TOLD_APART, ("the test over seeds finds no difference", *includes_zero)
     if holds_zero:
         return Outcome.NOT_TOLD_APART, includes_zero
     return (Outcome.LEARNT, ()) if speaks_of_others else (Outcome.NO_INTERVAL, no_interval)

@@ -61,6 +61,8 @@ class Case:
     ellipse: float = 1.0
     effect: float = 0.0
     kind: Groups = "patients"
+    num_sets: int = 1
+    """Data sets and sweeps of the study, alike and independent; what is said of any counts."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,10 @@ def rates(case: Case, num_draws: int, seed: int = 0) -> Rates:
     rng = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
     for _ in range(num_draws):
-        found = verdicts({"": draw(case, rng)})[""]
-        counts["learnt"] += found.outcome is Outcome.LEARNT
-        counts["seed_test"] += found.p_adjusted is not None and found.p_adjusted < 0.05
-        counts["interval"] += found.interval is not None and found.interval.leaves_out_zero
+        found = verdicts({place: draw(case, rng) for place in range(case.num_sets)}).values()
+        counts["learnt"] += any(v.outcome is Outcome.LEARNT for v in found)
+        counts["seed_test"] += any(v.p_adjusted is not None and v.p_adjusted < 0.05 for v in found)
+        counts["interval"] += any(v.interval is not None and v.interval.leaves_out_zero for v in found)
     return Rates(*(counts[name] / num_draws for name in ("learnt", "seed_test", "interval")))
 
 
@@ -142,6 +144,8 @@ def grid() -> Iterator[Case]:
         for seeds, effect in ((3, 3.0), (5, 2.0), (10, 2.0)):
             for ellipse in (0.0, 1.0):
                 yield Case("effect", seeds, seeds, *layout, ellipse=ellipse, effect=effect)
+    for question, num_sets, ellipse in itertools.product(("alike", "images"), (4, 8), (0.0, 1.0)):
+        yield Case(question, 5, 5, 15, 5, 0.5, ellipse=ellipse, num_sets=num_sets)
     for images, correlation in itertools.product((30, 75), (0.0, 0.5, 0.9, RANDOM_WALK)):
         for ellipse in (0.0, 1.0, 3.0):
             yield Case("images", 5, 5, 1, images, correlation, ellipse=ellipse, kind="slabs of one volume")
@@ -160,8 +164,8 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     print(f"{arguments.draws} studies a case; standard error of 5 % is {(0.05 * 0.95 / arguments.draws) ** 0.5:.2%}")
-    print(f"{'question':9}{'seeds':>7}{'images':>8}{'corr.':>7}{'groups are':>21}{'spread':>8}{'axes':>6}{'effect':>8}"
-          f"{'learnt':>9}{'test':>8}{'interval':>10}")  # fmt: skip
+    print(f"{'question':9}{'seeds':>7}{'images':>8}{'corr.':>7}{'groups are':>21}{'sets':>5}{'spread':>8}"
+          f"{'axes':>6}{'effect':>8}{'learnt':>9}{'test':>8}{'interval':>10}")  # fmt: skip
     found = []
     for number, case in enumerate(grid()):
         result = rates(case, arguments.draws, seed=number)
@@ -169,7 +173,7 @@ def main() -> None:
         axes = "real" if case.ellipse == 0 else f"{case.ellipse:g}:1"
         correlation = "walk" if case.correlation == RANDOM_WALK else f"{case.correlation:g}"
         print(f"{case.question:9}{case.num_trained:>4}+{case.num_untrained:<2}{case.num_groups:>5}x{case.images_a_group:<2}"
-              f"{correlation:>7}{case.kind:>21}{case.spread:>8g}{axes:>6}{case.effect:>8g}{result.learnt:>9.1%}{result.seed_test:>8.1%}"
+              f"{correlation:>7}{case.kind:>21}{case.num_sets:>5}{case.spread:>8g}{axes:>6}{case.effect:>8g}{result.learnt:>9.1%}{result.seed_test:>8.1%}"
               f"{result.interval:>10.1%}", flush=True)  # fmt: skip
     for question in ("alike", "images", "effect"):
         shares = [row["learnt"] for row in found if row["question"] == question]

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from orchestrator.entry import load_entry
+from orchestrator.options import DefaultInHelp
+from orchestrator.places import storage_of
 from orchestrator.store import Result, Store
 from orchestrator.usage import EXIT_OK
 from trainables.api.trainable import Trainable
@@ -18,16 +20,18 @@ _PACKAGES = ("trainables",)  # what a storage that somebody gave us may choose f
 
 
 def export(
-    key: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="KEY")], out: Path, storage: str = "results"
+    key: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="KEY")],
+    out: Path,
+    storage: DefaultInHelp[str | None] = None,
 ) -> int:
     """Write a finished trial's model as a file for other programs, such as encoder.safetensors for torchvision.
 
     Args:
-        key: Key of the trial, or its beginning, as status, the plan and MLflow show it.
+        key: Key of the trial, or its beginning, as the plan, status --json and MLflow show it.
         out: The file to write.
-        storage: Folder or URL of the results.
+        storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
     """
-    store = Store(storage)
+    store = Store(storage_of(storage))
     result = _result(store, key)
     write = load_entry(_exporter(store, result.key))
     with tempfile.TemporaryDirectory() as fetched:

@@ -9,9 +9,9 @@ the controls of the rotation study. The value at which nothing is done is measur
     python studies/augmentation_sweeps.py --regions white_matter grey_matter    # the same pretrainings serve both
     python studies/augmentation_sweeps.py --scale full --data-root DATA --pretrained moco_v2_800ep_pretrain.pth.tar
 
-Expected: blur and small crops lower the Dice of trained and untrained encoders alike; the pretrainings are those of the
-rotation study at the same scale, so after it only curves are computed. "Learnt" is rarely said: three seeds an arm tell
-differences of three seed-SDs in about half of the cases.
+The pretrainings are those of the rotation study at the same scale, so after it only curves are computed. Expected:
+"Learnt" is rarely said, as three seeds an arm tell differences of three seed-SDs in about half of the cases, and four
+sweeps share the level. Its rotation has fewer angles than the rotation study's, so verdicts on it may differ.
 """
 
 from __future__ import annotations

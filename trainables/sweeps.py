@@ -97,6 +97,13 @@ class Sweep(Part, ABC):
         """Whether the view is the anchor: the neutral value up to rounding, and what lies whole periods from it."""
         return bool(axis.is_at((value,), self.neutral, self.period)[0])
 
+    def snapped(self, value: float) -> float:
+        """The value itself, or the neutral one (whole periods away, too) that it is but for rounding."""
+        if not self.is_neutral(value):
+            return float(value)
+        turns = 0 if self.period is None else round((value - self.neutral) / self.period)
+        return self.neutral + turns * (self.period or 0.0)
+
     @abstractmethod
     def default_values(self) -> tuple[float, ...]:
         """A grid that shows the course at moderate cost; the neutral value is among them."""

@@ -14,7 +14,7 @@ from analysis.render.table import Table
 class Exhibit:
     """One entry of ``analysis.paper``.
 
-    ``needs``: the study whose results it is made from, and the command that computes them. ``make`` gets the sets of
+    ``study``: whose results it is made from; ``command``: what computes them. ``make`` gets the sets of
     curves of that study and returns what is drawn or printed; nothing where the data it shows were not measured.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from analysis.curves.figures import curve_data, curve_figure
 from analysis.curves.levels import levels
-from analysis.pages.evidence import HEADLINE_FIELD, CurveSet
+from analysis.pages.evidence import CurveSet
 from analysis.render.files import file_name
 from analysis.render.style import Figure
 from analysis.render.table import Table
@@ -42,9 +42,10 @@ def all_published(sets: Sequence[CurveSet]) -> list[Table]:
     """The thesis's three rows, and ours of every data set and region that was measured."""
     tables = []
     for found in _rotations(sets):
-        extrema = statistics.extrema(fitted([found.panel(HEADLINE_FIELD, found.binarisation)], found.resampling_of))
+        panels = [panel for panel in found.panels if panel.binarisation == found.binarisation]
+        extrema = statistics.extrema(fitted(panels, found.resampling_of))
         frame = levels(found.frame, found.sweep)
-        table = published_table(frame, extrema, found.labels, found.scale, found.binarisation)
+        table = published_table(frame, extrema, found.labels, found.facts, found.binarisation)
         name, caption = file_name("published", *label_values(found.labels)), f"{table.caption}: {found.title}"
         tables.append(replace(table, name=name, caption=caption))
     return tables

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.curves.panels import TRAINED
+from analysis.published.rotation import FULL_SCALE
 from analysis.results import Entry, StudyResults, load_study
 from orchestrator.store import Store
 
@@ -27,8 +28,14 @@ def results_by_scale(store: Store, study: str) -> dict[str, StudyResults]:
 
 
 def _scale(facts: Mapping[str, str]) -> str:
-    """The scale, and the epochs where they were chosen otherwise than it has them."""
-    return ", ".join([facts.get("scale", ""), *(f"{facts[name]} epochs" for name in ("num_epochs",) if name in facts)])
+    """The scale, and in which of its choices a submission is not the thesis's: other epochs, a random start of what
+    the thesis fine-tuned."""
+    said = [facts.get("scale", "")]
+    if "num_epochs" in facts:
+        said.append(f"{facts['num_epochs']} epochs")
+    if said[0] == FULL_SCALE and not facts.get("pretraining_start", "").startswith("released"):
+        said.append(facts.get("pretraining_start") or "unknown start")
+    return ", ".join(said)
 
 
 def _merged(store: Store, manifests: Sequence[Manifest]) -> StudyResults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
@@ -47,8 +47,8 @@ class CurveSet:
     binarisation: str
     kind: Groups
     bootstrap: Bootstrap
-    scale: str = ""
-    """That the study was submitted at; empty where that was not recorded."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Of the study: its scale, where pretrainings start, and what is not the scale's own."""
 
     @property
     def published(self) -> PublishedCurve | None:
@@ -105,12 +105,7 @@ class CurveSet:
         """The headline coefficient of every seed and image, [S, N]. Raises as ``headline``."""
         if curve is None:
             return np.zeros((0, len(panel.image_ids)))
-        sweep = self.sweep
-        if sweep.period is not None and not sweep.is_rotation:
-            raise UnknownPeriod(f"no coefficient is known to conclude on over the {sweep.title}, which has a period")
-        each = [
-            headline(dice_NV, curve.values_V, period=sweep.period, neutral=sweep.neutral) for dice_NV in curve.dice_SNV
-        ]
+        each = [headline(dice_NV, curve.values_V, self.sweep) for dice_NV in curve.dice_SNV]
         return cast("Floats | Complexes", np.array(each))
 
     @cached_property
@@ -120,7 +115,7 @@ class CurveSet:
         if isinstance(compared, Comparison) and len(compared.trained_SN) + len(compared.untrained_SN):
             return comparison_blocks(compared)
         panel = self.headline_panel
-        levels = [curve.dice_NV.mean(axis=1) for curve in panel.curves.values()]
+        levels = [curve.dice_NV @ self.sweep.level_weights(curve.values_V) for curve in panel.curves.values()]
         return choose_blocks(levels, panel.groups, self.kind)
 
     def resampling_of(self, panel: Panel) -> Resampling:
@@ -152,8 +147,8 @@ def curve_sets(results: StudyResults, bootstrap: Bootstrap) -> list[CurveSet]:
         sweep = read_sweep(results.folder(finished[0]["key"]))
         cut = panels(frame)
         shared = pl.concat([_rows_of(panel, frame) for panel in cut])
-        binarisation, scale = str(frame[BINARISATION][0]), results.manifest["facts"].get("scale", "")
-        curve_set = CurveSet(label_map, sweep, shared, cut, binarisation, group_kind(card), bootstrap, scale)
+        binarisation, facts = str(frame[BINARISATION][0]), results.manifest["facts"]
+        curve_set = CurveSet(label_map, sweep, shared, cut, binarisation, group_kind(card), bootstrap, facts)
         _check_values(curve_set)
         found.append(curve_set)
     return found
@@ -164,14 +159,17 @@ def label_sets(results: StudyResults) -> list[dict[str, str]]:
     return [dict(labels) for labels in _by_labels(results)]
 
 
-def num_planned_tests(results: StudyResults, found: Sequence[CurveSet]) -> int:
-    """How many tests over seeds the manifest plans, finished or not: sets with two seeds in each arm.
+def num_planned(results: StudyResults, found: Sequence[CurveSet], *, least_seeds: int) -> int:
+    """How many sets with so many seeds in each arm the manifest plans, finished or not.
 
-    Those whose curves are there and cannot carry the coefficient will never be tested, and do not count.
+    Those whose curves are there and cannot carry the coefficient will never be compared, and do not count.
+
+    Args:
+        least_seeds: 2 for a test over seeds, 1 for an interval over images.
     """
     hopeless = {tuple(sorted(s.labels.items())) for s in found if isinstance(s.comparison, Missing)}
     return sum(
-        all(sum(entry["role"] == arm for entry in entries) >= 2 for arm in (TRAINED, UNTRAINED))
+        all(sum(entry["role"] == arm for entry in entries) >= least_seeds for arm in (TRAINED, UNTRAINED))
         for labels, entries in _by_labels(results).items()
         if labels not in hopeless
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.blocks import RESIDUAL_CORRELATION, Blocks
+from analysis.blocks import RESIDUAL_CORRELATION, RESIDUAL_CORRELATION_OF_IMAGES, Blocks
 from analysis.curves.sweep import SweepFacts
 from analysis.render.table import number
 from analysis.significance import Outcome, Verdict
@@ -22,18 +22,19 @@ def coefficient_words(sweep: SweepFacts) -> str:
 def verdict_sentence(sweep: SweepFacts, verdict: Verdict) -> str:
     """The answer for one data set, region and sweep: on its headline coefficient, in the full field of view."""
     what = coefficient_words(sweep)
+    changed = what + _of_what(verdict)
     seeds = f"{verdict.num_trained} pretraining(s) against {verdict.num_untrained} untrained encoder(s)"
     if verdict.outcome is Outcome.UNKNOWN:
         return f"Whether training changes the {what} cannot be answered from what is there: {_why(verdict)}."
     if verdict.outcome is Outcome.LEARNT:
         return (
-            f"Learnt: training changes the {what}, by {_difference(verdict)}. It holds over seeds ({seeds}, "
+            f"Learnt: training changes the {changed}, by {_difference(verdict)}. It holds over seeds ({seeds}, "
             f"{_p(verdict)}) and over blocks of images{_of_images(verdict)}."
         )
     if verdict.outcome is Outcome.NO_INTERVAL:
         return (
-            f"On these images training changes the {what}, by {_size(verdict)} ({seeds}, {_p(verdict)}); of others "
-            f"nothing is said: {_why(verdict)}."
+            f"On these images training changes the {changed}, by {_size(verdict)} ({seeds}, {_p(verdict)}); of "
+            f"others nothing is said: {_why(verdict)}."
         )
     if verdict.outcome is Outcome.THIS_ENCODER:
         return (
@@ -54,7 +55,8 @@ def blocks_sentence(verdict: Verdict) -> str:
         return ""
     seen = "no neighbours" if blocks.correlation != blocks.correlation else f"r = {number(blocks.correlation, 2)}"
     if not blocks.can_give_intervals:
-        alike = "are alike" if blocks.correlation > RESIDUAL_CORRELATION else "may be alike, which so few do not show"
+        most = RESIDUAL_CORRELATION_OF_IMAGES if blocks.kind == "images" else RESIDUAL_CORRELATION
+        alike = "are alike" if blocks.correlation > most else "may be alike, which so few do not show"
         return (
             f"Neighbouring images {alike} ({seen}): {blocks.num_blocks} block(s) of {blocks.length} images are left, "
             "too few for intervals."
@@ -85,14 +87,20 @@ def _of_images(verdict: Verdict) -> str:
     return f" ({_LIKE_THESE})" if verdict.blocks is not None and verdict.blocks.kind == "images" else ""
 
 
+def _of_what(verdict: Verdict) -> str:
+    """A distance of complex numbers has no sign: the sizes of both waves stand among the findings."""
+    return " (its size, its phase or both)" if isinstance(verdict.difference, complex) else ""
+
+
 def _difference(verdict: Verdict) -> str:
     if verdict.interval is None:
         return _size(verdict)
+    level = f"{100 * verdict.interval.confidence:.3g} % interval "
     if isinstance(verdict.difference, complex):
         low, high = verdict.interval.magnitude
-        return f"{_size(verdict)} [{number(low, 4)}, {number(high, 4)}]"
+        return f"{_size(verdict)} ({level}{number(low, 4)} to {number(high, 4)})"
     low, high = (float(verdict.interval.value.real) + sign * verdict.interval.radius for sign in (-1, 1))
-    return f"{_size(verdict)} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
+    return f"{_size(verdict)} ({level}{number(low, 4, signed=True)} to {number(high, 4, signed=True)})"
 
 
 def _size(verdict: Verdict) -> str:

@@ -128,12 +128,16 @@ def _setup(group: GroupPage) -> str:
 def caveats(group: GroupPage) -> list[str]:
     """What keeps the numbers from meaning more."""
     found = _image_caveats(group)
+    if group.manifest["facts"].get("scale") == "smoke":
+        found.insert(0, "Sizes are those of a smoke test: it shows that all fits, and nothing else.")
     pretrainings = max((cell.num_wanted for cell in group.cells if cell.role == TRAINED), default=0)
     if pretrainings == 1:
         found.append("One pretraining: what is said is said of this encoder. --pretrain-seeds varies it.")
     found += [
-        "“Learnt” is said of one coefficient a sweep, in the full field of view, when a test over seeds (Holm over "
-        "all of the study's sweeps, regions and data sets) and an interval over blocks of images both leave out 0.",
+        "“Learnt” is said of one coefficient a sweep, in the full field of view, when a test over seeds and an "
+        "interval over blocks of images both leave out 0; all of the study's sweeps, regions and data sets share the "
+        "level (Holm, Bonferroni). So another study of the same curves, of more sets or fewer values, may have another "
+        "verdict.",
         "A wave or trend that beats its null is one that the images agree on, which the sampling grid alone can bring "
         "about. Only what exceeds the untrained encoders can come from training.",
         "The untrained and the trained encoders' maps may differ in size; compare map fraction and chance level before "

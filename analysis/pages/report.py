@@ -11,7 +11,7 @@ from analysis.bootstrap import Bootstrap
 from analysis.cells import cells_of
 from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
-from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, label_sets, num_planned_tests
+from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, label_sets, num_planned
 from analysis.pages.page import GroupPage, write_page
 from analysis.render.files import file_name
 from analysis.results import Entry, StudyResults, load_study
@@ -23,13 +23,13 @@ from trainables.api.names import SAMPLES_FILE, START_FILE, label_values
 def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
     """Write the page of every data set and region of the study; returns page, figures and tables of each.
 
-    One without a finished curve has a page that says what is missing. The family of Holm's correction is
-    every verdict that the study plans: all data sets, regions and sweeps.
+    One without a finished curve has a page that says what is missing. The family of the verdicts is
+    every one that the study plans: all data sets, regions and sweeps.
     """
     results = load_study(store, manifest)
     sets = curve_sets(results, Bootstrap())
     compared = {place: found.comparison for place, found in enumerate(sets)}
-    judged = verdicts(compared, num_planned_tests(results, sets))
+    judged = verdicts(compared, *(num_planned(results, sets, least_seeds=least) for least in (2, 1)))
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for labels in label_sets(results):
         groups.setdefault(_group(labels), _grouping(labels))

@@ -1,4 +1,4 @@
-"""What a page shows of one sweep: figures, findings and tables, of a wave where it has a period, else of a trend."""
+"""What a page shows of one sweep: figures, findings, tables; of a rotation its wave, without a period the trend."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _wave_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
         wave_tables.coefficient_table(evidence.coefficients, main, "coefficients", wave),
         wave_tables.extrema_table(extrema, main, "extrema", "Extrema"),
         _level_table(found, level_frame, main, "levels"),
-        published_table(level_frame, extrema, found.labels, found.scale, found.binarisation),
+        published_table(level_frame, extrema, found.labels, found.facts, found.binarisation),
     ]
     folded = [
         wave_tables.explained_table(evidence.explained, every, "explained_all", explains),
@@ -142,10 +142,9 @@ def _level_sentence(level_frame: pl.DataFrame, found: CurveSet, field: str) -> s
     at = found.sweep.text
     return (
         f"The trained encoders' mean Dice over {row['n']} images and {row['num_seeds']} seed(s) lies between "
-        f"{number(row['min'], 3)} (at {at(row['min_at'])}) and {number(row['max'], 3)} (at {at(row['max_at'])}); "
-        "chance "
-        f"for maps of this size is {number(row[CHANCE_DICE], 3)}, a map of ones everywhere has "
-        f"{number(row[ALL_ONES_DICE], 3)}. {_range_sentence(found, field, row['max'] - row['min'])}"
+        f"{number(row['min'], 3)} (at {at(row['min_at'])}) and {number(row['max'], 3)} (at {at(row['max_at'])}). "
+        f"{_range_sentence(found, field, row['max'] - row['min'])} Chance for maps of this size is "
+        f"{number(row[CHANCE_DICE], 3)}, a map of ones everywhere has {number(row[ALL_ONES_DICE], 3)}."
     )
 
 
@@ -157,9 +156,10 @@ def _range_sentence(found: CurveSet, field: str, reach: float) -> str:
     noise = noise_range(changed.dice_NV, found.resampling_of(panel))
     if math.isnan(noise):
         return "There are too few independent blocks of images to say what of this range noise alone would give."
+    within = f"(95 % of curves of such noise stay within {number(noise, 3)})"
     if reach <= noise:
-        return f"Noise between blocks of images alone may give such a range (up to {number(noise, 3)})."
-    return f"That is more than noise between blocks of images alone gives (up to {number(noise, 3)})."
+        return f"Noise between blocks of images alone may give such a range {within}."
+    return f"Noise between blocks of images gives less {within}; other seeds may give another range."
 
 
 def _named(section: Section, found: CurveSet) -> Section:

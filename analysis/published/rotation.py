@@ -14,6 +14,9 @@ import polars as pl
 
 from trainables.api.names import SMOOTHGRAD, SMOOTHGRAD_OF_TOOL
 
+FULL_SCALE = "full"
+"""The scale of the thesis's sizes."""
+
 
 @dataclass(frozen=True)
 class PublishedCurve:

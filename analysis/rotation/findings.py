@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analysis import paired
 from analysis.curves.panels import FIXED_MAP, TRAINED, UNTRAINED
 from analysis.curves.words import CONTROL_WORDS, UNLEARNT, Estimate, listed, percent, shares, with_interval
 from analysis.render.table import number
-from analysis.rotation.statistics import look_up
+from analysis.rotation.statistics import is_none, look_up
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW
 
 _SPIKE_WORDS = {
@@ -46,7 +47,7 @@ def wave_sentences(evidence: WaveEvidence, field: str) -> list[str]:
 
 def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
     amplitude = evidence.own(TRAINED, field, "amplitude")
-    value, low, _ = amplitude
+    value, low, high = amplitude
     if value is None:
         return "The grid of angles is too coarse to separate a smooth 90° wave from the exact multiples of 90°."
     share = evidence.own(TRAINED, field, "share_fundamental")[0]
@@ -54,9 +55,9 @@ def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
     text = f"Between the exact multiples of 90° its smooth 90° wave has the amplitude {with_interval(amplitude)}"
     if share is not None:
         text += f" and makes up {percent(share)} of the curve's variance there"
-    if low is None:
+    if low is None or high is None:
         return text + "; there are too few independent blocks of images for an interval."
-    if low == 0 or (null is not None and value <= null):
+    if is_none(paired.Estimate(value, low, high), null):
         return text + ", which cannot be told from none."
     return text + f", with its first maximum at {with_interval(evidence.own(TRAINED, field, 'phase_deg'), 1, '°')}."
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from analysis.curves.figures import ROTATION_FIELD_TITLES
 from analysis.curves.panels import ROLE, TRAINED
 from analysis.curves.words import listed
-from analysis.published.rotation import rotation_curve, rotation_frame
+from analysis.published.rotation import FULL_SCALE, rotation_curve, rotation_frame
 from analysis.render.table import NOTHING, Column, Table
 from analysis.rotation.tables import angles_text, noise_note
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW, MASK_FRACTION, SMOOTHGRAD_OF_TOOL, label_values
 
-_FULL = "full"  # the scale of the thesis's sizes
-
 
 def published_table(
-    levels: pl.DataFrame, extrema: pl.DataFrame, labels: Mapping[str, str], scale: str, binarisation: str
+    levels: pl.DataFrame, extrema: pl.DataFrame, labels: Mapping[str, str], facts: Mapping[str, str], binarisation: str
 ) -> Table:
     """The thesis's three data sets (sections 5.2 and 5.3), and the trained encoders' curve in every field of view.
 
     Args:
-        labels: of the set of curves. scale: that it was computed at.
+        labels: of the set of curves. facts: of its study.
     """
     ours = []
     of_curve = (pl.col(ROLE) == TRAINED) & (pl.col(BINARISATION) == binarisation)
@@ -60,12 +58,17 @@ def published_table(
         f"Ours: map made binary by {binarisation}. {noise_note(own)} The thesis does not print mask fractions; in its "
         "rows stands the one at which a map of ones everywhere would reach the middle of the published range. "
     )
+    comparable = comparability(labels, facts, [row["n"] for row in ours])
     return Table(
-        "published", "Published rotation curves beside ours", frame, columns, note + comparability(labels, scale)
+        "published",
+        "Published rotation curves beside ours",
+        frame,
+        columns,
+        note + comparable,
     )
 
 
-def comparability(labels: Mapping[str, str], scale: str) -> str:
+def comparability(labels: Mapping[str, str], facts: Mapping[str, str], num_images: Sequence[int]) -> str:
     """Whether our levels may be set against a published row, in a sentence."""
     published = rotation_curve(labels)
     if published is None:
@@ -74,14 +77,22 @@ def comparability(labels: Mapping[str, str], scale: str) -> str:
             f"Not comparable in level: {what} is none of the thesis's curves, so other images, masks, mask fractions "
             "or maps. Only the shape, where the extrema lie, may be set beside it."
         )
-    differs = []
-    if scale != _FULL:
-        differs.append(f"the scale is {scale or 'not recorded'} and not {_FULL}")
-    if labels.get("method") != SMOOTHGRAD_OF_TOOL:
-        differs.append("the maps are not made as by the thesis's tool")
-    if differs:
-        return f"The {published.dataset} row is of these images, but its level is not comparable: {listed(differs)}."
-    return f"The {published.dataset} row may be compared, as far as the unpublished way of making maps binary allows."
+    scale, start = facts.get("scale", ""), facts.get("pretraining_start", "")
+    differs = {
+        f"the scale is {scale or 'not recorded'} and not {FULL_SCALE}": scale != FULL_SCALE,
+        f"pretrainings have {facts.get('num_epochs')} epochs": "num_epochs" in facts,
+        f"pretrainings start from {start or 'nobody knows what'}": not start.startswith("released"),
+        "sizes were fitted to the data": "sizes_fitted_to_the_data" in facts,
+        f"there are other than {published.num_images} images": any(n != published.num_images for n in num_images),
+        "the maps are not made as by the thesis's tool": labels.get("method") != SMOOTHGRAD_OF_TOOL,
+    }
+    if any(differs.values()):
+        said = listed([what for what, holds in differs.items() if holds])
+        return f"The {published.dataset} row is of this data set and region, but its level is not comparable: {said}."
+    return (
+        f"The {published.dataset} row may be compared, as far as the unpublished choice of images and way of making "
+        "maps binary allow."
+    )
 
 
 def _angles(found: pl.DataFrame, kind: str) -> str:

@@ -95,18 +95,20 @@ def extrema(fitted: Sequence[FittedPanel]) -> pl.DataFrame:
     ``source`` is ``wave`` (the 90° wave with its harmonics, fitted to the interpolated angles; angles in [0, 90)) or
     ``raw`` (the mean curve itself, its ends joined, without 0 and 360, where both views are one image). An extremum is
     prominent by a quarter of the range at least: so every curve has some, one of noise too. ``noise`` is the range of
-    such a one (``analysis.noise``), null for waves and from fewer than 3 blocks.
-    Columns: role, field_of_view, binarisation, source, kind, angle_deg, dice, prominence, noise.
+    such a one (``analysis.noise``), null for waves. ``may_be_noise``: no more prominent than that, or of a wave whose
+    amplitude cannot be told from none; null from fewer than 3 blocks.
+    Columns: role, field_of_view, binarisation, source, kind, angle_deg, dice, prominence, noise, may_be_noise.
     """
     schema = {
         ROLE: pl.String, "field_of_view": pl.String, "binarisation": pl.String, "source": pl.String,
         "kind": pl.String, "angle_deg": pl.Float64, "dice": pl.Float64, "prominence": pl.Float64, "noise": pl.Float64,
+        "may_be_noise": pl.Boolean,
     }  # fmt: skip
     rows: list[Row] = []
     for part in fitted:
         for name, curve in part.curves.items():
             label = {ROLE: name, "field_of_view": part.panel.field_of_view, "binarisation": part.panel.binarisation}
-            rows += [label | row for row in _wave_extrema(curve)]
+            rows += [label | row for row in _wave_extrema(curve, part.resampling)]
             rows += [label | row for row in _raw_extrema(curve.curve, part.resampling)]
     return pl.DataFrame(rows, schema=schema)
 
@@ -232,13 +234,22 @@ def _spike_remainder_rows(part: FittedPanel, reference: str) -> list[Row]:
     return rows
 
 
-def _wave_extrema(curve: FittedCurve) -> list[Row]:
+def _wave_extrema(curve: FittedCurve, resampling: Resampling) -> list[Row]:
     if "interpolated" not in curve.fits:
         return []
-    fit = curve.fits["interpolated"].of_mean()
+    whole = curve.fits["interpolated"]
+    fit, found = whole.of_mean(), describe(whole.coefficients(), resampling)
+    may_be_noise = is_none(found.size, found.null) if resampling.can_give_intervals else None
     angles = np.arange(0, wave.PERIOD_DEG, 0.25)
     values = fit.terms_NP[0, 0] + fit.wave(angles)[0]
-    return [{"source": "wave", "noise": None} | row for row in _circular_extrema(angles, values)]
+    own = {"source": "wave", "noise": None, "may_be_noise": may_be_noise}
+    return [own | row for row in _circular_extrema(angles, values)]
+
+
+def is_none(amplitude: Estimate, null: float | None) -> bool:
+    """Whether an amplitude with an interval cannot be told from none."""
+    value, low, _ = amplitude
+    return low == 0 or (null is not None and math.isfinite(null) and value <= null)
 
 
 def _raw_extrema(curve: Curve, resampling: Resampling) -> list[Row]:
@@ -246,8 +257,11 @@ def _raw_extrema(curve: Curve, resampling: Resampling) -> list[Row]:
     turned = whole.at(whole.values_V > 0)
     if not len(turned.values_V):
         return []
-    own = {"source": "raw", "noise": _known(noise_range(turned.dice_NV, resampling))}
-    return [own | row for row in _circular_extrema(turned.values_V, turned.dice_NV.mean(axis=0))]
+    noise = _known(noise_range(turned.dice_NV, resampling))
+    return [
+        {"source": "raw", "noise": noise, "may_be_noise": None if noise is None else row["prominence"] <= noise, **row}
+        for row in _circular_extrema(turned.values_V, turned.dice_NV.mean(axis=0))
+    ]
 
 
 def _circular_extrema(angles_deg_A: Floats, values_A: Floats) -> list[Row]:

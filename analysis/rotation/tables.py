@@ -57,12 +57,10 @@ def explained_table(explained: pl.DataFrame, binarisations: Sequence[str], name:
     ]
     note = (
         "c: complex 90° coefficient of the interpolated angles, mean over seeds, paired over the same images. "
-        "Explained: "
-        "the part of the trained wave that the control has at the same phase (100 % all of it; above, the control's "
-        "wave "
-        "is larger; no interval where the trained amplitude may be 0). Debiased: without the length that noise adds "
-        "to a "
-        "distance. These intervals hold the spread over images; the spread over seeds stands in the verdict."
+        "Explained: the part of the trained wave that the control has at the same phase (100 % all of it; above, the "
+        "control's wave is larger; below 0, it is in antiphase; no interval where the trained amplitude may be 0). "
+        "Debiased: without the length that noise adds to a distance. These intervals hold the spread over images; the "
+        "spread over seeds stands in the verdict."
     )
     return Table(name, caption, _wide(explained, quantities, binarisations), columns, note)
 
@@ -94,25 +92,28 @@ def extrema_table(extrema: pl.DataFrame, binarisations: Sequence[str], name: str
     ]
     note = (
         "Of the curve: the mean curve itself without 0°, extrema prominent by a quarter of its range. Of the wave: the "
-        f"fitted 90° wave with its harmonics, modulo 90°. {noise_note(frame)}"
+        f"fitted 90° wave with its harmonics, modulo 90°. {noise_note(extrema)}"
     )
     return Table(name, caption, frame, columns, note)
 
 
 def noise_note(extrema: pl.DataFrame) -> str:
-    """What stands in brackets among the extrema of curves, by their column ``noise``."""
-    if extrema["noise"].is_null().all():
+    """What stands in brackets among extrema, by their column ``may_be_noise``; nothing where there are none."""
+    if extrema.is_empty():
+        return ""
+    if extrema["may_be_noise"].is_null().all():
         return "There are too few independent blocks of images to tell extrema from those of noise."
     return (
         "Noise alone: the range that a curve of nothing but what differs between blocks of images stays within, in "
-        "95 % of cases; extrema of the curve that are no more prominent stand in brackets."
+        "95 % of cases. In brackets stand extrema of the curve that are no more prominent, and those of a wave whose "
+        "amplitude cannot be told from none."
     )
 
 
 def angles_text(source: str, kind: str) -> pl.Expr:
     """The angles of one kind of extrema in rising order, those that noise may make in brackets."""
     text = pl.col("angle_deg").round(1).cast(pl.String).str.strip_suffix(".0") + "°"
-    shown = pl.when(pl.col("prominence") <= pl.col("noise")).then("(" + text + ")").otherwise(text)
+    shown = pl.when(pl.col("may_be_noise")).then("(" + text + ")").otherwise(text)
     of_kind = (pl.col("source") == source) & (pl.col("kind") == kind)
     return shown.sort_by("angle_deg").filter(of_kind.sort_by(pl.col("angle_deg"))).str.join(", ")
 

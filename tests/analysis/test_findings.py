@@ -35,15 +35,16 @@ def verdict(outcome, difference=0.012 + 0.016j, radius=0.005, p=0.0123, why=(), 
 @pytest.mark.parametrize(
     ("sweep", "what", "difference", "size"),
     [
-        (ROTATION, WAVE, 0.012 + 0.016j, "0.0200 [0.0150, 0.0250]"),
-        (ROTATION, WAVE, -0.012 - 0.016j, "0.0200 [0.0150, 0.0250]"),
-        (BLUR, SLOPE, 0.02, "+0.0200 [+0.0150, +0.0250]"),
-        (BLUR, SLOPE, -0.02, "−0.0200 [−0.0250, −0.0150]"),
+        (ROTATION, WAVE, 0.012 + 0.016j, "0.0200 (95 % interval 0.0150 to 0.0250)"),
+        (ROTATION, WAVE, -0.012 - 0.016j, "0.0200 (95 % interval 0.0150 to 0.0250)"),
+        (BLUR, SLOPE, 0.02, "+0.0200 (95 % interval +0.0150 to +0.0250)"),
+        (BLUR, SLOPE, -0.02, "−0.0200 (95 % interval −0.0250 to −0.0150)"),
     ],
 )
 def test_learnt_gives_what_changed_by_how_much_and_over_what(sweep, what, difference, size):
+    of_what = " (its size, its phase or both)" if sweep is ROTATION else ""
     assert verdict_sentence(sweep, verdict(Outcome.LEARNT, difference)) == (
-        f"Learnt: training changes the {what}, by {size}. It holds over seeds (3 pretraining(s) against 4 untrained "
+        f"Learnt: training changes the {what}{of_what}, by {size}. It holds over seeds (3 pretraining(s) against 4 untrained "
         "encoder(s), p = 0.012 after Holm) and over blocks of images."
     )
 
@@ -81,11 +82,11 @@ def test_one_pretraining_speaks_of_this_encoder(sweep, difference, size):
 
 @pytest.mark.parametrize(("sweep", "what", "difference"), [(ROTATION, WAVE, 0.02j), (BLUR, SLOPE, -0.02)])
 def test_what_cannot_be_told_apart_is_the_coefficient_only(sweep, what, difference):
-    why = ("the test over seeds does not hold",)
+    why = ("the test over seeds finds no difference",)
     said = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=0.3, why=why))
     assert said == (
         f"The {what} of trained and untrained encoders cannot be told apart (3 pretraining(s) against 4 untrained "
-        "encoder(s), p = 0.300 after Holm: the test over seeds does not hold). Only this coefficient is "
+        "encoder(s), p = 0.300 after Holm: the test over seeds finds no difference). Only this coefficient is "
         "compared; levels and shapes may differ."
     )
     untested = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=None, why=why, seeds=(1, 4)))

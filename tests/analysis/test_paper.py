@@ -42,7 +42,7 @@ class Storage:
                 self._add(given, role, int(seed) + first_seed, part if is_done else None, f"{scale}{config}")
         self.count += 1
         document = self.made.manifest | {"study": "rotation_period", "submitted_at": float(self.count)}
-        document["facts"] = {"scale": scale, **dict(facts)}
+        document["facts"] = {"scale": scale, "pretraining_start": "released weights (moco.pth.tar)", **dict(facts)}
         self.store.write_document(f"studies/rotation_period/{self.count}.json", document)
 
     def _add(self, given, role, seed, rows, config):
@@ -123,6 +123,9 @@ def test_data_sets_and_regions_have_files_of_their_own_whichever_submission_comp
     least = [tables[f"published-{name}-rotation"]["min"][0] for name in names]
     assert least == pytest.approx([least[0], least[0] + 0.1, least[0] + 0.2], abs=0.01)
     assert tables["published-kvasir-polyp-rotation"]["dataset"][0] == "kvasir"
+    for table in tables.values():
+        assert table["source"].to_list()[:2] == ["this study, full field of view", "this study, inscribed circle"]
+        assert all("°" in angles for angles in table["maxima"]), "every field of view has its extrema"
 
 
 def test_published_extrema_are_those_of_the_own_data_set(storage, written):
@@ -153,6 +156,20 @@ def test_only_full_scale_bears_the_number_of_an_exhibit(storage, written):
     assert full.caption.startswith("At scale full. ")
     assert laptop.caption.startswith("At scale laptop. ")
     assert drawn_level(full) - drawn_level(laptop) == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [({"pretraining_start": "random weights"}, "random weights"), ({"pretraining_start": ""}, "unknown start")],
+)
+def test_full_scale_from_a_random_start_is_not_the_papers(storage, written, facts, says):
+    storage.submit((BRATS_TUMOUR, rows()), facts=facts)
+    storage.submit((BRATS_TUMOUR, rows(0.1)), config="released")
+    sections, figures = written()
+    assert "<figure" in sections["Figure 5.6: Interpretability over rotation, BraTS"]
+    assert "<figure" in sections[f"At scale full, {says}, not Figure 5.6: Interpretability over rotation, BraTS"]
+    random, released = (drawn_level(figures[name]) for name in sorted(figures, key=lambda name: "at-full" not in name))
+    assert released - random == pytest.approx(0.1, abs=0.01)
 
 
 def test_full_scale_with_other_epochs_is_not_the_papers(storage, written):

@@ -129,7 +129,7 @@ def test_the_numbers_of_the_findings_are_those_of_the_curves(written, html):
     low, high = by_angle["dice"].min(), by_angle["dice"].max()
     assert f"over 12 images and 3 seed(s) lies between {low:.3f} (at " in section(html, "Rotation angle")
     assert f" and {high:.3f} (at " in section(html, "Rotation angle")
-    assert "chance for maps of this size is 0.150, a map of ones everywhere has 0.214" in html
+    assert "Chance for maps of this size is 0.150, a map of ones everywhere has 0.214" in html
 
 
 # -- starts, seeds, what is missing ---------------------------------------------------------------------------------

@@ -181,3 +181,12 @@ def test_images_that_one_curve_lacks_are_left_out_of_all_and_said(plain, tmp_pat
     other = pl.when(pl.col("role") == "mask").then(pl.lit("x")).otherwise("image_id").alias("image_id")
     with pytest.raises(ValueError, match="must measure the same images"):
         reported_one(tmp_path / "none", rows.with_columns(other), ROTATION)
+
+
+def test_a_smoke_test_says_that_it_is_one(plain, tmp_path):
+    words = "Sizes are those of a smoke test: it shows that all fits, and nothing else."
+    for scale in ("smoke", "laptop"):
+        made = FabricatedStudy(tmp_path / scale)
+        made.manifest["facts"]["scale"] = scale
+        made.curves(small(1), ROTATION, labels(), samples=False)
+        assert (words in section(only(reported(made, tmp_path / scale / "out")), "Caveats")) is (scale == "smoke")

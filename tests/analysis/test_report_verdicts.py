@@ -38,7 +38,7 @@ def test_training_that_makes_the_wave_smaller_is_learnt_too(plain, tmp_path):
 
 def test_a_slope_that_training_raises_has_its_sign(plain, tmp_path):
     said, html = answer_of(tmp_path, blur(8, (1.0, 1.1, 0.9), (-1.0, -1.1, -0.9)), BLUR)
-    assert re.search(r"by \+(1\.9|2\.0)\d+ \[\+", said)
+    assert re.search(r"by \+(1\.9|2\.0)\d+ \(\d+\.?\d* % interval \+", said)
     assert "it rises." in html
 
 
@@ -92,10 +92,10 @@ def test_the_family_of_holm_is_every_set_of_the_study(plain, tmp_path, monkeypat
     made.curves(small(), ROTATION, labels("brats", "tumour"), samples=False)
     seen, sizes = [], []
 
-    def watched(family, size):
+    def watched(family, size, num_intervals):
         seen.append(family)
-        sizes.append(size)
-        return original(family, size)
+        sizes.append((size, num_intervals))
+        return original(family, size, num_intervals)
 
     monkeypatch.setattr(report, "verdicts", watched)
     pages = reported(made, tmp_path / "out")
@@ -105,7 +105,7 @@ def test_the_family_of_holm_is_every_set_of_the_study(plain, tmp_path, monkeypat
     assert all(isinstance(comparison, Comparison) for comparison in family.values())
     tests = [seed_test(c.trained_SN.mean(axis=1), c.untrained_SN.mean(axis=1)) for c in family.values()]
     adjusted = holm([test.p for test in tests])
-    assert sizes == [4]
+    assert sizes == [(4, 4)]
     assert adjusted[1] > tests[1].p
     assert f"p = {adjusted[1]:.3f} after Holm" in pages["brats-core"]
     assert [c.kind for c in family.values()] == ["patients", "patients", "slabs of one volume", "patients"]
@@ -118,11 +118,14 @@ def test_sets_that_are_planned_count_in_the_family_before_they_are_there(plain, 
         for role in ("trained", "untrained"):
             made.add(f"{role}-later-{number}", role, labels("brats", "core"), {"seed": number})
     made.add("mask-later", "mask", labels("brats", "oedema"))
-    made.add("one-later", "trained", labels("brats", "oedema"))
+    for role in ("trained", "untrained"):
+        made.add(f"one-{role}-later", role, labels("brats", "oedema"))
     sizes = []
-    monkeypatch.setattr(report, "verdicts", lambda family, size: sizes.append((len(family), size)) or original(family))
+    monkeypatch.setattr(
+        report, "verdicts", lambda family, *size: sizes.append((len(family), *size)) or original(family)
+    )
     reported(made, tmp_path / "out")
-    assert sizes == [(1, 2)], "a set of one seed has no test"
+    assert sizes == [(1, 2, 3)], "a set of one seed has no test, and an interval"
 
 
 original = report.verdicts
@@ -142,7 +145,9 @@ def test_published_extrema_are_worn_by_the_thesiss_images_and_regions_only(plain
     html = only(reported(made, tmp_path / "out"))
     assert re.findall(r"extrema published for ([\w -]+) \(", html) == ([published] if published else [])
     assert html.count("Not comparable in level") == (published is None)
-    assert (f"The {published} row is of these images, but its level is not" in html) is (published is not None)
+    assert (f"The {published} row is of this data set and region, but its level is not" in html) is (
+        published is not None
+    )
 
 
 def test_no_published_extrema_on_a_blur(plain, tmp_path):
@@ -162,11 +167,11 @@ def test_a_range_is_told_from_that_of_noise_and_extrema_of_noise_stand_in_bracke
     rows = rows.with_columns(pl.col("dice") - spike)
     made.curves(rows, ROTATION, labels("brats", "tumour"), samples=False)
     html = only(reported(made, tmp_path / "out"))
-    assert ("more than noise between blocks of images alone gives" in html) is is_more
+    assert ("Noise between blocks of images gives less" in html) is is_more
     assert ("alone may give such a range" in html) is not is_more
     published = html.split("Published rotation curves beside ours")[1].split("<tbody>")[1].split("</tr>")[0]
     assert ("(" in published) is not is_more
-    assert "of cases; extrema of the curve that are no more prominent stand in brackets" in html
+    assert "In brackets stand extrema of the curve that are no more prominent, and those of a wave" in html
 
 
 def test_nothing_is_said_of_noise_from_too_few_blocks(plain, tmp_path):

@@ -151,7 +151,7 @@ def test_learnt_needs_both_seeds_and_people(is_complex):
     assert found.blocks.are_whole_groups
     spread_out = verdict(coefficients(1, 4, 1, spread=1.5, is_complex=is_complex), untrained)
     assert spread_out.outcome is Outcome.NOT_TOLD_APART
-    assert "the test over seeds does not hold" in spread_out.why
+    assert "the test over seeds finds no difference" in spread_out.why
 
 
 def test_people_who_do_not_agree_hold_back_what_all_seeds_show():
@@ -399,3 +399,26 @@ def test_rates_on_the_whole_grid():
             assert found.learnt > promised - 4 * np.sqrt(0.25 / num_draws), case
     for kind, shares in learnt.items():
         assert np.mean(shares) < 0.05 + 3 * error / np.sqrt(len(shares)), kind
+
+
+def test_every_comparison_of_a_family_has_its_share_of_the_level():
+    one = Comparison(coefficients(1, 3, 1), coefficients(0, 3, 0), PEOPLE, "patients")
+    alone, (first, second) = verdicts({"": one})[""], verdicts({"a": one, "b": one}).values()
+    assert alone.interval.confidence == pytest.approx(0.95)
+    assert first.interval.confidence == second.interval.confidence == pytest.approx(0.975)
+    assert first.interval.radius > alone.interval.radius
+    planned = verdicts({"a": one, "not yet": Missing("no values")}, 8, 8)["a"]
+    assert planned.interval.confidence == pytest.approx(1 - 0.05 / 8)
+    with pytest.raises(ValueError, match="2 comparisons in a family of 1"):
+        verdicts({"a": one, "b": one}, 2, 1)
+
+
+@pytest.mark.parametrize("num_trained", [5, 1])
+def test_many_sets_of_images_that_agree_by_chance_make_no_verdict_likely(num_trained):
+    """The trained encoders agree on what these people have and others do not: in one of 8 sets it looks like more."""
+    case = Case("images", num_trained, 5, 40, 1, 0.0, ellipse=0.0)
+    rng, said = np.random.default_rng(5), 0
+    for _ in range(150):
+        found = verdicts({k: simulation.draw(case, rng) for k in range(8)})
+        said += any(v.outcome in (Outcome.LEARNT, Outcome.THIS_ENCODER) for v in found.values())
+    assert said / 150 < 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 150)

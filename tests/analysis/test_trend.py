@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
+from synthetic_curves import BLUR, ROTATION
 
 from analysis.bootstrap import Bootstrap
+from analysis.curves.sweep import SweepFacts
 from analysis.headline import UnknownPeriod, headline
 from analysis.paired import describe, explained
 from analysis.resampling import Resampling
@@ -203,23 +205,23 @@ def test_band_is_not_wider_than_it_has_to_be():
 def test_headline_is_complex_for_a_turn_and_real_without_period():
     angles = np.arange(0, 361, 5.0)
     turn = 0.5 + 0.02 * np.cos(4 * np.deg2rad(angles - 30)) + 0.3 * (angles % 90 == 0)
-    found = headline(np.tile(turn, (3, 1)), angles, period=360.0, neutral=0.0)
+    found = headline(np.tile(turn, (3, 1)), angles, ROTATION)
     np.testing.assert_allclose(found, 0.02 * np.exp(1j * np.deg2rad(120)), atol=1e-12)
     scores = curves(-0.1 * VALUES)
-    slopes = headline(scores, VALUES, period=None, neutral=0.0)
+    slopes = headline(scores, VALUES, BLUR)
     assert not np.iscomplexobj(slopes)
     np.testing.assert_array_equal(slopes, trend.slopes(scores, VALUES, 0.0))
-    with pytest.raises(UnknownPeriod, match="for a sweep with period 180"):
-        headline(scores, VALUES, period=180.0, neutral=0.0)
+    with pytest.raises(UnknownPeriod, match="over the hue, which has a period"):
+        headline(scores, VALUES, SweepFacts("Hue", "hue", "", 360.0, 0.0))
     with pytest.raises(ValueError, match="no angle to fit the wave to; add angles between"):
-        headline(np.zeros((1, 4)), np.array([0.0, 90.0, 180.0, 270.0]), period=360.0, neutral=0.0)
+        headline(np.zeros((1, 4)), np.array([0.0, 90.0, 180.0, 270.0]), ROTATION)
 
 
 def test_what_a_control_explains_of_a_trend():
     trained, control = curves(-0.1 * VALUES, seed=5), curves(-0.04 * VALUES, seed=6)
     found = explained(
-        headline(trained, VALUES, period=None, neutral=0.0),
-        headline(control, VALUES, period=None, neutral=0.0),
+        headline(trained, VALUES, BLUR),
+        headline(control, VALUES, BLUR),
         RESAMPLING,
     )
     assert found.share.low < 0.4 < found.share.high

@@ -211,3 +211,11 @@ def test_a_picture_of_one_colour_is_named(tmp_path, context):
     assert problems_of(lambda: open_images(Folder.found(root, 32), context)) == {
         "images/picture 2.png": "is one colour throughout: expected an image, move it away"
     }
+
+
+def test_a_table_under_a_name_in_capitals_is_not_passed_over(tmp_path):
+    root = write_folder(tmp_path, 4)
+    (root / "labels.csv").rename(root / "Labels.CSV")
+    assert problems_of(Folder(root, 32, 3).records) == {
+        "Labels.CSV": "is not read under this name: rename it to labels.csv, or to something else"
+    }

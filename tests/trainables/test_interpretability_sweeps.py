@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 from test_frozen import CPU, lively_encoder
 
 import trainables.sweeps
+from trainables.api.names import SWEEP_FILE
 from trainables.interpretability.curve import InterpretabilityCurve
 from trainables.interpretability.selection import ImageChoice
 from trainables.models.frozen import FrozenEncoder
@@ -193,3 +194,18 @@ def test_a_hole_in_a_map_is_reported_at_the_step_of_its_value(tmp_path: Path, mo
     monkeypatch.setattr(ImageIntensity, "maps", with_a_hole)
     with pytest.raises(Exception, match="'saliency map' is nan at step 2"):
         run(curve_of(Brightness(), values=(0.5, 1.0, 2.0)), tmp_path)
+
+
+def test_values_that_differ_by_rounding_from_the_neutral_one_are_one_curve() -> None:
+    crop = CentreCrop()
+    assert intensity_curve(sweep=crop, values=(0.9999999999999999, 0.5)).values == (1.0, 0.5)
+    with pytest.raises(ValueError, match="each once"):
+        intensity_curve(sweep=crop, values=(1.0, 0.5, 0.9999999999999999))
+
+
+def test_a_sweep_of_a_study_bears_its_module_and_is_no_rotation_by_its_name(tmp_path: Path) -> None:
+    own = type("Rotation", (Rotation,), {"__module__": "studies.own"})
+    for sweep, name in ((Rotation(), "Rotation"), (own(), "studies.own.Rotation")):
+        context = FakeContext(tmp_path / name)
+        curve_of(sweep).run(context)
+        assert json.loads((context.output_dir / SWEEP_FILE).read_text())["name"] == name

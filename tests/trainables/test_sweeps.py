@@ -236,3 +236,9 @@ def test_a_view_refuses_what_does_not_fit():
         back(CentreCrop(), noise()[:, 0], 1.5)
     with pytest.raises(ValueError, match="black"):
         Rotation(fill="black")
+
+
+def test_what_rounding_made_of_the_neutral_value_is_the_neutral_value() -> None:
+    assert CentreCrop().snapped(0.9999999999999999) == 1.0
+    assert CentreCrop().snapped(0.999) == 0.999
+    assert [Rotation().snapped(angle) for angle in (1e-12, 360 - 1e-9, 359.0, 90.0)] == [0.0, 360.0, 359.0, 90.0]

@@ -29,8 +29,9 @@ def is_at(values: Sequence[float] | Floats, place: float, period: float | None) 
 def shares(values: Sequence[float] | Floats, period: float | None) -> Floats:
     """The share of the axis that each value stands for [V]: half the way to both neighbours. Sums to 1.
 
-    Where the axis goes round, that is an arc, and equal directions share one; else the ends stand for half a step
-    (the trapezoid rule). A mean so weighted is that of the curve, and not of where it was sampled more finely.
+    Where it has no period, each value stands once, and the ends stand for half a step (the trapezoid rule). Where it
+    goes round, the share is an arc, and equal directions share one. A mean so weighted is that of the curve, and not
+    of where it was sampled more finely.
     """
     values_V = np.asarray(values, dtype=np.float64)
     if len(values_V) == 1:

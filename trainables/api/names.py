@@ -61,8 +61,7 @@ def label_values(labels: Mapping[str, str]) -> list[str]:
 
 def cell_name(role: str, labels: Mapping[str, str]) -> str:
     """What a cell is called in MLflow and in reports: its role, and what sets it apart from others of that role."""
-    of_data = labels.get("data")
-    said = [label if label == of_data else label.replace("_", " ") for label in label_values(labels)]
+    said = label_values({n: label if n == "data" else label.replace("_", " ") for n, label in labels.items()})
     return " · ".join(filter(None, [role, *said]))
 
 

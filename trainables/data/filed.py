@@ -5,6 +5,7 @@ What such data sets share: which of the files are there, and how a mask in a pic
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,11 @@ class StemAnnotation(FiledAnnotation):
         """
         folder = self.images.folder()
         stems = {self.file(record): self.stem(record) for record in self.images.records()}
-        ambiguous = {name for name, stem in stems.items() if folders.is_ambiguous(folder, stem, self.suffixes)}
+        known: set[str] = set()
+        for parent in {Path(name).parent for name in stems}:
+            if (folder / parent).is_dir():
+                known.update((parent / name).as_posix() for name in os.listdir(folder / parent))
+        ambiguous = {n for n, stem in stems.items() if folders.is_ambiguous(folder, stem, self.suffixes, known)}
         return {name: path for name, path in super().source_files().items() if name not in ambiguous}
 
     def checked_path(self, record: Record) -> Path:

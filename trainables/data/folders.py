@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from unicodedata import normalize
@@ -51,9 +51,14 @@ def check_one_of_stem(folder: Path, wanted: str, suffixes: Sequence[str], what: 
         raise BadData(what, {name: f"lies beside {', '.join(others)}: expected one of them, remove the others"})
 
 
-def is_ambiguous(folder: Path, wanted: str, suffixes: Sequence[str]) -> bool:
-    """Whether several files have a stem."""
-    return len({_identity(folder / name) for name in _of_stem(folder, wanted, suffixes)}) > 1
+def is_ambiguous(folder: Path, wanted: str, suffixes: Sequence[str], known: Container[str] | None = None) -> bool:
+    """Whether several files have a stem.
+
+    Args:
+        known: names of all files of the folder, where they have been listed.
+    """
+    found = list(_of_stem(folder, wanted, suffixes, known))
+    return len(found) > 1 and len({_identity(folder / name) for name in found}) > 1
 
 
 def _identity(path: Path) -> object:
@@ -65,14 +70,15 @@ def _identity(path: Path) -> object:
     return found.st_dev, found.st_ino
 
 
-def _of_stem(folder: Path, wanted: str, suffixes: Sequence[str]) -> Iterator[str]:
+def _of_stem(folder: Path, wanted: str, suffixes: Sequence[str], known: Container[str] | None = None) -> Iterator[str]:
     """Systems write an accented letter as one character or as two, so archives bring both forms of a name."""
     forms = (wanted,) if wanted.isascii() else dict.fromkeys((wanted, *(normalize(form, wanted) for form in _FORMS)))
     for form in forms:
         for suffix in suffixes:
             for ending in (suffix, suffix.upper()):
-                if os.path.lexists(folder / (form + ending)):
-                    yield form + ending
+                name = form + ending
+                if os.path.lexists(folder / name) if known is None else name in known:
+                    yield name
 
 
 def check_stems(names: Sequence[str], what: str, *, any_case: bool = False) -> None:

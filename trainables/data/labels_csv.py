@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ NAME = "labels.csv"
 _ID_COLUMNS = ("image", "id")
 _COLUMNS = ("group", "split", "label")
 _SYNONYMS = {
-    "group": ("patient", "patientid", "subject", "subjectid", "case", "caseid"),
+    "group": ("grp", "pid", "patient", "patientid", "subject", "subjectid", "case", "caseid"),
     "split": ("fold", "set"),
     "label": ("class", "target"),
 }
@@ -63,6 +64,7 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
     """
     path = Path(root) / NAME
     if not path.exists() and not path.is_symlink():
+        _check_no_other_case(Path(root))
         return {id_: Row(id_, "", "") for id_ in ids}
     try:
         text = reading.read(path, NAME).decode("utf-8-sig")
@@ -91,6 +93,12 @@ def read_rows(root: Path, ids: Sequence[str]) -> dict[str, Row]:
     if problems:
         raise BadData(NAME, problems)
     return every
+
+
+def _check_no_other_case(root: Path) -> None:
+    """A table that is not read would let patients onto both sides of a split."""
+    if root.is_dir() and (others := [name for name in os.listdir(root) if name.lower() == NAME]):
+        raise BadData(NAME, {others[0]: f"is not read under this name: rename it to {NAME}, or to something else"})
 
 
 def gives_groups(root: Path, ids: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ import polars as pl
 from trainables import runtime
 from trainables.api import axis, names
 from trainables.api.checks import check_choice
+from trainables.api.identity import identity_name
 from trainables.api.names import FieldOfView
 from trainables.api.trainable import Trainable
 from trainables.data.annotations import Region
@@ -94,8 +95,8 @@ class InterpretabilityCurve(Trainable):
     cut_to_circle: bool = False
 
     def __post_init__(self) -> None:
-        # (0, 90), (0.0, 90.0) and (-0.0, 90.0) shall have one identity.
-        values = tuple(float(value) + 0.0 for value in self.values) or self.sweep.default_values()
+        # (0, 90), (0.0, 90.0), (-0.0, 90.0), and 0 but for rounding, shall have one identity.
+        values = tuple(self.sweep.snapped(value) + 0.0 for value in self.values) or self.sweep.default_values()
         object.__setattr__(self, "values", values)
         self.sweep.check(values)
         check_choice("explains", self.explains, get_args(Explained))
@@ -213,7 +214,8 @@ class InterpretabilityCurve(Trainable):
         means.write_csv(folder / _CURVE_TABLE)
         record = {"image_ids": selection.ids, "left_out_for_empty_mask": selection.left_out_ids}
         (folder / names.SELECTION_FILE).write_text(json.dumps(record, indent=1))
-        sweep = {"name": type(self.sweep).__name__, "title": self.sweep.title, "unit": self.sweep.unit}
+        own_name = identity_name(type(self.sweep)).removeprefix(f"{Sweep.family}.")  # a study's own has its module
+        sweep = {"name": own_name, "title": self.sweep.title, "unit": self.sweep.unit}
         sweep_record = sweep | {"period": self.sweep.period, "neutral": self.sweep.neutral}
         (folder / names.SWEEP_FILE).write_text(json.dumps(sweep_record, indent=1))
         np.savez_compressed(folder / names.SAMPLES_FILE, **samples)

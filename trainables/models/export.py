@@ -73,9 +73,9 @@ def _metadata(encoder: Encoder) -> dict[str, str]:
 
 
 def _how_to_load(encoder: Encoder, out: Path) -> str:
-    read, modules = f'torch.load("{out.name}", weights_only=True)', "torch, torchvision"
+    read, modules = f'torch.load("{out}", weights_only=True)', "torch, torchvision"
     if out.suffix == ".safetensors":
-        read, modules = f'safetensors.torch.load_file("{out.name}")', "safetensors.torch, torch, torchvision"
+        read, modules = f'safetensors.torch.load_file("{out}")', "safetensors.torch, torch, torchvision"
     mean, std = _standardisation(encoder)
     return (
         f"import {modules}\n"
