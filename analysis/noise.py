@@ -37,6 +37,5 @@ def noise_range(scores_NV: Floats, resampling: Resampling) -> float:
     """
     if not resampling.can_give_intervals:
         return math.nan
-    own_NV = scores_NV - scores_NV.mean(axis=1, keepdims=True)  # a level moves the whole curve, and no range
-    ranges_B = np.ptp(noise_curves(own_NV, resampling), axis=1)
+    ranges_B = np.ptp(noise_curves(scores_NV, resampling), axis=1)  # levels move a whole curve, and no range
     return float(np.quantile(ranges_B, resampling.bootstrap.confidence)) * resampling.widening

@@ -57,6 +57,22 @@ def test_a_cell_with_missing_seeds_says_which_and_how_to_get_them(tmp_path):
     ]
 
 
+def test_a_cell_is_mixed_by_what_its_mean_goes_over_only(tmp_path):
+    made = FabricatedStudy(tmp_path)
+    for seed, device in ((0, "cpu"), (7, "H100")):
+        made.pretraining(seed, made=MADE | {"device": device})
+    metrics = {"val/interpretability": 0.1}
+    made.add("t0", "trained", labels(), {"encoder.pretrain_seed": 0}, files={}, metrics=metrics, upstream=["moco-0"])
+    made.add("t7", "trained", labels(), {"encoder.pretrain_seed": 7}, upstream=["moco-7"])
+    (trained,) = cells(made, role="trained")
+    assert (trained.n, trained.num_wanted) == (1, 2)
+    assert trained.mixed == {}
+    made.publish("t7", {}, metrics={"val/interpretability": 0.2})
+    (trained,) = cells(made, role="trained")
+    assert trained.n == 2
+    assert any("H100" in values for values in trained.mixed.values())
+
+
 def test_a_failed_seed_asks_for_retry_and_one_that_waits_does_not(tmp_path):
     made = fabricated(tmp_path, seeds=1)
     made.add("moco", named=False)

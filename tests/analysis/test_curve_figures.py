@@ -76,6 +76,9 @@ def test_level_weights_are_shares_of_the_axis_without_the_neutral_value():
     np.testing.assert_allclose(ROTATION.level_weights(np.array([0.0, 90.0, 270.0, 360.0])), [0, 0.5, 0.5, 0])
     np.testing.assert_allclose(BLUR.level_weights(np.array([0.0, 1.0, 2.0, 4.0])), np.array([0, 1, 1.5, 1]) / 3.5)
     np.testing.assert_allclose(BRIGHTNESS.level_weights(np.array([2.0])), [1.0])
+    # 360 is neutral, also without 0, and so is what rounding left of 1.
+    np.testing.assert_allclose(ROTATION.level_weights(np.array([90.0, 180.0, 270.0, 360.0])), [1 / 3, 1 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(BRIGHTNESS.level_weights(np.array([0.5, 0.1 * 3 / 0.3, 1.5])), [0.5, 0, 0.5])
 
 
 # -- data -----------------------------------------------------------------------------------------------------------

@@ -44,8 +44,8 @@ def verdict(outcome, difference=0.012 + 0.016j, radius=0.005, p=0.0123, why=(), 
 def test_learnt_gives_what_changed_by_how_much_and_over_what(sweep, what, difference, size):
     of_what = " (its size, its phase or both)" if sweep is ROTATION else ""
     assert verdict_sentence(sweep, verdict(Outcome.LEARNT, difference)) == (
-        f"Learnt: training changes the {what}{of_what}, by {size}. It holds over seeds (3 pretraining(s) against 4 untrained "
-        "encoder(s), p = 0.012 after Holm) and over blocks of images."
+        f"Learnt: training changes the {what}{of_what}, by {size}. It holds over seeds (3 pretraining(s) "
+        "against 4 untrained encoder(s), p = 0.012 after Holm) and over blocks of images."
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from reported import ANGLES, answer_of, only, reported, section, small
-from synthetic_curves import BLUR, ROTATION, study
+from synthetic_curves import BLUR, ROTATION, frame, study
 from synthetic_study import BRATS, MNI152, FabricatedStudy, blur, labels
 
 from analysis.curves.sweep import SweepFacts
@@ -192,3 +192,24 @@ def test_a_sweep_with_another_period_is_shown_and_nothing_is_concluded(plain, tm
     assert "over 4 images and 2 seed(s) lies between" in html
     for word in ("90°", "ublished", "Learnt", "nscribed circle", "slope"):
         assert word not in section(html, "Hue")
+
+
+def test_noise_is_that_of_the_field_itself_and_not_where_both_views_are_one_image(plain, tmp_path):
+    """In one field a wave and little noise, in the other noise alone; wild scores at 0 and 360 change no sentence."""
+    rng, angles = np.random.default_rng(0), np.arange(0, 361, 10.0)
+    wave = 0.5 + 0.05 * np.cos(np.deg2rad(4 * angles))
+    quiet, loud = (base + rng.normal(0, sd, (8, len(angles))) for base, sd in ((wave, 0.01), (0.5, 0.1)))
+
+    def said(name, **fields):
+        made = FabricatedStudy(tmp_path / name, [BRATS])
+        rows = pl.concat(frame("trained", dice, angles, fields=(field,)) for field, dice in fields.items())
+        made.curves(rows, ROTATION, labels("brats", "tumour"), samples=False)
+        html = only(reported(made, tmp_path / name / "out"))
+        return re.findall(r"Noise between blocks of images (gives less|alone may give) .*?within ([\d.]+)\)", html)
+
+    found = said("as it is", full=quiet, kept=loud)
+    assert [words for words, _ in found] == ["gives less", "alone may give"]
+    assert [words for words, _ in said("swapped", full=loud, kept=quiet)] == ["alone may give", "gives less"]
+    for dice in (quiet, loud):
+        dice[:, [0, -1]] = rng.uniform(0, 1, (8, 2))
+    assert said("wild ends", full=quiet, kept=loud) == found

@@ -257,3 +257,21 @@ def test_paper_scale_takes_seconds():
     statistics.coefficients(found)
     statistics.explained(found)
     assert time.perf_counter() - start < 10
+
+
+def test_noise_of_extrema_leaves_out_where_both_views_are_one_image():
+    rng = np.random.default_rng(0)
+    dice = wave_curve(GRID_5) + rng.normal(0, 0.01, (6, len(GRID_5)))
+    noise = extrema_of(frame("trained", dice, GRID_5)).filter(source="raw")["noise"].unique().to_list()
+    dice[:, [0, -1]] = rng.uniform(0, 1, (6, 2))
+    assert extrema_of(frame("trained", dice, GRID_5)).filter(source="raw")["noise"].unique().to_list() == noise
+
+
+@pytest.mark.parametrize(("amplitude", "may_be_noise"), [(0.02, False), (0.0, True)])
+def test_extrema_of_a_wave_that_cannot_be_told_from_none_may_be_noise(amplitude, may_be_noise):
+    rng = np.random.default_rng(1)
+    dice = wave_curve(GRID_5, amplitude=amplitude) + rng.normal(0, 0.01, (8, len(GRID_5)))
+    for source in ("wave", "raw"):
+        rows = extrema_of(frame("trained", dice, GRID_5)).filter(source=source)
+        assert rows["may_be_noise"].to_list() == [may_be_noise] * rows.height
+        assert rows.height

@@ -150,6 +150,9 @@ def test_extrema_table():
     assert row["minima of the curve"] == "75°, 165°, 255°, 345°"
     assert (row["maxima of the wave"], row["minima of the wave"]) == ("30°", "75°")
     assert row["largest prominence"] == "0.0400"
+    higher = found.with_columns(pl.when(source="wave").then(1.0).otherwise("prominence").alias("prominence"))
+    (row,) = printed(rotation.extrema_table(higher, ["otsu"], "x", "X"))
+    assert row["largest prominence"] == "0.0400", "of the curve, not of the fitted wave"
 
 
 def test_trend_table_prints_its_own_numbers():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -81,3 +82,11 @@ def test_an_unknown_sweep_or_region_is_refused_with_what_there_is(tmp_path):
     assert done.returncode == 2
     assert "--regions tumour: mni152 has white_matter, grey_matter" in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_full_scale_is_even_and_reaches_as_far_as_the_laptops():
+    for sweep, values in VALUES["full"].items():
+        steps = np.diff(values)
+        np.testing.assert_allclose(steps, steps[0])
+        assert max(values) >= max(VALUES["laptop"][sweep])
+        assert min(values) <= min(VALUES["laptop"][sweep])
