@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -23,25 +24,10 @@ def published_table(
     Args:
         labels: of the set of curves. facts: of its study.
     """
-    ours = []
     of_curve = (pl.col(ROLE) == TRAINED) & (pl.col(BINARISATION) == binarisation)
     own = extrema.filter(of_curve & (pl.col("source") == "raw"))
     rows = levels.filter(of_curve).sort(pl.col(FIELD_OF_VIEW) != "full")
-    for row in rows.iter_rows(named=True):
-        field = row[FIELD_OF_VIEW]
-        found = own.filter(pl.col(FIELD_OF_VIEW) == field)
-        ours.append(
-            {
-                "dataset": labels.get("data", ""),
-                "source": f"this study, {ROTATION_FIELD_TITLES.get(field, field).lower()}",
-                "n": row["n"],
-                "min": row["min"],
-                "max": row["max"],
-                "maxima": _angles(found, "maximum"),
-                "minima": _angles(found, "minimum"),
-                "all_ones_fraction": row[MASK_FRACTION],
-            }
-        )
+    ours = [_row(row, own, labels.get("data", "")) for row in rows.iter_rows(named=True)]
     published = rotation_frame()
     frame = pl.concat([pl.DataFrame(ours, schema=published.schema), published])
     columns = [
@@ -66,6 +52,22 @@ def published_table(
         columns,
         note + comparable,
     )
+
+
+def _row(level: Mapping[str, Any], extrema: pl.DataFrame, data: str) -> dict[str, Any]:
+    """Our curve in one field of view."""
+    field = level[FIELD_OF_VIEW]
+    found = extrema.filter(pl.col(FIELD_OF_VIEW) == field)
+    return {
+        "dataset": data,
+        "source": f"this study, {ROTATION_FIELD_TITLES.get(field, field).lower()}",
+        "n": level["n"],
+        "min": level["min"],
+        "max": level["max"],
+        "maxima": _angles(found, "maximum"),
+        "minima": _angles(found, "minimum"),
+        "all_ones_fraction": level[MASK_FRACTION],
+    }
 
 
 def comparability(labels: Mapping[str, str], facts: Mapping[str, str], num_images: Sequence[int]) -> str:
