@@ -18,7 +18,6 @@ from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
 from orchestrator.store import Store
 
-FULL = FULL_SCALE
 _ROTATION = "python studies/rotation_period.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
 
 EXHIBITS = (
@@ -60,7 +59,7 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
     write_tables(tables, paths.tables)
     sections, number = [], 1
     for exhibit, scale, parts in made:
-        if scale == FULL or parts:
+        if scale == FULL_SCALE or parts:
             body, number = _html(parts, exhibit, drawings, number)
             sections.append((_heading(exhibit, scale), body))
     document = page.document("Rotation and interpretability: the thesis's exhibits", store.uri, sections)
@@ -71,19 +70,19 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
 def _sets(store: Store, study: str) -> dict[str, list[CurveSet]]:
     """Scale -> the sets of curves of a study; full scale first, also where there is none."""
     found = {scale: curve_sets(results, Bootstrap()) for scale, results in results_by_scale(store, study).items()}
-    return {FULL: found.pop(FULL, [])} | found
+    return {FULL_SCALE: found.pop(FULL_SCALE, [])} | found
 
 
 def _at_scale(part: Figure | Table, scale: str) -> Figure | Table:
     """The same with its scale in the caption, and in the file's name unless it is full."""
-    name = part.name if scale == FULL else file_name(part.name, "at", scale)
+    name = part.name if scale == FULL_SCALE else file_name(part.name, "at", scale)
     if isinstance(part, Figure):
         return replace(part, name=name, caption=f"{_scale_text(scale)}. {part.caption}")
     return replace(part, name=name, caption=f"{part.caption} ({_scale_text(scale).lower()})")
 
 
 def _heading(exhibit: Exhibit, scale: str) -> str:
-    if scale == FULL:
+    if scale == FULL_SCALE:
         return f"{exhibit.number}: {exhibit.title}"
     return f"{_scale_text(scale)}, not {exhibit.number}: {exhibit.title}"
 
@@ -96,7 +95,7 @@ def _html(
     parts: Sequence[Figure | Table], exhibit: Exhibit, drawings: Mapping[str, str], number: int
 ) -> tuple[str, int]:
     if not parts:
-        missing = f"Missing: the storage holds no such curve at scale {FULL}. Compute it with {exhibit.command}"
+        missing = f"Missing: the storage holds no such curve at scale {FULL_SCALE}. Compute it with {exhibit.command}"
         return page.paragraph(missing, "gap"), number
     body = ""
     for part in parts:

@@ -52,7 +52,7 @@ class CurveSet:
 
     @property
     def published(self) -> PublishedCurve | None:
-        """What the thesis printed of the same images, region and kind of map under rotation."""
+        """What the thesis printed of the same data set, region and kind of map under rotation."""
         return rotation_curve(self.labels) if self.sweep.is_rotation else None
 
     @property

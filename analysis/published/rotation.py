@@ -52,7 +52,7 @@ def all_ones_mask_fraction(dice: float) -> float:
 
 
 def rotation_curve(labels: Mapping[str, str]) -> PublishedCurve | None:
-    """The published curve of the same images, region and kind of map as rotation curves with these labels, or None.
+    """The published curve of the same data set, region and kind of map as rotation curves with these labels, or None.
 
     The thesis explains by SmoothGrad; our sound form of it, which bears no label, is taken for the same kind.
     """

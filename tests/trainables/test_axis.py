@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -32,3 +34,9 @@ def test_a_place_is_met_up_to_rounding_and_in_every_turn(period: float | None) -
     turns = period is not None
     assert axis.is_at(values, 0.3, period).tolist() == [True, True, True, False, turns, turns]
     assert axis.is_at((0.0, 1e-7, 360.0), 0.0, period).tolist() == [True, period is not None, turns]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("period", [None, 360.0])
+def test_what_is_no_number_is_no_place_and_warns_of_nothing(period: float | None) -> None:
+    assert axis.is_at((math.inf, -math.inf, math.nan), 0.0, period).tolist() == [False] * 3

@@ -21,7 +21,8 @@ def is_at(values: Sequence[float] | Floats, place: float, period: float | None) 
     values_V = np.asarray(values, dtype=np.float64)
     away_V = np.abs(values_V - place)
     if period is not None:
-        away_V = np.mod(away_V, period)
+        with np.errstate(invalid="ignore"):  # an infinite value is no place; who checks values names it
+            away_V = np.mod(away_V, period)
         away_V = np.minimum(away_V, period - away_V)
     return np.asarray(away_V <= _SAME * max(1.0, abs(place), period or 0.0))
 
