@@ -38,6 +38,13 @@ class WaveEvidence:
     def against(self, control: str, field: str, quantity: str) -> Estimate:
         return look_up(self.explained, control, field, self.binarisation, quantity)
 
+    def is_told_from_none(self, role: str, field: str) -> bool:
+        """Whether a role's wave has an interval that leaves out 0, and is above its null."""
+        value, low, high = self.own(role, field, "amplitude")
+        if value is None or low is None or high is None:
+            return False
+        return not is_none(paired.Estimate(value, low, high), self.own(role, field, "amplitude_null")[0])
+
 
 def wave_sentences(evidence: WaveEvidence, field: str) -> list[str]:
     """What one field of view shows of the trained encoders' wave, one finding a sentence."""
@@ -47,17 +54,16 @@ def wave_sentences(evidence: WaveEvidence, field: str) -> list[str]:
 
 def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
     amplitude = evidence.own(TRAINED, field, "amplitude")
-    value, low, high = amplitude
+    value, low, _ = amplitude
     if value is None:
         return "The grid of angles is too coarse to separate a smooth 90° wave from the exact multiples of 90°."
     share = evidence.own(TRAINED, field, "share_fundamental")[0]
-    null = evidence.own(TRAINED, field, "amplitude_null")[0]
     text = f"Between the exact multiples of 90° its smooth 90° wave has the amplitude {with_interval(amplitude)}"
     if share is not None:
         text += f" and makes up {percent(share)} of the curve's variance there"
-    if low is None or high is None:
+    if low is None:
         return text + "; there are too few independent blocks of images for an interval."
-    if is_none(paired.Estimate(value, low, high), null):
+    if not evidence.is_told_from_none(TRAINED, field):
         return text + ", which cannot be told from none."
     return text + f", with its first maximum at {with_interval(evidence.own(TRAINED, field, 'phase_deg'), 1, '°')}."
 
@@ -70,7 +76,7 @@ def _sizes_sentence(evidence: WaveEvidence, field: str) -> str:
         return ""
     phase = evidence.own(UNTRAINED, field, "phase_deg")
     # The mean of noise peaks somewhere, too.
-    is_wave = bool(evidence.own(UNTRAINED, field, "amplitude")[1])
+    is_wave = evidence.is_told_from_none(UNTRAINED, field)
     at = f", with its first maximum at {with_interval(phase, 1, '°')}" if is_wave and phase[0] is not None else ""
     return (
         f"The mean curve of the untrained encoders has a wave of {number(untrained, 4)}{at}; that of the trained ones "

@@ -385,3 +385,13 @@ def test_words():
     assert with_interval((0.0102, 0.0034, 0.0171)) == "0.0102 [0.0034, 0.0171]"
     assert with_interval((-1.0, None, None), 1, "°", signed=True) == "−1.0°"
     assert with_interval((None, None, None)) == "undefined"
+
+
+@pytest.mark.parametrize(
+    ("low", "null", "is_told"), [(0.01, 0.015, True), (0.01, None, True), (0.01, 0.025, False), (0.0, 0.015, False)]
+)
+def test_where_the_untrained_wave_peaks_is_said_of_a_wave_and_not_of_noise(low, null, is_told):
+    untrained = [("untrained", "amplitude", 0.02, low, 0.03), ("untrained", "phase_deg", 47.8, 41.2, 54.8)]
+    said = said_of_wave([AMPLITUDE, *untrained, ("untrained", "amplitude_null", null, None, None)])
+    assert "The mean curve of the untrained encoders has a wave of 0.0200" in said
+    assert ("with its first maximum at 47.8°" in said) is is_told
