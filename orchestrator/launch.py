@@ -36,6 +36,7 @@ from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
 from orchestrator.context import Progress
 from orchestrator.plan import Plan, Trial, failure_text
+from orchestrator.resources import Amount, Capacity, Demand, demand_of, usual_demand
 from orchestrator.scheduler import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
@@ -118,18 +119,23 @@ def resources_for(trainables: Sequence[Trainable], *, cpus: float, gpus: float |
 
     Raises ValueError when a cluster that does not grow can never hold a trial.
     """
-    total = ray.cluster_resources()
+    has = capacity()
     if gpus is None:
-        gpus = 1.0 if total.get("GPU", 0.0) >= 1 else 0.0
+        gpus = 1.0 if has.total.gpus >= 1 else 0.0
     resources = Resources(cpus, gpus, workers)
-    sharers = workers if any(trainable.maps_items for trainable in trainables) else 1
-    needs = {"CPU": cpus * sharers, "GPU": gpus * sharers}
-    lacking = {name: amount for name, amount in needs.items() if amount > total.get(name, 0.0)}
-    if lacking and not _can_grow():
-        asked = ", ".join(f"{amount:g} {name}" for name, amount in lacking.items())
-        there = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in lacking)
-        raise ValueError(f"a trial asks for {asked}, and the cluster has {there}")
+    demands = {demand_of(trainable, resources) for trainable in trainables}
+    too_large = [demand for demand in demands if not has.can_hold(demand)]
+    if too_large and not has.can_grow:
+        largest = max(too_large, key=lambda demand: (demand.total.cpus, demand.total.gpus))
+        raise ValueError(f"a trial asks for {_words(largest)}, and the cluster has {_words_of_nodes(has)}")
     return resources
+
+
+def capacity() -> Capacity:
+    """What the connected cluster has."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    amounts = tuple(Amount(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
+    return Capacity(amounts, _can_grow())
 
 
 def _can_grow() -> bool:
@@ -137,12 +143,17 @@ def _can_grow() -> bool:
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
 
 
-def slots(resources: Resources) -> int:
-    """How many trials of this size the cluster runs at once, at least 1."""
-    total = ray.cluster_resources()
-    by_cpu = total.get("CPU", 0.0) / (resources.cpus * resources.workers)
-    by_gpu = total.get("GPU", 0.0) / (resources.gpus * resources.workers) if resources.gpus else by_cpu
-    return max(1, int(min(by_cpu, by_gpu)))
+def _words(demand: Demand) -> str:
+    workers = f"{demand.num_workers} times " if demand.num_workers > 1 else ""
+    return workers + _words_of(demand.worker)
+
+
+def _words_of_nodes(has: Capacity) -> str:
+    return " and ".join(_words_of(node) for node in has.nodes) or "no nodes"
+
+
+def _words_of(amount: Amount) -> str:
+    return f"{amount.cpus:g} CPU" + (f" with {amount.gpus:g} GPU" if amount.gpus else "")
 
 
 def launch(
@@ -161,6 +172,7 @@ def launch(
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     events = _Events(listener)
+    usual = usual_demand([trial.trainable for trial in plan.runnable()], settings.resources)
 
     def finished(trial: Trial, error: bool) -> bool:
         if _has_result(store, trial.key, ended_well=not error):
@@ -177,12 +189,12 @@ def launch(
         finished=finished,
         max_concurrent=max_concurrent,
         more=more,
-        num_slots=lambda: slots(settings.resources),
+        num_slots=lambda: capacity().num_at_once(usual),
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
     with _sigterm_as_sigint() as interrupted, contextlib.redirect_stdout(io.StringIO()):
-        _tuner(searcher, settings, store, events, name).fit()
+        _tuner(searcher, store, events, name).fit()
     outcome.was_interrupted = interrupted.is_set() or any(
         key not in outcome.failures and key not in searcher.blocked and store.result(key) is None
         for key in searcher.trials
@@ -241,11 +253,9 @@ def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:
     return True
 
 
-def _tuner(searcher: GraphSearcher, settings: Settings, store: Store, events: tune.Callback, name: str) -> Tuner:
-    resources = settings.resources
-    bundle = {"CPU": resources.cpus, "GPU": resources.gpus} if resources.gpus else {"CPU": resources.cpus}
+def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: str) -> Tuner:
     return Tuner(
-        tune.with_resources(run_in_tune, lambda config: PlacementGroupFactory([bundle] * config["num_workers"])),
+        tune.with_resources(run_in_tune, lambda config: PlacementGroupFactory(config["bundles"])),
         tune_config=TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -265,7 +275,10 @@ def _tuner(searcher: GraphSearcher, settings: Settings, store: Store, events: tu
 
 
 def _configuration(payload: Payload) -> dict[str, Any]:
-    return {"key": payload.trial.key, "num_workers": payload.num_workers, "payload": payload.encode()}
+    demand = payload.demand
+    amounts = {"CPU": demand.worker.cpus, "GPU": demand.worker.gpus}
+    bundle = {name: amount for name, amount in amounts.items() if amount}
+    return {"key": payload.trial.key, "bundles": [bundle] * demand.num_workers, "payload": payload.encode()}
 
 
 def _trial_name(trial: Any) -> str:

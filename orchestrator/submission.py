@@ -26,6 +26,7 @@ from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.publishing import known_of
 from orchestrator.reporting import report_on
+from orchestrator.resources import usual_demand
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.snapshot import default_tracking_uri, report_files, snapshot, sqlite_path
 from orchestrator.store import Store
@@ -175,13 +176,18 @@ class _Submission:
         return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
 
     def _launch(self, plan: Plan, manifest: ManifestWriter, settings: Settings, feeder: Feeder) -> Outcome:
-        from orchestrator.launch import launch, slots
+        from orchestrator.launch import capacity, launch
 
         max_concurrent = self._options.max_concurrent
-        with View(plan, self._console, lambda: slots(settings.resources)) as view:
+        usual = usual_demand(self._trainables(plan), settings.resources)
+
+        def slots() -> int:
+            return capacity().num_at_once(usual)
+
+        with View(plan, self._console, slots) as view:
 
             def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
-                room = min(slots(settings.resources), max_concurrent or math.inf)
+                room = min(slots(), max_concurrent or math.inf)
                 suggested = self.suggestions.next(done, lost, room)
                 return self._suggested(suggested, manifest, view) if suggested else None
 

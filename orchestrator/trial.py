@@ -21,6 +21,7 @@ from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import Finished, Function, Progress, Spread, TrialContext, in_process
 from orchestrator.plan import Trial
 from orchestrator.provenance import machine_provenance
+from orchestrator.resources import Demand, demand_of
 from orchestrator.store import DamagedResult, Failure, Store
 from orchestrator.study import Resources
 from trainables.api.context import Arrays
@@ -61,9 +62,9 @@ class Payload:
     settings: Settings
 
     @property
-    def num_workers(self) -> int:
-        """More than one only where there are items to share."""
-        return self.settings.resources.workers if self.trial.trainable.maps_items else 1
+    def demand(self) -> Demand:
+        """What it holds while it runs."""
+        return demand_of(self.trial.trainable, self.settings.resources)
 
     def encode(self) -> str:
         """As text, for a Tune configuration. By value where the class lives in the study's own file."""
@@ -90,7 +91,7 @@ def run_in_tune(config: Mapping[str, Any]) -> None:
     def say(message: str) -> None:
         tune.report({"message": message})
 
-    spread = in_tasks(payload.settings.resources) if payload.num_workers > 1 else in_process
+    spread = in_tasks(payload.demand) if payload.demand.num_workers > 1 else in_process
     run_trial(payload, on_progress, say, spread)
 
 
@@ -244,13 +245,13 @@ def last_crash(store: Store, key: str) -> Failure | None:
     return crash if crash is not None and crash.attempt == store.attempts(key) else None
 
 
-def in_tasks(resources: Resources) -> Spread:
+def in_tasks(demand: Demand) -> Spread:
     """Spread items over Ray tasks in the trial's own placement group, and work along here meanwhile."""
 
     def spread(function: Function, batches: list[list[int]], items: Sequence[Any], finished: Finished) -> None:
         import ray
 
-        @ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)
+        @ray.remote(num_cpus=demand.worker.cpus, num_gpus=demand.worker.gpus)
         def apply(shipped: Function, batch_items: list[Any]) -> Sequence[Arrays]:
             return shipped(batch_items)
 
@@ -268,7 +269,7 @@ def in_tasks(resources: Resources) -> Spread:
                     raise error.cause from error
 
         while waiting or running:
-            while waiting and len(running) < resources.workers - 1:
+            while waiting and len(running) < demand.num_workers - 1:
                 batch = waiting.pop()
                 running[apply.remote(shipped, [items[i] for i in batch])] = batch
             if waiting:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy import BadItems, Count, Diverge, Flaky, ReadsText, Squares
+from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
 
 from orchestrator.launch import launch, resources_for
 from orchestrator.plan import make_plan
@@ -122,10 +122,11 @@ def test_relative_paths_mean_the_same_in_trials(run):
 
 
 def test_what_no_machine_of_the_cluster_can_hold_is_refused(cluster, tmp_path):
-    with pytest.raises(ValueError, match=r"asks for 8 CPU, and the cluster has \d+ CPU"):
+    with pytest.raises(ValueError, match=r"asks for 8 times 1 CPU, and the cluster has \d+ CPU"):
         resources_for([Count(), Squares()], cpus=1.0, gpus=None, workers=8)
-    with pytest.raises(ValueError, match="asks for 1 GPU"):
-        resources_for([Squares()], cpus=1.0, gpus=1.0, workers=1)
+    with pytest.raises(ValueError, match="asks for 1 CPU with 1 GPU"):
+        resources_for([OnGpu()], cpus=1.0, gpus=1.0, workers=1)
+    resources_for([Squares()], cpus=1.0, gpus=1.0, workers=1)  # it uses none
     assert resources_for([Squares()], cpus=0.5, gpus=None, workers=2) == Resources(0.5, 0.0, 2)
     assert resources_for([Count()], cpus=1.0, gpus=None, workers=8).workers == 8  # nothing of it is shared
 

@@ -136,7 +136,7 @@ class Flaky(Trainable):
 class Squares(Trainable):
     """Maps squaring over items; every computed item leaves a line."""
 
-    maps_items = True
+    spreads = "items"
 
     num_items: int = 10
     batch_size: int = 2
@@ -175,6 +175,13 @@ class ReadsText(Trainable):
 
     def run(self, context):
         return {"length": float(len(self.path.read_text()) * self.repeat)}
+
+
+@dataclass(frozen=True)
+class OnGpu(Count):
+    """Computes on a GPU where there is one, it says."""
+
+    uses_gpu = True
 
 
 @dataclass(frozen=True)

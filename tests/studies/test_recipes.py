@@ -438,3 +438,10 @@ def test_brats_is_found_below_the_data_root(tmp_path):
     source = lookup("brats", 48, tmp_path)
     assert isinstance(source.images, BraTS)
     assert next(iter(source.regions)) == "tumour"
+
+
+def test_controls_without_an_encoder_hold_no_gpu(made):
+    study = made()
+    roles = {entry.role: entry.trainable for entry in study.entries.values()}
+    assert {role for role, trainable in roles.items() if not trainable.uses_gpu} == {"mask", "intensity"}
+    assert roles["trained"].encoder.uses_gpu

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 if TYPE_CHECKING:
     from trainables.api.context import Context
@@ -15,6 +15,7 @@ RECORDED_ONLY = "recorded_only"
 UNHASHED_AT = "unhashed_at"
 SEED = "seed"
 GROWS = "grows"
+Spreads = Literal["no", "items", "processes"]
 
 
 class Part:
@@ -42,8 +43,9 @@ class Trainable(Part, ABC):
     Raise ``version`` when the results of the same configuration change their meaning.
     """
 
-    maps_items: ClassVar[bool] = False
-    """Whether ``run`` does its work in ``context.map``, so that several workers can share it."""
+    spreads: ClassVar[Spreads] = "no"
+    """What several workers can share of ``run``: ``items``, what it does in ``context.map``; ``processes``, all of it,
+    as ranks of ``runtime.world()``; or nothing."""
     exporter: ClassVar[str] = ""
     """A function ``package.module:function`` that gets the folder of a result and the file to write. It writes the
     model for other programs, and may return what a person has to know to load it. Empty: there is nothing to export."""
@@ -55,6 +57,16 @@ class Trainable(Part, ABC):
         May be called again after a crash, with the last checkpoint and all finished items of
         ``context.map`` at hand.
         """
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether ``run`` computes on a GPU where there is one; without it a trial gets none."""
+        return False
+
+    @property
+    def most_workers(self) -> int | None:
+        """How many workers can share it at most; None for as many as one likes."""
+        return None
 
     def check(self) -> None:
         """Look, before anything runs, whether the data can serve this configuration. Cheap: counts, no pixels.

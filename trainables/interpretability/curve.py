@@ -23,7 +23,7 @@ from trainables.api import axis, names
 from trainables.api.checks import check_choice
 from trainables.api.identity import identity_name
 from trainables.api.names import FieldOfView
-from trainables.api.trainable import Trainable
+from trainables.api.trainable import Spreads, Trainable
 from trainables.data.annotations import Region
 from trainables.data.cache import ImageTable, RegionTable, open_annotation, open_images
 from trainables.data.records import Dataset
@@ -82,7 +82,7 @@ class InterpretabilityCurve(Trainable):
         ValueError: settings that contradict each other, or name what does not exist.
     """
 
-    maps_items: ClassVar[bool] = True
+    spreads: ClassVar[Spreads] = "items"
 
     region: Region
     encoder: EncoderSource | None = None
@@ -132,6 +132,11 @@ class InterpretabilityCurve(Trainable):
         self._write(context.output_dir, frame, means, selection, samples)
         self._log(context, means, fields)
         return self._summary(means, fields, selection)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Where an encoder is explained: a mask on its round trip costs next to nothing."""
+        return self.encoder is not None
 
     def work_flop(self) -> float:
         backbone: Any = getattr(self.encoder, "backbone", "resnet50")  # the dearer one where it is not known

@@ -156,6 +156,10 @@ class MoCo(Trainable):
                 "choose 0, or at least 2"
             )
 
+    @property
+    def uses_gpu(self) -> bool:
+        return True
+
     def run(self, context: Context) -> Mapping[str, float]:
         """Train; publishes ``encoder.pt`` (the query encoder with its head) and ``artifacts/provenance.json``
         (how it started; of released weights every key).
