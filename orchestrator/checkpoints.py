@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.claims import Claim
+from orchestrator.claims import Holding
 from orchestrator.store import DamagedResult, FileEntry, Generation, Lineage, Result, SavedState, Store
 from trainables.api.context import Arrays
 
@@ -52,15 +52,18 @@ class Checkpoints:
         self,
         store: Store,
         key: str,
-        claim: Claim,
+        claim: Holding,
         *,
         attempt: int,
         work_dir: Path,
         interval_s: float,
         say: Callable[[str], None],
         member: Member | None = None,
+        num_workers: int = 1,
     ) -> None:
+        """``num_workers`` processes work all the time, of which this is one; the claim is anything with ``check``."""
         self._store, self._key, self._claim, self._work_dir = store, key, claim, work_dir
+        self._num_workers = num_workers
         self._interval_s, self._cost_s, self._member = interval_s, 0.0, member
         own = f"{attempt:03d}-{uuid.uuid4().hex[:6]}"  # in the order of their time
         self._names = (f"{own}-{n:05d}" for n in itertools.count(1))
@@ -78,6 +81,10 @@ class Checkpoints:
     def add_row(self, row: list[Any]) -> None:
         """One row of the journal; it becomes part of the next checkpoint."""
         self._rows.append(row)
+
+    def add_busy(self, seconds: float) -> None:
+        """Work that another process did for this attempt."""
+        self._busy_before_s += seconds
 
     def is_due(self) -> bool:
         """Whether the last checkpoint is old enough, and what it cost small beside the time since.
@@ -210,7 +217,7 @@ class Checkpoints:
         return list(self._current.segments)
 
     def _busy_s(self) -> float:
-        return self._busy_before_s + time.monotonic() - self._started
+        return self._busy_before_s + self._num_workers * (time.monotonic() - self._started)
 
 
 def start_of(

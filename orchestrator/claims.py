@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,25 @@ class ClaimLost(Exception):
     """Another process took over, because this one seemed dead for longer than a claim lasts."""
 
 
+@dataclass(frozen=True)
+class Holding:
+    """Tells whether a claim is held still; in any process that works for its holder."""
+
+    store: Store
+    path: str
+    token: str
+
+    def is_mine(self) -> bool:
+        """Whether no other process has taken it over."""
+        current = self.store.read_document(self.path)
+        return isinstance(current, dict) and current.get("token") == self.token
+
+    def check(self) -> None:
+        """Raise ClaimLost if another process took over; to be called before publishing."""
+        if not self.is_mine():
+            raise ClaimLost(f"{self.path} was taken over by another process while this one did not answer")
+
+
 class Claim:
     """Exclusive right to a path of the store, renewed by a thread while it is held; a context manager."""
 
@@ -36,6 +56,7 @@ class Claim:
         """``on_wait`` is told the holder once, if another process has to be waited for."""
         self._store, self._path, self._on_wait = store, f"{path}/claim.json", on_wait
         self._token = uuid.uuid4().hex
+        self.holding = Holding(store, self._path, self._token)
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, daemon=True)
 
@@ -59,7 +80,7 @@ class Claim:
         """Give the claim up, unless another process has taken it over."""
         self._stop.set()
         self._renewer.join()
-        if self._is_mine():
+        if self.holding.is_mine():
             self._store.remove(self._path)
 
     def __enter__(self) -> Claim:
@@ -70,15 +91,6 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-    def check(self) -> None:
-        """Raise ClaimLost if another process took over; to be called before publishing."""
-        if not self._is_mine():
-            raise ClaimLost(f"{self._path} was taken over by another process while this one did not answer")
-
-    def _is_mine(self) -> bool:
-        current = self._store.read_document(self._path)
-        return isinstance(current, dict) and current.get("token") == self._token
 
     def _renew(self) -> None:
         beat = 0

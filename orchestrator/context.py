@@ -28,7 +28,8 @@ _METRIC_NAME = re.compile(rf"[A-Za-z0-9_.:/ -]{{1,{_LONGEST_NAME}}}")
 _STEPS = 2**63
 
 Function = Callable[[Sequence[Any]], Sequence[Arrays]]
-Finished = Callable[[list[int], Sequence[Arrays]], None]
+Finished = Callable[[list[int], Sequence[Arrays], float], None]
+"""A batch, its results, and the seconds that another process than the trial's own worked on it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Spread(Protocol):
 def in_process(function: Function, batches: list[list[int]], items: Sequence[Any], finished: Finished) -> None:
     """One batch after the other, here."""
     for batch in batches:
-        finished(batch, function([items[i] for i in batch]))
+        finished(batch, function([items[i] for i in batch]), 0.0)
 
 
 def check_metric(name: str, step: int) -> None:
@@ -69,30 +70,16 @@ def check_metric(name: str, step: int) -> None:
         raise ValueError(f"step {step} of {name!r}: expected -2^63 <= step < 2^63")
 
 
-class TrialContext:
-    """Implements ``trainables.api.context.Context`` over a store."""
+class ReadingContext:
+    """The part of a context that writes nothing."""
 
     def __init__(
-        self,
-        store: Store,
-        key: str,
-        checkpoints: Checkpoints,
-        *,
-        num_cpus: int,
-        cache_dir: Path,
-        work_dir: Path,
-        on_progress: Callable[[Progress], None],
-        spread: Spread = in_process,
-        parts: Sequence[KnownPart] = (),
+        self, store: Store, parts: Sequence[KnownPart], *, num_cpus: int, cache_dir: Path, work_dir: Path
     ) -> None:
-        self._store, self._key, self._checkpoints, self._parts = store, key, checkpoints, parts
+        self._store, self._parts = store, parts
         self._cache_dir, self._num_cpus = cache_dir, num_cpus
         self._output_dir = work_dir / "output"
         self._output_dir.mkdir()
-        self._on_progress, self._spread = on_progress, spread
-        self._progress_at = -math.inf
-
-    # -- what the trainable sees ----------------------------------------------------------------------
 
     @property
     def output_dir(self) -> Path:
@@ -108,6 +95,48 @@ class TrialContext:
     def num_cpus(self) -> int:
         """See ``Context``."""
         return self._num_cpus
+
+    def key(self, part: Part) -> str:
+        """See ``Context``."""
+        return find(part, self._parts).key
+
+    def digests(self, part: ReadsFiles) -> Mapping[str, str]:
+        """See ``Context``."""
+        return recorded_digests(find(part, self._parts), self._store)
+
+    def result_dir(self, upstream: Trainable) -> Path:
+        """See ``Context``."""
+        return self._store.fetch(find(upstream, self._parts).key, self._cache_dir)
+
+    def map(
+        self, function: Callable[[Sequence[Item]], Sequence[Arrays]], items: Sequence[Item], *, batch_size: int = 1
+    ) -> list[Arrays]:
+        """See ``Context``; for the one process of a trial that has one."""
+        raise TypeError("context.map was called in one of several processes: set spreads = 'items' on the trainable")
+
+
+class TrialContext(ReadingContext):
+    """Implements ``trainables.api.context.Context`` over a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        checkpoints: Checkpoints,
+        *,
+        num_cpus: int,
+        cache_dir: Path,
+        work_dir: Path,
+        on_progress: Callable[[Progress], None],
+        spread: Spread = in_process,
+        parts: Sequence[KnownPart] = (),
+    ) -> None:
+        super().__init__(store, parts, num_cpus=num_cpus, cache_dir=cache_dir, work_dir=work_dir)
+        self._key, self._checkpoints = key, checkpoints
+        self._on_progress, self._spread = on_progress, spread
+        self._progress_at = -math.inf
+
+    # -- what the trainable sees ----------------------------------------------------------------------
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """See ``Context``."""
@@ -143,18 +172,6 @@ class TrialContext:
         """See ``Context``."""
         self._checkpoints.save_state(write)
 
-    def key(self, part: Part) -> str:
-        """See ``Context``."""
-        return find(part, self._parts).key
-
-    def digests(self, part: ReadsFiles) -> Mapping[str, str]:
-        """See ``Context``."""
-        return recorded_digests(find(part, self._parts), self._store)
-
-    def result_dir(self, upstream: Trainable) -> Path:
-        """See ``Context``."""
-        return self._store.fetch(find(upstream, self._parts).key, self._cache_dir)
-
     def map(
         self,
         function: Callable[[Sequence[Item]], Sequence[Arrays]],
@@ -170,11 +187,12 @@ class TrialContext:
         batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
         unsaved: dict[int, Arrays] = {}
 
-        def finished(batch: list[int], results: Sequence[Arrays]) -> None:
+        def finished(batch: list[int], results: Sequence[Arrays], elsewhere_s: float) -> None:
             if len(results) != len(batch):
                 raise ValueError(f"the mapped function gave {len(results)} results for {len(batch)} items")
             done.update(zip(batch, results, strict=True))
             unsaved.update(zip(batch, results, strict=True))
+            self._checkpoints.add_busy(elsewhere_s)
             self.report_progress(len(done), len(items), "items")
             if len(done) < len(items) and self._checkpoints.is_due():
                 self._checkpoints.save_items(unsaved)

@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -34,13 +33,15 @@ import ray.air._internal.usage
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
+from orchestrator.attempt import Payload, Settings
 from orchestrator.context import Progress
+from orchestrator.failures import failure_of, last_crash
 from orchestrator.plan import Plan, Trial, failure_text
 from orchestrator.resources import Amount, Capacity, Demand, demand_of, usual_demand
 from orchestrator.scheduler import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
-from orchestrator.trial import Payload, Settings, last_crash, run_in_tune
+from orchestrator.trial import run_in_tune
 from trainables.api.trainable import Trainable
 
 # Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of MLflow: 2 s of the driver.
@@ -48,6 +49,7 @@ ray.air._internal.usage.tag_callbacks = lambda callbacks: False
 
 MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted
 _SLOW_STORAGE_S = 30.0
+_HEAD_NODE = "node:__internal_head__"  # which every cluster has, whatever else its nodes offer
 
 
 class Listener(Protocol):
@@ -178,7 +180,7 @@ def launch(
         if _has_result(store, trial.key, ended_well=not error):
             listener.done(trial.key)
             return True
-        failure = _failure_of(store, trial, events.errors.get(trial.key), is_final=error)
+        failure = failure_of(store, trial, events.errors.get(trial.key), is_final=error)
         outcome.failures[trial.key] = failure
         listener.failed(trial.key, failure_text(failure))
         return False
@@ -192,9 +194,11 @@ def launch(
         num_slots=lambda: capacity().num_at_once(usual),
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
+    # An actor that Tune keeps for a trial to come would hold what a group of Ray Train waits for.
+    reuses = not any(demand_of(trial.trainable, settings.resources).in_processes for trial in plan.runnable())
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
     with _sigterm_as_sigint() as interrupted, contextlib.redirect_stdout(io.StringIO()):
-        _tuner(searcher, store, events, name).fit()
+        _tuner(searcher, store, events, name, reuses).fit()
     outcome.was_interrupted = interrupted.is_set() or any(
         key not in outcome.failures and key not in searcher.blocked and store.result(key) is None
         for key in searcher.trials
@@ -234,8 +238,9 @@ class _Events(tune.Callback):
         self._remember(trial)
 
     def _remember(self, trial: Any) -> None:
-        lines = str(trial.get_error() or "").strip().splitlines()
-        if lines:
+        # Tune's own `get_error` looks in the storage, where this file arrives later, if at all.
+        file = Path(trial.error_file) if trial.error_file else None
+        if file and file.exists() and (lines := file.read_text(errors="replace").strip().splitlines()):
             self.errors[trial.config["key"]] = lines[-1][:500]
 
 
@@ -253,14 +258,14 @@ def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:
     return True
 
 
-def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: str) -> Tuner:
+def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: str, reuses: bool) -> Tuner:
     return Tuner(
         tune.with_resources(run_in_tune, lambda config: PlacementGroupFactory(config["bundles"])),
         tune_config=TuneConfig(
             search_alg=searcher,
             num_samples=-1,
             # Cheap trials would otherwise pay for a new process each: 100 trials of nothing in 10 s instead of 295 s.
-            reuse_actors=True,
+            reuse_actors=reuses,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -275,32 +280,19 @@ def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: s
 
 
 def _configuration(payload: Payload) -> dict[str, Any]:
-    demand = payload.demand
+    return {"key": payload.trial.key, "bundles": _bundles(payload.demand), "payload": payload.encode()}
+
+
+def _bundles(demand: Demand) -> list[dict[str, float]]:
+    """The placement group of the Tune process. Processes of Ray Train have one of their own: this one holds nothing."""
+    if demand.in_processes:
+        return [{_HEAD_NODE: 0.001}]
     amounts = {"CPU": demand.worker.cpus, "GPU": demand.worker.gpus}
-    bundle = {name: amount for name, amount in amounts.items() if amount}
-    return {"key": payload.trial.key, "bundles": [bundle] * demand.num_workers, "payload": payload.encode()}
+    return [{name: amount for name, amount in amounts.items() if amount}] * demand.num_workers
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["key"])
-
-
-def _failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
-    """Why a trial has no result. A crash that Tune gave up on (``is_final``) becomes a failure for good."""
-    failure = store.failure(trial.key)
-    if failure is not None:
-        return failure
-    crash = last_crash(store, trial.key)
-    if crash is None:
-        attempt = store.attempts(trial.key)
-        message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
-        crash = Failure("crash", f"{message} ({error})" if error else message, "", attempt, time.time())
-    if is_final:
-        try:
-            store.record_failure(trial.key, crash)
-        except OSError as full:
-            print(f"warning: the failure of {trial.name} could not be recorded: {full}", file=sys.stderr)
-    return crash
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 
 T = TypeVar("T")
+_MOST_MINUTES = 60 * 24 * 365
 DefaultInHelp = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
 """A flag whose sentence says what holds without it: help adds no ``(default: None)``."""
 
@@ -35,8 +36,10 @@ class StudyOptions:
     """Address of a running Ray cluster (default: $RAY_ADDRESS, or Ray on this machine for this run only)."""
     max_concurrent: DefaultInHelp[int | None] = None
     """Run at most this many trials at once (default: as many as the cluster holds)."""
+    time_limit: DefaultInHelp[float | None] = None
+    """Minutes that one trial may take in one go; one that takes longer has failed (default: no limit)."""
     workers_per_trial: int = 1
-    """Processes that share the items of one trial, such as the angles of a curve."""
+    """Processes that share one trial, where it can be shared: the angles of a curve, the batches of a pretraining."""
     gpus_per_trial: DefaultInHelp[float | None] = None
     """GPUs for each worker; a fraction lets trials share one (default: 1 if the cluster shows GPUs now, else none)."""
     plan: DefaultInHelp[bool] = False
@@ -54,5 +57,7 @@ class StudyOptions:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"--max-concurrent {self.max_concurrent}: expected at least 1")
+        if self.time_limit is not None and not 0 < self.time_limit < _MOST_MINUTES:
+            raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0")
         if self.json and not self.plan:
             raise ValueError("--json goes with --plan")

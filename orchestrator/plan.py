@@ -20,6 +20,7 @@ from trainables.api.trainable import Trainable
 
 # Nothing of the kind has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
 _ASSUMED_FLOP_PER_S = 3e10
+_LONGEST_LINE = 250
 
 
 class State(StrEnum):
@@ -294,8 +295,9 @@ def _continuation(planned: PlannedTrial, others: Sequence[PlannedTrial], store: 
 
 
 def failure_text(failure: Failure) -> str:
-    """One line for tables."""
-    return f"{failure.kind}: {failure.message.splitlines()[0] if failure.message else 'no message'}"
+    """One line for tables; the store has all of it."""
+    line = failure.message.splitlines()[0] if failure.message else "no message"
+    return f"{failure.kind}: {line if len(line) <= _LONGEST_LINE else f'{line[:_LONGEST_LINE]}...'}"
 
 
 def _seconds_per_flop(planned: list[PlannedTrial]) -> dict[str, float]:

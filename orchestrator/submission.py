@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from orchestrator import printing
+from orchestrator.attempt import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.context import Progress
 from orchestrator.entry import check_entry
 from orchestrator.feeder import Feeder
@@ -31,7 +32,6 @@ from orchestrator.search.suggestions import Suggestions
 from orchestrator.snapshot import default_tracking_uri, report_files, snapshot, sqlite_path
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.trial import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.usage import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, usage_errors
 from orchestrator.view import View
 from trainables.api.identity import FileDigests, Keys
@@ -173,7 +173,8 @@ class _Submission:
         except ValueError as error:
             raise UsageError(f"{error}: lower --workers-per-trial or --gpus-per-trial") from error
         facts = manifest.document["provenance"]
-        return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s())
+        limit_s = None if options.time_limit is None else 60.0 * options.time_limit
+        return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s(), limit_s)
 
     def _launch(self, plan: Plan, manifest: ManifestWriter, settings: Settings, feeder: Feeder) -> Outcome:
         from orchestrator.launch import capacity, launch

@@ -43,7 +43,7 @@ class ProgressLine:
 
 def data_context(options: StudyOptions) -> OwnContext:
     """The cache in which data are prepared before a study runs; its trials find them there."""
-    from orchestrator.trial import default_cache_dir
+    from orchestrator.attempt import default_cache_dir
     from trainables.data.cache import OwnContext
 
     return OwnContext((options.cache_dir or default_cache_dir()).resolve(), ProgressLine())

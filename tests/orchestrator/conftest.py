@@ -23,8 +23,8 @@ def cluster():
 @pytest.fixture
 def quick_settings(tmp_path):
     """A function that makes settings for a store: checkpoints at every offer."""
+    from orchestrator.attempt import Settings
     from orchestrator.study import Resources
-    from orchestrator.trial import Settings
 
     def make(store, **resources):
         return Settings(store.uri, tmp_path / "cache", Resources(**resources), {"code_version": "test"}, 0.0)

@@ -175,10 +175,10 @@ def test_a_silent_process_of_this_machine_keeps_its_claim(store, monkeypatch):
 
 def test_a_holder_that_was_replaced_may_not_publish(store):
     with Claim(store, "trials/k") as claim:
-        claim.check()
+        claim.holding.check()
         store.write_document("trials/k/claim.json", {"token": "another's", "beat": 0})
         with pytest.raises(ClaimLost, match="trials/k"):
-            claim.check()
+            claim.holding.check()
     assert store.read_document("trials/k/claim.json")["token"] == "another's"
 
 
@@ -193,7 +193,7 @@ def test_a_claim_that_is_out_of_sight_for_a_moment_is_renewed_again(store, monke
         while store.read_document("trials/k/claim.json") == document:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        claim.check()
+        claim.holding.check()
     assert is_held(store, "trials/k") is None
 
 

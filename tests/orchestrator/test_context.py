@@ -14,14 +14,16 @@ import pytest
 from mlflow.utils.validation import _validate_metric_name
 from toy import Count, Diverge, Flaky, Grow, Misconfigured, ReadsText
 
+from orchestrator.attempt import Payload
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import TrialContext
+from orchestrator.failures import failure_kind, last_crash
 from orchestrator.plan import trials_of
 from orchestrator.provenance import machine_provenance
 from orchestrator.store import DamagedResult, Failure, Store
 from orchestrator.study import Study
-from orchestrator.trial import Payload, failure_kind, last_crash, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.errors import BadData, NonFiniteMetric
 from trainables.api.identity import FileDigests, Keys
 
@@ -40,7 +42,7 @@ def open_context(store, tmp_path):
         work_dir = tmp_path / f"work{len(opened)}"
         work_dir.mkdir()
         checkpoints = Checkpoints(
-            store, "k", claim, attempt=attempt, work_dir=work_dir, interval_s=interval_s, say=said.append
+            store, "k", claim.holding, attempt=attempt, work_dir=work_dir, interval_s=interval_s, say=said.append
         )
         context = TrialContext(
             store, "k", checkpoints, num_cpus=1, cache_dir=tmp_path / "cache", work_dir=work_dir,
@@ -408,7 +410,10 @@ def test_a_trial_that_failed_while_another_waited_is_not_run_again(store, quick_
         assert claim is not None
     thread.join(20)
     assert not (tmp_path / "tries").exists()
-    with pytest.raises(OSError, match="share"):  # asked for again, it is tried again
+    run_trial(payload)  # nor by the next attempt of the same submission
+    assert not (tmp_path / "tries").exists()
+    store.clear_failure(key)  # as --retry-failed does
+    with pytest.raises(OSError, match="share"):
         run_trial(payload)
 
 

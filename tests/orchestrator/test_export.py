@@ -9,12 +9,13 @@ import pytest
 from toy import Count, Squares
 
 import orchestrator.export
+from orchestrator.attempt import Payload
 from orchestrator.export import export
 from orchestrator.inputs import record_digests
 from orchestrator.plan import Trial, trials_of
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys, key_of
 
 

@@ -7,12 +7,13 @@ import pytest
 from toy import Count, Grow
 
 from orchestrator import commands, printing
+from orchestrator.attempt import Payload
 from orchestrator.leftovers import unneeded_paths
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import State, make_plan
 from orchestrator.store import Lineage, Store
 from orchestrator.study import Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys
 
 

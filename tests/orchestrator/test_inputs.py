@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from toy import Count
 
+from orchestrator.attempt import Payload
+from orchestrator.failures import last_crash
 from orchestrator.inputs import KnownPart, find, known_parts, record_digests, recorded_digests
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import make_plan
 from orchestrator.store import DamagedResult, Store
 from orchestrator.study import Study
-from orchestrator.trial import Payload, last_crash, run_trial
+from orchestrator.trial import run_trial
 from trainables.api import identity
 from trainables.api.identity import FileDigests, Keys, key_of
 from trainables.api.trainable import Part, Trainable, recorded

@@ -10,11 +10,12 @@ import pytest
 from toy import Count, Misconfigured, ReadsText
 
 from orchestrator import commands
+from orchestrator.attempt import Payload
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import State, check_trials, make_plan, trials_of
 from orchestrator.store import Failure, Store
 from orchestrator.study import Entry, Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.card import Card
 from trainables.api.identity import FileDigests, Keys, digest_of_all
 from trainables.api.trainable import Trainable, seed

@@ -8,12 +8,13 @@ from toy import Count, Diverge
 from tracked import runs_of
 
 from orchestrator import feeder, submission
+from orchestrator.attempt import Payload
 from orchestrator.options import StudyOptions
 from orchestrator.plan import make_plan
 from orchestrator.provenance import provenance
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys
 
 PASSWORD = "sEcr3t"

@@ -8,12 +8,13 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from toy import Bowl, Count
 
+from orchestrator.attempt import Payload
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.plan import State, make_plan
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Search, Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}

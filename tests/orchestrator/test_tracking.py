@@ -11,12 +11,13 @@ from toy import Count, Diverge, Squares
 from tracked import first_runnable, history, runs_of
 
 from orchestrator import commands, feeder, printing, publishing
+from orchestrator.attempt import Payload
 from orchestrator.experiment import Experiment
 from orchestrator.plan import make_plan
 from orchestrator.provenance import without_password
 from orchestrator.store import Generation
 from orchestrator.study import Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from orchestrator.trial_runs import KEY_TAG
 from trainables.api.identity import FileDigests, Keys
 

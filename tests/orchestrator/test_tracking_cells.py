@@ -12,13 +12,14 @@ from toy import Count, Squares
 from tracked import history, runs_of, submit
 
 from orchestrator import feeder, summary_runs
+from orchestrator.attempt import Payload
 from orchestrator.cells import cells_of, means_of
 from orchestrator.plan import make_plan
 from orchestrator.publishing import known_of
 from orchestrator.store import DamagedResult, FileEntry
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys, sha256_of
 from trainables.api.names import cell_name
 

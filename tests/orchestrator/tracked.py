@@ -2,10 +2,11 @@
 
 from mlflow import MlflowClient
 
+from orchestrator.attempt import Payload
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import make_plan
 from orchestrator.study import Study
-from orchestrator.trial import Payload, run_trial
+from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys
 
 

@@ -1,0 +1,106 @@
+"""Kinds of failures: which of them end a trial for good, and what is remembered of each."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+
+from orchestrator.plan import Trial
+from orchestrator.store import DamagedResult, Failure, Store
+from trainables.api.errors import BadData, NonFiniteMetric
+
+CRASH, INTERRUPTED, OUT_OF_MEMORY, TIMED_OUT = "crash", "interrupted", "out of memory", "timed out"
+_LONGEST_TEXT = 20_000
+# The same input fails the same way again, so none of these is retried. A file that is not found is none of them: a
+# network share may be late on a fresh node. Who calls sys.exit means it.
+_DETERMINISTIC = (
+    BadData,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    SystemExit,
+)
+
+
+class WorkerFailed(Exception):
+    """One of several processes of a trial failed; what it said of it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def note_failure(store: Store, trial: Trial, attempt: int, error: BaseException) -> None:
+    """Record a failure for good, or note it and raise it again where another attempt may succeed."""
+    failure = failure_from(error, attempt)
+    if failure.kind == INTERRUPTED:
+        # Not this trial's fault: the next submission computes what is missing and comes back here.
+        store.note_crash(trial.key, failure)
+    elif failure.kind == CRASH:
+        store.note_crash(trial.key, failure)
+        raise error
+    else:
+        store.record_failure(trial.key, failure)
+
+
+def failure_from(error: BaseException, attempt: int) -> Failure:
+    """What is remembered of an exception that ended an attempt."""
+    if isinstance(error, WorkerFailed):
+        return error.failure
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        message += " (it ended its process; let it raise an error that says why)"
+    trace = "".join(traceback.format_exception(error))
+    return Failure(failure_kind(error), _storable(message), _storable(trace[-_LONGEST_TEXT:]), attempt, time.time())
+
+
+def failure_kind(error: BaseException) -> str:
+    """The class of a failure: it decides whether the trial is tried again."""
+    if isinstance(error, NonFiniteMetric):
+        return "non-finite"
+    # torch.OutOfMemoryError by name: this package does not know torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OUT_OF_MEMORY
+    if isinstance(error, DamagedResult):
+        return INTERRUPTED
+    return "bad configuration" if isinstance(error, _DETERMINISTIC) else CRASH
+
+
+def last_crash(store: Store, key: str) -> Failure | None:
+    """What the last attempt of a trial left behind; None if its process was killed or it never ran."""
+    crash = store.crash(key)
+    return crash if crash is not None and crash.attempt == store.attempts(key) else None
+
+
+def failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
+    """Why a trial has no result. A crash that Tune gave up on (``is_final``) becomes a failure for good."""
+    failure = store.failure(trial.key)
+    if failure is not None:
+        return failure
+    crash = last_crash(store, trial.key) or _wordless(error, store.attempts(trial.key))
+    if is_final:
+        try:
+            store.record_failure(trial.key, crash)
+        except OSError as full:
+            print(f"warning: the failure of {trial.name} could not be recorded: {full}", file=sys.stderr)
+    return crash
+
+
+def _wordless(error: str | None, attempt: int) -> Failure:
+    """Of a process that left nothing behind there is what Tune saw."""
+    if error and "memory" in error and "OutOfMemory" in error:
+        message = f"Ray ended it because its machine ran out of memory; lower --max-concurrent ({error})"
+        return Failure(OUT_OF_MEMORY, message, "", attempt, time.time())
+    if attempt == 0 and error:
+        return Failure(CRASH, f"it could not be started: {error}", "", attempt, time.time())
+    message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
+    return Failure(CRASH, f"{message} ({error})" if error else message, "", attempt, time.time())
+
+
+def _storable(text: str) -> str:
+    """A text that every file and terminal takes: no half characters, no megabytes."""
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]

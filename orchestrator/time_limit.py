@@ -1,0 +1,57 @@
+"""A way out for an attempt that hangs: after so many minutes it is recorded as failed, and its process ends."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from orchestrator.failures import TIMED_OUT
+from orchestrator.store import Failure
+
+# A thread of Python cannot act while C code holds the interpreter; this one needs no interpreter.
+_MARGIN_S = 30.0
+_EXIT_STATUS = 1
+_STDERR = 2
+
+
+@contextmanager
+def time_limit(limit_s: float | None, attempt: int, record: Callable[[Failure], None]) -> Iterator[None]:
+    """End this process when the block takes longer than ``limit_s``, having recorded where it was; None is no limit."""
+    if limit_s is None:
+        yield
+        return
+    is_over, watched = threading.Event(), threading.get_ident()
+
+    def watch() -> None:
+        if is_over.wait(limit_s):
+            return
+        try:
+            record(timed_out(limit_s, attempt, watched))
+        finally:
+            os._exit(_EXIT_STATUS)
+
+    faulthandler.dump_traceback_later(limit_s + _MARGIN_S, exit=True, file=_STDERR)
+    threading.Thread(target=watch, name="time limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def timed_out(limit_s: float, attempt: int, thread: int | None = None) -> Failure:
+    """The failure of an attempt that took too long, with the place where a thread of this process is now."""
+    frame = sys._current_frames().get(thread) if thread is not None else None
+    message = f"it ran longer than the time limit of {limit_s / 60:g} min"
+    if frame is None:
+        return Failure(TIMED_OUT, message, "", attempt, time.time())
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    return Failure(
+        TIMED_OUT, f"{message}, and was at {where}", "".join(traceback.format_stack(frame)), attempt, time.time()
+    )

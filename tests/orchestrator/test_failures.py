@@ -1,0 +1,149 @@
+"""What is remembered of a failure, and the ways out of a trial that hangs."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from toy import Count
+
+from orchestrator.attempt import Payload
+from orchestrator.failures import WorkerFailed, failure_from, failure_of
+from orchestrator.plan import failure_text, trials_of
+from orchestrator.store import Failure, Store
+from orchestrator.study import Study
+from orchestrator.time_limit import time_limit, timed_out
+from orchestrator.trial import run_trial
+from trainables.api.identity import FileDigests, Keys
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "results"))
+
+
+def trial_of(trainable):
+    return trials_of(Study("s", "?", {"t": trainable}), Keys(FileDigests()))[0]
+
+
+class Ends(Count):
+    """Ends its process in one of the ways that are no Exception."""
+
+    how = SystemExit(3)
+
+    def run(self, context):
+        raise self.how
+
+
+class Presses(Ends):
+    how = KeyboardInterrupt()
+
+
+def test_who_ends_its_process_has_failed_for_good_and_is_told_so(store, quick_settings):
+    trial = trial_of(Ends())
+    run_trial(Payload(trial, quick_settings(store)))
+    failure = store.failure(trial.key)
+    assert failure.kind == "bad configuration"
+    assert failure.message.startswith("SystemExit: 3 (it ended its process")
+    assert "raise self.how" in failure.traceback
+
+
+def test_an_interruption_of_any_kind_leaves_word_and_may_be_tried_again(store, quick_settings):
+    trial = trial_of(Presses())
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(Payload(trial, quick_settings(store)))
+    assert store.failure(trial.key) is None
+    assert store.crash(trial.key).message == "KeyboardInterrupt: "
+
+
+def test_half_characters_and_megabytes_do_not_reach_a_document_or_a_terminal():
+    failure = failure_from(ValueError("a lone surrogate \ud800 and " + "x" * 5_000_000), 1)
+    assert failure.message.startswith("ValueError: a lone surrogate \\ud800 and xxx")
+    assert len(failure.message) == len(failure.message.encode()) <= 20_000
+    assert len(failure.traceback) <= 20_000
+    assert len(failure_text(failure)) <= 300
+
+
+def test_what_a_worker_said_is_what_is_remembered():
+    said = Failure("non-finite", "loss is nan", "", 2, 1.0)
+    assert failure_from(WorkerFailed(said), 9) is said
+
+
+KILLED_FOR_MEMORY = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory."
+NO_MODULE = "ModuleNotFoundError: No module named 'mine'"
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "kind", "message"),
+    [
+        (KILLED_FOR_MEMORY, 1, "out of memory", "ran out of memory; lower --max-concurrent"),
+        (NO_MODULE, 0, "crash", f"it could not be started: {NO_MODULE}"),
+        ("The actor died unexpectedly", 1, "crash", "died without a word"),
+        (None, 1, "crash", "died without a word"),
+    ],
+)
+def test_a_process_without_a_word_is_judged_by_what_ray_saw(store, monkeypatch, error, attempts, kind, message):
+    monkeypatch.setattr(Store, "attempts", lambda self, key: attempts)
+    trial = trial_of(Count())
+    failure = failure_of(store, trial, error, is_final=True)
+    assert failure.kind == kind
+    assert message in failure.message
+    assert store.failure(trial.key) == failure
+
+
+def hang(tmp_path, limit_s, how):
+    """Run a block that hangs under a limit, in a process of its own: its exit status and what was recorded."""
+    code = f"""
+        import ctypes, time
+        from pathlib import Path
+        from orchestrator import time_limit
+        time_limit._MARGIN_S = 0.5
+        def stuck():
+            {how}
+        with time_limit.time_limit({limit_s}, 4, lambda f: Path({str(tmp_path / "said")!r}).write_text(repr(f))):
+            stuck()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    said = tmp_path / "said"
+    return done, said.read_text() if said.exists() else ""
+
+
+def test_an_attempt_that_takes_too_long_ends_and_says_where_it_was(tmp_path):
+    done, said = hang(tmp_path, 0.3, "time.sleep(600)")
+    assert done.returncode == 1
+    assert "kind='timed out'" in said
+    assert "time limit of 0.005 min, and was at" in said
+    assert "in stuck" in said
+    assert "attempt=4" in said
+
+
+def test_code_that_never_lets_go_of_the_interpreter_ends_too(tmp_path):
+    done, _ = hang(tmp_path, 0.3, "ctypes.PyDLL(None).sleep(600)")  # PyDLL keeps the lock
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+
+
+def test_what_ends_in_time_is_left_alone(tmp_path):
+    done, said = hang(tmp_path, 30.0, "pass")
+    assert (done.returncode, said) == (0, "")
+    num_threads = threading.active_count()
+    with time_limit(None, 1, lambda failure: None):
+        assert threading.active_count() == num_threads
+
+
+def test_the_place_is_that_of_the_thread_that_hangs():
+    inside, leave = threading.Event(), threading.Event()
+
+    def waits_here():
+        inside.set()
+        leave.wait()
+
+    thread = threading.Thread(target=waits_here)
+    thread.start()
+    inside.wait()
+    failure = timed_out(60.0, 1, thread.ident)
+    leave.set()
+    thread.join()
+    assert "waits_here" in failure.traceback
+    assert failure.message.startswith("it ran longer than the time limit of 1 min, and was at ")

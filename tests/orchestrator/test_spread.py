@@ -1,0 +1,188 @@
+"""Items of one trial over several workers: who does what, who helps, and what happens to those that die."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator import idle, spread
+from orchestrator.resources import Amount, Demand
+from orchestrator.spread import over_workers
+
+ONE = Amount(1.0)
+
+
+class Noted:
+    """A function on items that leaves a line at the begin and the end of each, with its process."""
+
+    def __init__(self, path, seconds=0.05, **special):
+        self.path, self.seconds, self.special = str(path), seconds, special
+
+    def __call__(self, items):
+        for item in items:
+            self.note(f"begin {item} {os.getpid()}")
+            self.disturb(item)
+            self.note(f"end {item} {os.getpid()}")
+        return [{"square": np.array(item * item)} for item in items]
+
+    def disturb(self, item):
+        time.sleep(self.special.get("slow", {}).get(item, self.seconds))
+        if item == self.special.get("bad"):
+            raise ValueError(f"item {item} is bad")
+        if self.special.get("dies_once") and os.getpid() != self.special["driver"] and "died" not in self.lines():
+            self.note(f"died {item}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def note(self, line):
+        with open(self.path, "a") as file:
+            file.write(line + "\n")
+
+    def lines(self):
+        return Path(self.path).read_text()
+
+    def processes(self):
+        return {int(line.split()[2]) for line in self.lines().splitlines() if line.startswith("end")}
+
+
+@pytest.fixture
+def run(cluster, tmp_path):
+    """A function that spreads ``num`` items, one a batch: (results by item, the function with its notes)."""
+
+    def make(num, demand, **special):
+        function = Noted(tmp_path / "notes", driver=os.getpid(), **special)
+        results = {}
+
+        def finished(batch, arrays, elsewhere_s):
+            for position, array in zip(batch, arrays, strict=True):
+                assert position not in results
+                results[position] = (int(array["square"]), elsewhere_s)
+
+        over_workers(demand)(function, [[i] for i in range(num)], list(range(num)), finished)
+        return results, function
+
+    return make
+
+
+@pytest.fixture
+def announced(cluster):
+    """Whether slots are idle is said for one test."""
+    yield idle.announce
+    idle.announce(False)
+
+
+def no_longer_there(pid):
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_each_item_is_done_once_and_its_seconds_are_counted_where_they_were_spent(run):
+    results, function = run(40, Demand(ONE, 2), seconds=0.2)
+    assert {item: square for item, (square, _) in results.items()} == {i: i * i for i in range(40)}
+    own, other = sorted(function.processes(), key=lambda pid: pid != os.getpid())
+    assert own == os.getpid()
+    assert no_longer_there(other)
+    elsewhere = [seconds for _, seconds in results.values() if seconds]
+    assert len(elsewhere) == sum(
+        line.endswith(str(other)) and line.startswith("end") for line in function.lines().splitlines()
+    )
+    assert all(seconds >= 0.2 for seconds in elsewhere)
+
+
+def test_one_worker_alone_stays_alone_while_others_wait(run, announced, monkeypatch):
+    monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
+    announced(False)
+    _, function = run(20, Demand(ONE, 1), seconds=0.2)
+    assert function.processes() == {os.getpid()}
+
+
+def test_idle_slots_help(run, announced, monkeypatch):
+    monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
+    announced(True)
+    results, function = run(60, Demand(ONE, 1), seconds=0.2)
+    assert len(results) == 60
+    assert len(function.processes()) >= 2
+
+
+def test_a_slot_that_somebody_asks_for_is_given_back(run, announced, monkeypatch):
+    monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
+    announced(True)
+    answers = iter([True] * 12)
+    monkeypatch.setattr(idle, "is_announced", lambda: next(answers, False))
+    results, function = run(80, Demand(ONE, 1), seconds=0.2)
+    assert len(results) == 80
+    last = [line.split()[2] for line in function.lines().splitlines() if line.startswith("end")][-10:]
+    assert set(last) == {str(os.getpid())}
+    assert all(no_longer_there(pid) for pid in function.processes() - {os.getpid()})
+
+
+def test_no_help_where_no_slot_is_free(run, announced, monkeypatch):
+    monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
+    announced(True)
+    _, function = run(20, Demand(Amount(1e6), 1), seconds=0.2)
+    assert function.processes() == {os.getpid()}
+
+
+def test_an_error_in_a_worker_keeps_its_class_and_ends_all(run):
+    with pytest.raises(ValueError, match="item 1 is bad"):  # the first goes to this process, the second to either
+        run(200, Demand(ONE, 2), seconds=0.2, bad=1)
+
+
+def test_what_a_worker_still_does_is_cancelled(run, tmp_path):
+    """This process fails while the other one is at an item that would take ten minutes."""
+    slow = dict.fromkeys(range(1, 200), 600.0)
+    function = Noted(tmp_path / "notes")
+
+    def fail_once_the_other_is_at_it(items):
+        deadline = time.monotonic() + 60
+        while "begin" not in (Path(function.path).read_text() if Path(function.path).exists() else ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        raise ValueError("item 0 is bad")
+
+    class Both:
+        def __init__(self, path, driver):
+            self.path, self.driver = path, driver
+
+        def __call__(self, items):
+            if os.getpid() == self.driver:
+                return fail_once_the_other_is_at_it(items)
+            return Noted(self.path, slow=slow)(items)
+
+        def __getstate__(self):
+            return {"path": self.path, "driver": self.driver}
+
+    with pytest.raises(ValueError, match="item 0 is bad"):
+        over_workers(Demand(ONE, 2))(Both(function.path, os.getpid()), [[i] for i in range(9)], list(range(9)), print)
+    (line,) = Path(function.path).read_text().splitlines()
+    assert line.startswith("begin")
+    assert no_longer_there(int(line.split()[2]))
+
+
+def test_a_worker_that_dies_is_replaced_and_its_item_done_again(run):
+    results, function = run(60, Demand(ONE, 2), seconds=0.2, dies_once=True)
+    assert {item: square for item, (square, _) in results.items()} == {i: i * i for i in range(60)}
+    lines = function.lines().splitlines()
+    (died,) = [line.split()[1] for line in lines if line.startswith("died")]
+    assert sum(line.startswith(f"begin {died} ") for line in lines) == 2
+    assert sum(line.startswith(f"end {died} ") for line in lines) == 1
+    assert len(function.processes()) >= 2  # another one came in its place
+
+
+def test_workers_that_die_again_and_again_fail_the_trial(cluster, tmp_path):
+    class Dies:
+        def __init__(self, driver):
+            self.driver = driver
+
+        def __call__(self, items):
+            if os.getpid() != self.driver:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.2)
+            return [{"square": np.array(0)}]
+
+    with pytest.raises(RuntimeError, match="4 workers died, the last with"):
+        over_workers(Demand(ONE, 2))(Dies(os.getpid()), [[i] for i in range(500)], list(range(500)), lambda *what: None)
