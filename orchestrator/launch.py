@@ -187,9 +187,11 @@ def launch(
         plan,
         encode=lambda trial: _configuration(Payload(trial, settings)),
         finished=finished,
+        demand=lambda trial: demand_of(trial.trainable, settings.resources),
+        capacity=capacity,
         max_concurrent=max_concurrent,
         more=more,
-        num_slots=lambda: capacity().num_at_once(usual),
+        usual=usual,
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
