@@ -210,5 +210,5 @@ class TrialQueue:
 
     def _rest_s(self, run: _Run, now_s: float) -> float:
         """Seconds until a trial ends; one that is late is expected to take half as long again."""
-        elapsed_s = now_s - run.started_s
-        return max(self._order.seconds(run.node.trial) - elapsed_s, elapsed_s / 2)
+        whole_s, elapsed_s = self._order.seconds(run.node.trial), now_s - run.started_s
+        return whole_s - elapsed_s if elapsed_s < whole_s else elapsed_s / 2
