@@ -189,9 +189,11 @@ def launch(
         plan,
         encode=lambda trial: _configuration(Payload(trial, settings)),
         finished=finished,
+        demand=lambda trial: demand_of(trial.trainable, settings.resources),
+        capacity=capacity,
         max_concurrent=max_concurrent,
         more=more,
-        num_slots=lambda: capacity().num_at_once(usual),
+        usual=usual,
     )
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # An actor that Tune keeps for a trial to come would hold what a group of Ray Train waits for.

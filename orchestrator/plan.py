@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.claims import is_held
+from orchestrator.estimates import Cost, Estimates, Spent
 from orchestrator.inputs import KnownPart, known_parts
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
 from trainables.api.identity import Keys, length_of, parts_of
 from trainables.api.trainable import Trainable
 
-# Nothing of the kind has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
-_ASSUMED_FLOP_PER_S = 3e10
 _LONGEST_LINE = 250
 
 
@@ -73,6 +71,7 @@ class PlannedTrial:
     fraction: float = 0.0  # of a resumable trial: how much is done
     result: Result | None = None
     estimated_s: float | None = None  # what is left to compute, on one worker
+    is_measured: bool = False  # whether that comes from trials of the same class in this store
     continues: Continuation | None = None
 
 
@@ -208,14 +207,17 @@ def make_plan(
         looked_up[trial.key] = _blocked(found, looked_up)
     _leave_out(looked_up, needed={keys.key(trainable) for trainable in study.trainables.values()})
     planned = list(looked_up.values())
-    rates = _seconds_per_flop(planned)
-    estimated = tuple(_with_estimate(p, rates, _continuation(p, planned, store)) for p in planned)
-    to_run = [p.trial for p in estimated if p.state in TO_RUN]
+    estimates = Estimates(_spent(p.trial, p.result, keys) for p in planned if p.result is not None)
+    estimated = tuple(_with_estimate(p, estimates, keys, _continuation(p, planned, store)) for p in planned)
     own, shared = _to_come(examples, keys, looked_up) if to_suggest else ([], [])
-    kinds = {type(trial.trainable).__name__ for trial in [*to_run, *own, *shared]}
-    shared_s = sum(_seconds(trial, rates) for trial in shared) / max(1, to_suggest)
-    suggestion_s = sum(_seconds(trial, rates) for trial in own) + shared_s
-    return Plan(study, estimated, kinds <= set(rates), to_suggest, suggestion_s)
+    own_costs, shared_costs = [_cost(trial, keys) for trial in own], [_cost(trial, keys) for trial in shared]
+    suggestion_s = sum(map(estimates.seconds, own_costs)) + sum(map(estimates.seconds, shared_costs)) / max(
+        1, to_suggest
+    )
+    is_measured = all(p.is_measured for p in estimated if p.state in TO_RUN) and all(
+        map(estimates.is_measured, [*own_costs, *shared_costs])
+    )
+    return Plan(study, estimated, is_measured, to_suggest, suggestion_s)
 
 
 def check_trials(trials: Iterable[Trial]) -> None:
@@ -300,27 +302,32 @@ def failure_text(failure: Failure) -> str:
     return f"{failure.kind}: {line if len(line) <= _LONGEST_LINE else f'{line[:_LONGEST_LINE]}...'}"
 
 
-def _seconds_per_flop(planned: list[PlannedTrial]) -> dict[str, float]:
-    rates: dict[str, list[float]] = {}
-    for p in planned:
-        if p.result is not None and p.result.work_flop > 0:
-            rates.setdefault(type(p.trial.trainable).__name__, []).append(p.result.busy_s / p.result.work_flop)
-    return {kind: statistics.median(values) for kind, values in rates.items()}
+def _cost(trial: Trial, keys: Keys) -> Cost:
+    trainable = trial.trainable
+    kind = type(trainable).__name__
+    return Cost(kind, keys.cell(trainable), trainable.uses_gpu, trainable.work_flop())
 
 
-def _with_estimate(planned: PlannedTrial, rates: Mapping[str, float], continues: Continuation | None) -> PlannedTrial:
+def _spent(trial: Trial, result: Result, keys: Keys) -> Spent:
+    return Spent(_cost(trial, keys), result.busy_s, result.work_flop)
+
+
+def _with_estimate(
+    planned: PlannedTrial, estimates: Estimates, keys: Keys, continues: Continuation | None
+) -> PlannedTrial:
     if planned.state not in TO_RUN:
         return planned
-    whole_s, fraction = _seconds(planned.trial, rates), planned.fraction
-    reason = planned.reason
+    cost, fraction, reason = _cost(planned.trial, keys), planned.fraction, planned.reason
+    whole_s = estimates.seconds(cost)
     if continues is not None:
         begins_at = continues.length / planned.trial.length
         continues = dataclasses.replace(continues, saved_s=whole_s * (begins_at - fraction))
         said = f"goes on from {continues.name!r} at {continues.length} of {planned.trial.length}"
         fraction, reason = begins_at, f"{reason}; {said}" if reason else said
-    return dataclasses.replace(planned, estimated_s=whole_s * (1.0 - fraction), reason=reason, continues=continues)
-
-
-def _seconds(trial: Trial, rates: Mapping[str, float]) -> float:
-    rate = rates.get(type(trial.trainable).__name__, 1.0 / _ASSUMED_FLOP_PER_S)
-    return trial.trainable.work_flop() * rate
+    return dataclasses.replace(
+        planned,
+        estimated_s=whole_s * (1.0 - fraction),
+        is_measured=estimates.is_measured(cost),
+        reason=reason,
+        continues=continues,
+    )

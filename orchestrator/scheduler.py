@@ -1,17 +1,22 @@
-"""The Tune searcher that walks the graph: it hands out a trial as soon as its own upstream is done.
+"""The Tune searcher that walks the graph: it hands out a trial as soon as its own upstream is done and it fits.
 
 One Tune run executes the whole study, with no barrier between stages. A failed trial stops nobody but its dependents.
+Which of the ready ones goes first, and what may pass what, is the queue's (``queue.py``).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.plan import Plan, State, Trial
+from orchestrator.order import QueuedTrial
+from orchestrator.plan import TO_RUN, Plan, PlannedTrial, State, Trial
+from orchestrator.queue import TrialQueue
+from orchestrator.resources import Capacity, Demand
 
 Encode = Callable[[Trial], dict[str, Any]]
 Finished = Callable[[Trial, bool], bool]
@@ -23,93 +28,85 @@ def nothing_more(done: Collection[str], lost: Collection[str]) -> None:
 
 
 class GraphSearcher(Searcher):
-    """Suggests the trials of a plan in graph order, and those of further plans while there is room."""
+    """Suggests the trials of a plan, longest remaining path first, and those of further plans where there is room."""
 
     def __init__(
         self,
         plan: Plan,
         encode: Encode,
         finished: Finished,
+        demand: Callable[[Trial], Demand],
+        capacity: Callable[[], Capacity],
+        *,
         max_concurrent: int | None = None,
         more: More = nothing_more,
-        num_slots: Callable[[], int] = lambda: 1,
+        usual: Demand,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``encode`` makes a trial's Tune configuration.
 
+        ``demand`` says what a trial holds, ``capacity`` what the nodes have now.
         ``finished(trial, error)`` is called once a trial has ended, and tells whether its result is there.
         ``more(done, lost)`` gets the keys with results and those that will have none, and gives a plan with more
-        trials, or None if there are none now. It is asked while fewer than ``num_slots()`` trials run: a suggestion
-        that waits knows less than one that is made later.
+        trials, or None if there are none now. It is asked while nothing that is ready may start and there is room for a
+        trial of the ``usual`` demand: a suggestion that waits knows less than one that is made later.
         """
         super().__init__(metric=None, mode=None)
-        self._encode, self._finished, self._max_concurrent = encode, finished, max_concurrent
-        self._more, self._num_slots = more, num_slots
-        self._waiting: list[Trial] = []
-        self._running: dict[str, Trial] = {}
+        self._encode, self._finished, self._demand, self._capacity = encode, finished, demand, capacity
+        self._more, self._usual, self._clock = more, usual, clock
+        self._queue = TrialQueue(max_concurrent)
+        self._suggested: dict[str, Trial] = {}  # by the id that Tune gave it, those that have not ended
         self.trials: dict[str, Trial] = {}  # by key, all that were to run
-        self._growing: dict[str, dict[str, int]] = {}  # family -> key -> length, of those that have not ended
-        self._done: set[str] = set()
-        self._lost: set[str] = set()
-        self.blocked: dict[str, str] = {}  # key -> key of an upstream trial that failed or is blocked itself
         self._add(plan)
 
+    @property
+    def blocked(self) -> dict[str, str]:
+        """Key -> key of an upstream trial that failed or is blocked itself."""
+        return self._queue.blocked
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next ready trial; None while all others wait for running ones; FINISHED at the end."""
-        if self._max_concurrent is not None and len(self._running) >= self._max_concurrent:
-            return None
-        trial = self._take_ready()
-        while trial is None and len(self._running) < self._num_slots():
-            plan = self._more(self._done, self._lost)
+        """The next trial that may start; None while all others wait; FINISHED at the end."""
+        queued = self._queue.take(self._clock(), self._capacity())
+        while queued is None and self._queue.has_room(self._usual):
+            plan = self._more(self._queue.done, self._queue.lost)
             if plan is None:
                 break
             self._add(plan)
-            trial = self._take_ready()
-        if trial is not None:
-            self._running[trial_id] = trial
-            return self._encode(trial)
-        return None if self._waiting or self._running else str(Searcher.FINISHED)
+            queued = self._queue.take(self._clock(), self._capacity())
+        if queued is not None:
+            self._suggested[trial_id] = self.trials[queued.key]
+            return self._encode(self._suggested[trial_id])
+        return str(Searcher.FINISHED) if self._queue.is_finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free or block what waits for this trial."""
-        trial = self._running.pop(trial_id, None)
-        if trial is None:
-            return
-        self._growing.get(trial.family or "", {}).pop(trial.key, None)
-        if self._finished(trial, error):
-            self._done.add(trial.key)
-        else:
-            self._lost.add(trial.key)
-            self._block()
+        trial = self._suggested.pop(trial_id, None)
+        if trial is not None:
+            ended_at_s = self._clock()
+            self._queue.end(trial.key, ended_at_s, self._finished(trial, error))
 
     def _add(self, plan: Plan) -> None:
-        self._done.update(p.trial.key for p in plan.planned if p.state is State.DONE)
-        self._lost.update(p.trial.key for p in plan.planned if p.state in (State.FAILED, State.BLOCKED))
-        new = [trial for trial in plan.runnable() if trial.key not in self.trials]
-        self.trials.update((trial.key, trial) for trial in new)
-        self._waiting += new
-        for trial in new:
-            if trial.family is not None:
-                self._growing.setdefault(trial.family, {})[trial.key] = trial.length
-        self._block()
+        new = [p for p in plan.planned if p.state in TO_RUN and p.trial.key not in self.trials]
+        self.trials.update((p.trial.key, p.trial) for p in new)
+        self._queue.add(
+            [self._queued(p) for p in new],
+            done={p.trial.key for p in plan.planned if p.state is State.DONE},
+            lost={p.trial.key for p in plan.planned if p.state in (State.FAILED, State.BLOCKED)},
+        )
 
-    def _take_ready(self) -> Trial | None:
-        for position, trial in enumerate(self._waiting):
-            if self._done.issuperset(trial.upstream) and not self._is_preceded(trial):
-                return self._waiting.pop(position)
-        return None
-
-    def _is_preceded(self, trial: Trial) -> bool:
-        """Whether a shorter training of its family, from which it can go on, is still to end, well or not."""
-        family = self._growing.get(trial.family or "", {})
-        return any(length < trial.length for length in family.values())
-
-    def _block(self) -> None:
-        """Give up what waits for a lost trial."""
-        for trial in self._waiting:  # upstream first, so one pass reaches all descendants
-            if lost := self._lost.intersection(trial.upstream):
-                self._lost.add(trial.key)
-                self.blocked[trial.key] = min(lost)
-        self._waiting = [trial for trial in self._waiting if trial.key not in self._lost]
+    def _queued(self, planned: PlannedTrial) -> QueuedTrial:
+        trial, demand = planned.trial, self._demand(planned.trial)
+        work_s = planned.estimated_s
+        return QueuedTrial(
+            trial.key,
+            demand,
+            trial.upstream,
+            None if work_s is None else work_s / demand.num_workers,
+            type(trial.trainable).__name__,
+            planned.is_measured,
+            trial.family,
+            trial.length,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for a restore that never comes (see ``save``); the callbacks stay here."""

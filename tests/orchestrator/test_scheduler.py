@@ -3,14 +3,24 @@
 from toy import Count, Grow
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
+from orchestrator.resources import Amount, Capacity, Demand, demand_of
 from orchestrator.scheduler import GraphSearcher
-from orchestrator.study import Study
+from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
 
 
-def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=10, **more):
+def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=None, slots=10, **more):
     plan = plan_of(trials, done=done)
-    return GraphSearcher(plan, lambda t: {"payload": t.name}, lambda t, error: succeeds(t), max_concurrent, **more)
+    return GraphSearcher(
+        plan,
+        lambda t: {"payload": t.name},
+        lambda t, error: succeeds(t),
+        lambda t: demand_of(t.trainable, Resources()),
+        lambda: Capacity((Amount(float(slots)),)),
+        max_concurrent=max_concurrent,
+        usual=Demand(Amount(1.0)),
+        **more,
+    )
 
 
 def plan_of(trials, *, done=(), failed=()):
@@ -76,7 +86,7 @@ def test_more_is_asked_for_only_while_there_is_room():
         told.append((len(done), len(lost)))
         return plans.pop(0) if plans else None
 
-    searcher = searcher_of({"a": Count(1), "b": Count(2)}, more=more, num_slots=lambda: 2)
+    searcher = searcher_of({"a": Count(1), "b": Count(2)}, more=more, slots=2)
     assert names(searcher, "123") == ["a", "b", None]  # both slots are taken: nobody was asked
     searcher.on_trial_complete("1")
     assert names(searcher, "45") == ["c", None]
@@ -95,7 +105,7 @@ def test_what_is_known_already_does_not_run_again_and_what_waits_for_a_lost_tria
         {"base": base, "lost": lost},
         succeeds=lambda t: t.name != "lost",
         more=lambda done, lost: plans.pop() if plans else None,
-        num_slots=lambda: 4,
+        slots=4,
     )
     assert names(searcher, "12") == ["base", "lost"]
     searcher.on_trial_complete("2", error=True)
@@ -110,12 +120,12 @@ def test_what_is_known_already_does_not_run_again_and_what_waits_for_a_lost_tria
 def test_a_longer_training_waits_for_the_shorter_ones_of_its_family():
     trials = {"9": Grow(9), "other": Grow(5, factor=2), "4": Grow(4), "2": Grow(2)}
     searcher = searcher_of(trials, succeeds=lambda trial: trial.name != "4")
-    assert names(searcher, "123") == ["other", "2", None]
-    searcher.on_trial_complete("2")
+    assert names(searcher, "123") == ["2", "other", None]  # three in a row go before one
+    searcher.on_trial_complete("1")
     assert names(searcher, "45") == ["4", None]
     searcher.on_trial_complete("4", error=True)  # a failure keeps nobody from starting
     assert names(searcher, "67") == ["9", None]
-    searcher.on_trial_complete("1")
+    searcher.on_trial_complete("2")
     searcher.on_trial_complete("6")
     assert names(searcher, "8") == ["FINISHED"]
     assert searcher.blocked == {}
