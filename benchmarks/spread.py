@@ -62,7 +62,8 @@ def effective(per_node: int, nodes: int, items_each: int) -> float:
     """Effective workers of one run."""
     from ray.cluster_utils import Cluster as Nodes
 
-    from orchestrator.launch import Cluster, launch
+    from orchestrator.cluster import Cluster
+    from orchestrator.launch import launch
 
     workers = per_node * nodes
     local = Nodes(initialize_head=True, head_node_args={"num_cpus": per_node, "include_dashboard": False})

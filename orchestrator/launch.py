@@ -10,42 +10,26 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-# Tune reads these when it is imported. No logger files of its own: the journal is the record. No strict check of a
-# searched metric: nothing is searched by metric here. Many pending trials, or slots stay empty (one is the default).
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# A trial that asked for no GPU sees none, or all trials of a machine would meet on one.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-# Trials keep the driver's working folder: a relative path means the same in both.
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
-os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")
+from orchestrator.cluster import capacity, watched_node  # it sets what Tune reads when it is imported
 
-import ray
-import ray.air._internal.usage
+# isort: split
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
+from orchestrator import idle, tune_mends
 from orchestrator.attempt import Payload, Settings
 from orchestrator.context import Progress
 from orchestrator.failures import failure_of, last_crash
 from orchestrator.plan import Plan, Trial, failure_text
-from orchestrator.resources import Amount, Capacity, Demand, demand_of, usual_demand
+from orchestrator.resources import Demand, demand_of, usual_demand
 from orchestrator.scheduler import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
-from orchestrator.study import Resources
 from orchestrator.trial import run_in_tune
-from trainables.api.trainable import Trainable
-
-# Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of MLflow: 2 s of the driver.
-ray.air._internal.usage.tag_callbacks = lambda callbacks: False
 
 MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted
 _SLOW_STORAGE_S = 30.0
@@ -78,84 +62,6 @@ class Outcome:
     failures: dict[str, Failure] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
     was_interrupted: bool = False
-
-
-class Cluster:
-    """A connection to Ray for one submission: an existing cluster, or one started here and shut down at the end."""
-
-    def __init__(self, address: str | None) -> None:
-        """``address`` (or ``RAY_ADDRESS``) names a cluster; without either, Ray starts on this machine.
-
-        Raises ValueError for an address that takes jobs only; entering the context, when nothing answers there.
-        """
-        self._address = address or os.environ.get("RAY_ADDRESS") or "local"
-
-        if self._address.startswith(("http://", "https://", "ray://")):
-            raise ValueError(
-                f"the Ray address {self._address!r} takes jobs only; submit with `ray job submit --address "
-                f"{self._address} -- python studies/<study>.py`, or unset RAY_ADDRESS to run on this machine"
-            )
-
-    def __enter__(self) -> Cluster:
-        arguments: dict[str, Any] = {"include_dashboard": False} if self._address == "local" else {}
-        try:
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=True,
-                **arguments,
-            )
-        except ConnectionError as error:
-            raise ValueError(
-                f"no Ray cluster answers at {self._address!r}: {error}. Start one with `ray start --head`"
-            ) from error
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        ray.shutdown()
-
-
-def resources_for(trainables: Sequence[Trainable], *, cpus: float, gpus: float | None, workers: int) -> Resources:
-    """What one worker of a trial gets on the connected cluster; ``gpus=None`` is one where the cluster has any.
-
-    Raises ValueError when a cluster that does not grow can never hold a trial.
-    """
-    has = capacity()
-    if gpus is None:
-        gpus = 1.0 if has.total.gpus >= 1 else 0.0
-    resources = Resources(cpus, gpus, workers)
-    demands = {demand_of(trainable, resources) for trainable in trainables}
-    too_large = [demand for demand in demands if not has.can_hold(demand)]
-    if too_large and not has.can_grow:
-        largest = max(too_large, key=lambda demand: (demand.total.cpus, demand.total.gpus))
-        raise ValueError(f"a trial asks for {_words(largest)}, and the cluster has {_words_of_nodes(has)}")
-    return resources
-
-
-def capacity() -> Capacity:
-    """What the connected cluster has."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    amounts = tuple(Amount(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
-    return Capacity(amounts, _can_grow())
-
-
-def _can_grow() -> bool:
-    """Whether an autoscaler may add nodes: clusters of `ray up` tell it by this file on the head."""
-    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
-
-
-def _words(demand: Demand) -> str:
-    workers = f"{demand.num_workers} times " if demand.num_workers > 1 else ""
-    return workers + _words_of(demand.worker)
-
-
-def _words_of_nodes(has: Capacity) -> str:
-    return " and ".join(_words_of(node) for node in has.nodes) or "no nodes"
-
-
-def _words_of(amount: Amount) -> str:
-    return f"{amount.cpus:g} CPU" + (f" with {amount.gpus:g} GPU" if amount.gpus else "")
 
 
 def launch(
@@ -195,15 +101,19 @@ def launch(
         more=more,
         usual=usual,
     )
+    events.searcher = searcher
+    tune_mends.apply(lambda resources: _is_next(searcher, resources))
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
-    # An actor that Tune keeps for a trial to come would hold what a group of Ray Train waits for.
-    reuses = not any(demand_of(trial.trainable, settings.resources).in_processes for trial in plan.runnable())
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
-    with _sigterm_as_sigint() as interrupted, contextlib.redirect_stdout(io.StringIO()):
-        _tuner(searcher, store, events, name, reuses).fit()
-    outcome.was_interrupted = interrupted.is_set() or any(
-        key not in outcome.failures and key not in searcher.blocked and store.result(key) is None
-        for key in searcher.trials
+    with _sigterm_as_sigint() as interrupted, watched_node() as lost, contextlib.redirect_stdout(io.StringIO()):
+        _tuner(searcher, store, events, name).fit()
+    outcome.was_interrupted = (
+        interrupted.is_set()
+        or lost.is_set()
+        or any(
+            key not in outcome.failures and key not in searcher.blocked and store.result(key) is None
+            for key in searcher.trials
+        )
     )
     outcome.blocked = searcher.blocked
     store.remove(f".tune/{name}")
@@ -216,11 +126,22 @@ class _Events(tune.Callback):
     def __init__(self, listener: Listener) -> None:
         self._listener: Listener | None = listener
         self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
+        self.searcher: GraphSearcher | None = None
+        self._announced: bool | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None, "errors": {}}
+        return {"_listener": None, "errors": {}, "searcher": None, "_announced": None}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Trials that share their items may borrow slots that nobody waits for."""
+        is_idle = self.searcher is not None and not self.searcher.is_anyone_waiting
+        if is_idle is not self._announced:
+            idle.announce(is_idle)
+            self._announced = is_idle
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self.searcher:
+            self.searcher.started(trial.config["key"])
         if self._listener:
             self._listener.started(trial.config["key"])
 
@@ -260,14 +181,14 @@ def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:
     return True
 
 
-def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: str, reuses: bool) -> Tuner:
+def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: str) -> Tuner:
     return Tuner(
         tune.with_resources(run_in_tune, lambda config: PlacementGroupFactory(config["bundles"])),
         tune_config=TuneConfig(
             search_alg=searcher,
             num_samples=-1,
             # Cheap trials would otherwise pay for a new process each: 100 trials of nothing in 10 s instead of 295 s.
-            reuse_actors=reuses,
+            reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -283,6 +204,11 @@ def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: s
 
 def _configuration(payload: Payload) -> dict[str, Any]:
     return {"key": payload.trial.key, "bundles": _bundles(payload.demand), "payload": payload.encode()}
+
+
+def _is_next(searcher: GraphSearcher, resources: PlacementGroupFactory) -> bool:
+    demand = searcher.next_demand()
+    return demand is not None and PlacementGroupFactory(_bundles(demand)) == resources
 
 
 def _bundles(demand: Demand) -> list[dict[str, float]]:

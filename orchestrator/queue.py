@@ -101,14 +101,14 @@ class TrialQueue:
             del self._without_place[key]
         self._order.end(key, now_s - run.started_s, has_result)
 
+    def peek(self, now_s: float, capacity: Capacity) -> QueuedTrial | None:
+        """The trial that would start now on these nodes; None while all that wait have to wait on."""
+        node = self._next(now_s, capacity)
+        return None if node is None else node.trial
+
     def take(self, now_s: float, capacity: Capacity) -> QueuedTrial | None:
-        """The trial that starts now on these nodes; None while all that wait have to wait on."""
-        if self._is_full:
-            return None
-        if capacity != self._capacity:
-            self._capacity, self._total, self._holdable = capacity, capacity.total, {}
-        self._give_places(now_s)
-        node = self._choose(now_s)
+        """The same, and it starts."""
+        node = self._next(now_s, capacity)
         if node is None:
             return None
         self._order.start(node)
@@ -117,6 +117,19 @@ class TrialQueue:
         self._running[node.trial.key] = self._without_place[node.trial.key] = run
         self._give_places(now_s)
         return node.trial
+
+    def _next(self, now_s: float, capacity: Capacity) -> Node | None:
+        if self._is_full:
+            return None
+        if capacity != self._capacity:
+            self._capacity, self._total, self._holdable = capacity, capacity.total, {}
+        self._give_places(now_s)
+        return self._choose(now_s)
+
+    @property
+    def is_anyone_ready(self) -> bool:
+        """Whether a trial waits for nothing but slots; one that was handed out may wait for a node still."""
+        return bool(self._order.by_priority()) or bool(self._without_place)
 
     def has_room(self, demand: Demand) -> bool:
         """Whether one more such trial, of which nobody knows yet, could start now and be in nobody's way.

@@ -55,6 +55,7 @@ class GraphSearcher(Searcher):
         self._encode, self._finished, self._demand, self._capacity = encode, finished, demand, capacity
         self._more, self._usual, self._clock = more, usual, clock
         self._queue = TrialQueue(max_concurrent)
+        self._unstarted: set[str] = set()  # keys handed out that have no process yet
         self._suggested: dict[str, Trial] = {}  # by the id that Tune gave it, those that have not ended
         self.trials: dict[str, Trial] = {}  # by key, all that were to run
         self._add(plan)
@@ -64,26 +65,48 @@ class GraphSearcher(Searcher):
         """Key -> key of an upstream trial that failed or is blocked itself."""
         return self._queue.blocked
 
+    @property
+    def is_anyone_waiting(self) -> bool:
+        """Whether a trial waits for slots: one that is ready, or one that was handed out and has not started."""
+        return bool(self._unstarted) or self._queue.is_anyone_ready
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial that may start; None while all others wait; FINISHED at the end."""
+        if self._next() is None:
+            return str(Searcher.FINISHED) if self._queue.is_finished else None
         queued = self._queue.take(self._clock(), self._capacity())
-        while queued is None and self._queue.has_room(self._usual):
-            plan = self._more(self._queue.done, self._queue.lost)
-            if plan is None:
-                break
-            self._add(plan)
-            queued = self._queue.take(self._clock(), self._capacity())
-        if queued is not None:
-            self._suggested[trial_id] = self.trials[queued.key]
-            return self._encode(self._suggested[trial_id])
-        return str(Searcher.FINISHED) if self._queue.is_finished else None
+        assert queued is not None
+        self._suggested[trial_id] = self.trials[queued.key]
+        self._unstarted.add(queued.key)
+        return self._encode(self._suggested[trial_id])
+
+    def next_demand(self) -> Demand | None:
+        """What the trial asks for that would start now."""
+        queued = self._next()
+        return None if queued is None else queued.demand
+
+    def started(self, key: str) -> None:
+        """A trial that was handed out has a process."""
+        self._unstarted.discard(key)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free or block what waits for this trial."""
         trial = self._suggested.pop(trial_id, None)
         if trial is not None:
             ended_at_s = self._clock()
+            self._unstarted.discard(trial.key)
             self._queue.end(trial.key, ended_at_s, self._finished(trial, error))
+
+    def _next(self) -> QueuedTrial | None:
+        """The trial that would start now, perhaps a new one of a search."""
+        queued = self._queue.peek(self._clock(), self._capacity())
+        while queued is None and self._queue.has_room(self._usual):
+            plan = self._more(self._queue.done, self._queue.lost)
+            if plan is None:
+                return None
+            self._add(plan)
+            queued = self._queue.peek(self._clock(), self._capacity())
+        return queued
 
     def _add(self, plan: Plan) -> None:
         new = [p for p in plan.planned if p.state in TO_RUN and p.trial.key not in self.trials]

@@ -138,7 +138,7 @@ class _Submission:
     def run(self, plan: Plan, manifest: ManifestWriter, fed: contextlib.ExitStack, tracking_uri: str) -> bool:
         """Run what is runnable; True if the user ended it early. MLflow is fed until ``fed`` is closed."""
         # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
-        from orchestrator.launch import Cluster
+        from orchestrator.cluster import Cluster
 
         console = self._console
         done = f"{plan.counts()[State.DONE]} of {plan.num_needed} trials are done"
@@ -160,7 +160,7 @@ class _Submission:
 
     def _settings(self, plan: Plan, manifest: ManifestWriter) -> Settings:
         """How the trials run on the connected cluster. Raises UsageError where it can never hold one."""
-        from orchestrator.launch import resources_for
+        from orchestrator.cluster import resources_for
 
         options = self._options
         try:
@@ -177,7 +177,8 @@ class _Submission:
         return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s(), limit_s)
 
     def _launch(self, plan: Plan, manifest: ManifestWriter, settings: Settings, feeder: Feeder) -> Outcome:
-        from orchestrator.launch import capacity, launch
+        from orchestrator.cluster import capacity
+        from orchestrator.launch import launch
 
         max_concurrent = self._options.max_concurrent
         usual = usual_demand(self._trainables(plan), settings.resources)

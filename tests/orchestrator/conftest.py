@@ -14,7 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_HERE, os.environ.get("PY
 @pytest.fixture(scope="session")
 def cluster():
     """Ray with two cores, started once; left behind by nobody."""
-    from orchestrator.launch import Cluster
+    from orchestrator.cluster import Cluster
 
     with Cluster("local") as cluster:
         yield cluster

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
 
-from orchestrator.launch import launch, resources_for
+from orchestrator.cluster import resources_for
+from orchestrator.launch import launch
 from orchestrator.plan import make_plan
 from orchestrator.store import Store
 from orchestrator.study import Resources, Study
@@ -101,6 +102,20 @@ def test_items_are_shared_among_workers_and_kept_through_a_kill(run, tmp_path):
     counts = [sum(int(line[1]) == item for line in lines) for item in range(12)]
     assert min(counts) == 1
     assert counts[:6] == [1] * 6
+
+
+def test_an_idle_slot_helps_the_last_trial_and_is_nobody_s_before(run, tmp_path):
+    trials = {
+        "items": Squares(60, 1, item_s=0.4, log_path=tmp_path / "log"),
+        "long": Count(5, epoch_s=1.0, log_path=tmp_path / "epochs"),
+    }
+    store, _, states, _ = run(trials, cpus=1, workers=1)
+    assert set(states.values()) == {"done"}
+    pids = [line.split()[-1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(set(pids[:8])) == 1  # the other slot was taken
+    assert len(set(pids)) >= 2
+    result = next(r for key in store.finished() if (r := store.result(key)).metrics.get("total"))
+    assert result.busy_s >= 60 * 0.4  # of all workers together
 
 
 def test_an_error_in_a_shared_item_keeps_its_class(run, tmp_path):

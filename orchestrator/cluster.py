@@ -1,0 +1,156 @@
+"""The Ray cluster of one submission: connected to or started, what it has, and whether it is alive."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Tune reads these when it is imported. No logger files of its own: the journal is the record. No strict check of a
+# searched metric: nothing is searched by metric here. Many pending trials, or slots stay empty (one is the default).
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A trial that asked for no GPU sees none, or all trials of a machine would meet on one.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+# Trials keep the driver's working folder: a relative path means the same in both.
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")
+
+import ray
+
+from orchestrator.resources import Amount, Capacity, Demand, demand_of
+from orchestrator.study import Resources
+from orchestrator.usage import EXIT_INTERRUPTED
+from trainables.api.trainable import Trainable
+
+_LOOK_S = 2.0
+_ENDS_WITHIN_S = 20.0
+_MESSAGE = "Ray on this machine is gone (its raylet died). The same command goes on where this one stopped."
+
+
+class Cluster:
+    """A connection to Ray for one submission: an existing cluster, or one started here and shut down at the end."""
+
+    def __init__(self, address: str | None) -> None:
+        """``address`` (or ``RAY_ADDRESS``) names a cluster; without either, Ray starts on this machine.
+
+        Raises ValueError for an address that takes jobs only; entering the context, when nothing answers there.
+        """
+        self._address = address or os.environ.get("RAY_ADDRESS") or "local"
+
+        if self._address.startswith(("http://", "https://", "ray://")):
+            raise ValueError(
+                f"the Ray address {self._address!r} takes jobs only; submit with `ray job submit --address "
+                f"{self._address} -- python studies/<study>.py`, or unset RAY_ADDRESS to run on this machine"
+            )
+
+    def __enter__(self) -> Cluster:
+        arguments: dict[str, Any] = {"include_dashboard": False} if self._address == "local" else {}
+        try:
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+                **arguments,
+            )
+        except ConnectionError as error:
+            raise ValueError(
+                f"no Ray cluster answers at {self._address!r}: {error}. Start one with `ray start --head`"
+            ) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        ray.shutdown()
+
+
+def resources_for(trainables: Sequence[Trainable], *, cpus: float, gpus: float | None, workers: int) -> Resources:
+    """What one worker of a trial gets on the connected cluster; ``gpus=None`` is one where the cluster has any.
+
+    Raises ValueError when a cluster that does not grow can never hold a trial.
+    """
+    has = capacity()
+    if gpus is None:
+        gpus = 1.0 if has.total.gpus >= 1 else 0.0
+    resources = Resources(cpus, gpus, workers)
+    demands = {demand_of(trainable, resources) for trainable in trainables}
+    too_large = [demand for demand in demands if not has.can_hold(demand)]
+    if too_large and not has.can_grow:
+        largest = max(too_large, key=lambda demand: (demand.total.cpus, demand.total.gpus))
+        raise ValueError(f"a trial asks for {_words(largest)}, and the cluster has {_words_of_nodes(has)}")
+    return resources
+
+
+def capacity() -> Capacity:
+    """What the connected cluster has, as of a second ago at most: it is asked at every step of Tune."""
+    return _capacity_in(int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=1)
+def _capacity_in(second: int) -> Capacity:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    amounts = tuple(Amount(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
+    return Capacity(amounts, _can_grow())
+
+
+def _can_grow() -> bool:
+    """Whether an autoscaler may add nodes: clusters of `ray up` tell it by this file on the head."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+
+
+def _words(demand: Demand) -> str:
+    workers = f"{demand.num_workers} times " if demand.num_workers > 1 else ""
+    return workers + _words_of(demand.worker)
+
+
+def _words_of_nodes(has: Capacity) -> str:
+    return " and ".join(_words_of(node) for node in has.nodes) or "no nodes"
+
+
+def _words_of(amount: Amount) -> str:
+    return f"{amount.cpus:g} CPU" + (f" with {amount.gpus:g} GPU" if amount.gpus else "")
+
+
+@contextlib.contextmanager
+def watched_node() -> Iterator[threading.Event]:
+    """End the block as Ctrl-C does when the Ray node of this process dies; the event tells that it did.
+
+    Tune would wait for ever for actors that nobody runs any more. What does not end in order then ends at once.
+    """
+    node_id, is_over, is_lost = ray.get_runtime_context().get_node_id(), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_LOOK_S):
+            if not _is_alive(node_id):
+                break
+        if is_over.is_set():
+            return
+        is_lost.set()
+        print(f"error: {_MESSAGE}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        if not is_over.wait(_ENDS_WITHIN_S):
+            os._exit(EXIT_INTERRUPTED)
+
+    threading.Thread(target=watch, name="node watch", daemon=True).start()
+    try:
+        yield is_lost
+    finally:
+        is_over.set()
+
+
+def _is_alive(node_id: str) -> bool:
+    try:
+        return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == node_id)
+    except Exception:  # whatever a connection to nothing raises
+        return False

@@ -1,0 +1,68 @@
+"""What this version of Ray Tune does that a study cannot live with, changed from outside. Nothing else reaches in.
+
+Each has a test that says when a newer Ray no longer needs it, or has moved it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray.air._internal.usage
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.execution import tune_controller
+from ray.tune.utils.object_cache import _ObjectCache
+
+_actor_task_failed = RayActorManager._actor_task_failed
+
+
+class LostActor(RayActorError):
+    """An actor that Ray itself ended, as its memory monitor does; said in one line."""
+
+    def __init__(self, cause: RayError) -> None:
+        super().__init__()
+        self._line = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no reason given'])[0]}"
+
+    def __str__(self) -> str:
+        return self._line
+
+
+def _with_every_loss(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+    """Tune takes anything but the death of an actor and an error in it as its own end, and so of the whole study."""
+    if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+        exception = LostActor(exception)
+    _actor_task_failed(self, tracked_actor_task, exception)
+
+
+class _WantedActors(_ObjectCache):
+    """Keeps an actor between two trials only where one is about to start in it.
+
+    Tune keeps one that may be of use some day, in a slot that a group of Ray Train, or a trial with items to share,
+    waits for.
+    """
+
+    is_wanted: Callable[[Any], bool] = staticmethod(lambda resources: False)
+
+    def cache_object(self, key: Any, obj: Any) -> bool:
+        if len(self._cached_objects[key]) >= max(self._max_num_objects[key], int(self.is_wanted(key))):
+            return False
+        self._cached_objects[key].append(obj)
+        self._num_cached_objects += 1
+        return True
+
+    def flush_cached_objects(self, force_all: bool = False) -> Any:
+        for key, kept in self._cached_objects.items():
+            most = 0 if force_all else max(self._max_num_objects[key], int(bool(kept) and self.is_wanted(key)))
+            while len(kept) > most:
+                self._num_cached_objects -= 1
+                yield kept.pop(0)
+
+
+def apply(is_wanted: Callable[[Any], bool]) -> None:
+    """Change Tune in this process; ``is_wanted`` tells whether a trial with these resources is the next to start."""
+    RayActorManager._actor_task_failed = _with_every_loss
+    cache = type("_WantedActors", (_WantedActors,), {"is_wanted": staticmethod(is_wanted)})
+    tune_controller._ObjectCache = lambda may_keep_one: cache(may_keep_one=may_keep_one)
+    # Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of it: 2 s of the driver.
+    ray.air._internal.usage.tag_callbacks = lambda callbacks: False
