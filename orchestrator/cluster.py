@@ -34,6 +34,9 @@ from orchestrator.study import Resources
 from orchestrator.usage import EXIT_INTERRUPTED
 from trainables.api.trainable import Trainable
 
+# Nodes whose type has a name are made by an autoscaler: of `ray up`, which also leaves the file on the head, or KubeRay's.
+_NODE_TYPE = "ray.io/node-group"
+_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 _LOOK_S = 2.0
 _ENDS_WITHIN_S = 20.0
 _MESSAGE = "Ray on this machine is gone (its raylet died). The same command goes on where this one stopped."
@@ -99,14 +102,10 @@ def capacity() -> Capacity:
 
 @functools.lru_cache(maxsize=1)
 def _capacity_in(second: int) -> Capacity:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    amounts = tuple(Amount(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
-    return Capacity(amounts, _can_grow())
-
-
-def _can_grow() -> bool:
-    """Whether an autoscaler may add nodes: clusters of `ray up` tell it by this file on the head."""
-    return Path("~/ray_bootstrap_config.yaml").expanduser().exists()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    offered = [node["Resources"] for node in nodes]
+    amounts = tuple(Amount(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in offered)
+    return Capacity(amounts, can_grow=any(_NODE_TYPE in node["Labels"] for node in nodes) or _BOOTSTRAP.exists())
 
 
 def _words(demand: Demand) -> str:
