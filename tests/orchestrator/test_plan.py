@@ -148,6 +148,17 @@ def test_an_interrupted_trial_is_resumable_and_costs_only_the_rest(store, quick_
     assert plan.to_json()["resumable"] == 1
 
 
+def test_another_seed_of_the_same_cell_is_the_best_estimate(store, quick_settings, monkeypatch):
+    monkeypatch.setattr("orchestrator.checkpoints.Checkpoints._busy_s", lambda self: 8.0)
+    run_all(plan_of(store, {"one": Seeded(1)}), quick_settings(store))
+    plan = plan_of(store, {"one": Seeded(1), "two": Seeded(2), "other": Count(3)})
+    by_name = {p.trial.name: p for p in plan.planned}
+    assert by_name["two"].estimated_s == 8.0
+    assert (by_name["two"].is_measured, by_name["other"].is_measured) == (True, False)
+    assert not plan.is_measured
+    assert plan_of(store, {"one": Seeded(1), "two": Seeded(2)}).is_measured
+
+
 def test_a_plan_changes_nothing(store):
     store.record_failure(
         plan_of(store, {"t": Count(1)}).planned[0].trial.key, Failure("crash", "m", "", 1, time.time())

@@ -62,9 +62,18 @@ def test_where_nothing_is_known_more_steps_are_longer():
         assert taken(queue_of(*trials), cpus(1)) == ["a"]
 
 
-def test_a_path_leads_through_the_longest_of_what_waits():
+@pytest.mark.parametrize("is_renewed", [False, True])
+def test_a_path_leads_through_the_longest_of_what_waits(is_renewed):
     trials = [trial("x", 1), trial("y", 2), trial("x1", 3, "x"), trial("x2", 20, "x"), trial("y1", 18, "y")]
-    assert taken(queue_of(*trials), cpus(1)) == ["x"]
+    family = [trial(f"of {n}", 6, family="f", length=n) for n in (9, 5, 2)]
+    leaf = trial("leaf", 17)
+    queue = queue_of(*trials, *family, leaf, trial("first", 90, kind="else"))
+    if is_renewed:
+        assert taken(queue, cpus(1)) == ["first"]
+        queue.end("first", 90.0, has_result=True)
+    else:
+        queue.take(0.0, cpus(1))
+    assert taken(queue, cpus(4 + (not is_renewed))) == ["x", "y", "of 2", "leaf"]
 
 
 def test_the_longer_ones_of_a_family_count_as_waiting_and_wait():
@@ -114,15 +123,17 @@ def test_a_trial_without_estimate_takes_what_others_of_its_kind_took():
 
 
 def test_guesses_are_corrected_by_what_other_guesses_were_wrong_by_and_measured_estimates_are_not():
-    def next_after(is_measured):
-        other = trial("c", 8, kind="C", is_measured=True)
-        queue = queue_of(trial("a", 10, kind="A"), trial("b", 9, kind="B", is_measured=is_measured), other)
+    def next_after(a_is_measured, b_is_measured):
+        a = trial("a", 10, kind="A", is_measured=a_is_measured)
+        b, c = trial("b", 9, kind="B", is_measured=b_is_measured), trial("c", 8, kind="C", is_measured=True)
+        queue = queue_of(a, b, c)
         assert taken(queue, cpus(1)) == ["a"]
         queue.end("a", 1.0, has_result=True)
         return taken(queue, cpus(1), 1.0)
 
-    assert next_after(False) == ["c"]
-    assert next_after(True) == ["b"]
+    assert next_after(False, False) == ["c"]
+    assert next_after(False, True) == ["b"]
+    assert next_after(True, False) == ["b"]
 
 
 # -- ends, losses, additions --------------------------------------------------------------------------
@@ -142,6 +153,12 @@ def test_a_failure_blocks_its_descendants_only_and_names_them():
     assert (set(queue.done), set(queue.lost)) == ({"b", "e"}, {"a", "c", "d"})
 
 
+def test_a_longer_training_goes_on_where_another_driver_lost_the_shorter_one():
+    queue = queue_of(trial("of 2", family="f", length=2), trial("of 4", family="f", length=4))
+    queue.add([], lost={"of 2"})
+    assert taken(queue, cpus(2)) == ["of 4"]
+
+
 def test_what_hung_on_a_lost_trial_lengthens_no_path():
     trials = [trial("a", 5), trial("x", 6), trial("bad", 200), trial("long", 50, "a bad"), trial("y", 7)]
     queue = queue_of(*trials)
@@ -154,8 +171,7 @@ def test_trials_that_join_raise_what_they_wait_for():
     queue = queue_of(trial("busy", 90), trial("a", 5), trial("b", 6, ""), trial("c", 5, "a"))
     assert taken(queue, cpus(1)) == ["busy"]
     queue.add([trial("e", 3, "b"), trial("f", 9, "e")])
-    queue.end("busy", 1.0, has_result=True)
-    assert taken(queue, cpus(2), 1.0) == ["b", "a"]
+    assert taken(queue, cpus(3), 1.0) == ["b", "a"]
 
 
 def test_what_others_finished_or_lost_meanwhile_counts():
@@ -231,23 +247,24 @@ def test_a_short_one_passes_and_a_long_one_does_not():
     assert taken(queue, cpus(2), 10.0) == ["wide"]
 
 
-def test_what_leaves_room_for_both_may_pass_whatever_its_length():
-    on_gpu, cpu = Demand(Amount(1.0, 1.0)), trial("cpu", 500)
-    capacity = Capacity((Amount(3.0, 1.0),))
-    queue = queue_of(trial("g1", 1000, demand=on_gpu), trial("g2", 999, demand=on_gpu), cpu, trial("more", 400))
-    assert taken(queue, capacity) == ["g1", "cpu", "more"]
-    tight = Capacity((Amount(2.0, 1.0),))
-    queue = queue_of(trial("g1", 1000, demand=on_gpu), trial("g2", 1999, "g1", demand=Demand(Amount(2.0, 1.0))))
-    assert taken(queue, tight) == ["g1"]
+def test_what_leaves_room_for_both_may_pass_however_long_it_is():
+    on_gpu = Demand(Amount(1.0, 1.0))
+    trials = [trial("g1", 100, demand=on_gpu), trial("g2", 100, demand=on_gpu), trial("cpu", 5000)]
+    chains = [trial("after g1", 20_000, "g1"), trial("after g2", 9000, "g2")]
+    assert taken(queue_of(*trials, *chains), Capacity((Amount(2.0, 1.0),))) == ["g1", "cpu"]
+    wide = trial("g2", 100, demand=Demand(Amount(2.0, 1.0)))
+    queue = queue_of(trials[0], wide, trials[2], *chains)
+    assert taken(queue, Capacity((Amount(2.0, 1.0),))) == ["g1"]  # g2 will need both CPUs
 
 
 @pytest.mark.parametrize("estimated_s", [None, 0.0, 0.001, 1.0])
 def test_a_wide_one_is_not_passed_for_ever_whatever_the_estimates_say(estimated_s):
     """Narrow ones come without end, each 50 s long, and the wide one waits for two CPUs."""
-    queue = queue_of(trial("n0", estimated_s), trial("wide", estimated_s, demand=WIDE))
+    queue = queue_of(trial("n0", estimated_s, is_measured=True), trial("wide", estimated_s, demand=WIDE))
     running, now_s, numbers = [], 0.0, itertools.count(1)
     for step in range(40):
-        queue.add([trial(f"n{next(numbers)}", estimated_s, kind=f"kind {step}")])
+        # Of a kind of their own: nothing is learned from those before.
+        queue.add([trial(f"n{next(numbers)}", estimated_s, kind=f"kind {step}", is_measured=True)])
         for key in taken(queue, cpus(2), now_s):
             if key == "wide":
                 return
@@ -277,6 +294,31 @@ def test_where_nodes_may_come_a_bounded_number_waits_for_them():
     assert len(taken(queue, cpus(2, 3, can_grow=True))) == 3
     queue.end("00", 1.0, has_result=True)
     assert len(taken(queue, cpus(2, 3, can_grow=True), 1.0)) == 1
+
+
+def test_a_wide_one_that_waits_for_a_node_is_not_passed_where_these_nodes_can_hold_it():
+    queue = queue_of(trial("runs", 100))
+    assert taken(queue, cpus(2, can_grow=True)) == ["runs"]
+    queue.add([trial("wide", 500, demand=WIDE), trial("long", 150), trial("short", 50)])
+    # The free CPU is for what is over in time; the long one waits for a node, behind the wide one.
+    assert taken(queue, cpus(2, can_grow=True)) == ["wide", "short", "long"]
+
+
+def test_a_wide_one_that_waits_for_a_node_is_passed_a_bounded_number_of_times():
+    queue = queue_of(trial("r1", 100), trial("r2", 100))
+    capacity = cpus(2, can_grow=True)
+    running = taken(queue, capacity)
+    queue.add([trial("wide", 500, demand=WIDE), *(trial(f"n{n:02}", 150) for n in range(60))])
+    running += [key for key in taken(queue, capacity) if key != "wide"]
+    num_passed = len(running) - 2
+    while running:  # the cluster prefers narrow ones, and no node comes
+        queue.end(running.pop(0), 200.0, has_result=True)
+        started = taken(queue, capacity, 200.0)
+        if not running:
+            break
+        running += started
+        num_passed += len(started)
+    assert num_passed <= MAX_WAITING_FOR_NODES
 
 
 def test_from_no_nodes_at_all():

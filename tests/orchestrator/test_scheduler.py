@@ -1,6 +1,8 @@
 """The order in which the graph is handed out."""
 
-from toy import Count, Grow
+import dataclasses
+
+from toy import Count, Grow, Squares
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
@@ -129,3 +131,44 @@ def test_a_longer_training_waits_for_the_shorter_ones_of_its_family():
     searcher.on_trial_complete("6")
     assert names(searcher, "8") == ["FINISHED"]
     assert searcher.blocked == {}
+
+
+def test_the_search_and_the_queue_see_the_demand_of_each_trial():
+    """Four CPUs and two workers a trial that spreads: estimates are work on one worker."""
+    trials = {"one": Count(1), "spread": Squares(), "two": Count(2)}
+    work_s = {"one": 30.0, "spread": 50.0, "two": 20.0}
+    plan = plan_of(trials)
+    planned = tuple(dataclasses.replace(p, estimated_s=work_s[p.trial.name]) for p in plan.planned)
+    searcher = GraphSearcher(
+        dataclasses.replace(plan, planned=planned),
+        lambda t: {"payload": t.name},
+        lambda t, error: True,
+        lambda t: demand_of(t.trainable, Resources(workers=2)),
+        lambda: Capacity((Amount(3.0),)),
+        usual=Demand(Amount(1.0)),
+        clock=lambda: 0.0,
+    )
+    assert names(searcher, "123") == ["one", "spread", None]  # 30 s, then 25 s on two workers; all CPUs are taken
+    searcher.on_trial_complete("1")
+    assert names(searcher, "4") == ["two"]
+
+
+def test_the_clock_and_the_plan_tell_what_estimates_are_worth():
+    """The first of a kind took a hundredth of its estimate: the other kind is longer now."""
+    now = [0.0]
+    plan = plan_of({"a": Count(1), "b": Count(2), "c": Squares()})
+    estimated = {"a": 30.0, "b": 20.0, "c": 10.0}
+    planned = tuple(dataclasses.replace(p, estimated_s=estimated[p.trial.name], is_measured=True) for p in plan.planned)
+    searcher = GraphSearcher(
+        dataclasses.replace(plan, planned=planned),
+        lambda t: {"payload": t.name},
+        lambda t, error: True,
+        lambda t: Demand(Amount(1.0)),
+        lambda: Capacity((Amount(1.0),)),
+        usual=Demand(Amount(1.0)),
+        clock=lambda: now[0],
+    )
+    assert names(searcher, "1") == ["a"]
+    now[0] = 0.3
+    searcher.on_trial_complete("1")
+    assert names(searcher, "2") == ["c"]
