@@ -9,6 +9,7 @@ import pickle
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,10 @@ class WorkerFailed(AssertionError):
         self.errors = errors
 
 
-def in_workers(size: int, function: Callable[..., Any], *arguments: Any, backend: str = "gloo") -> list[Any]:
-    """Call ``function(*arguments)`` on each of ``size`` workers; what they return, in the order of ranks.
+def in_workers(
+    size: int, function: Callable[..., Any], *arguments: Any, backend: str = "gloo", **named: Any
+) -> list[Any]:
+    """Call ``function(*arguments, **named)`` on each of ``size`` workers; what they return, in the order of ranks.
 
     Args:
         function: of a module that can be imported; returns what can be pickled.
@@ -48,7 +51,9 @@ def in_workers(size: int, function: Callable[..., Any], *arguments: Any, backend
     with tempfile.TemporaryDirectory() as folder:
         pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(size)]
         processes = [
-            _PROCESSES.Process(target=_serve, args=(rank, size, backend, folder, theirs, function, arguments))
+            _PROCESSES.Process(
+                target=_serve, args=(rank, size, backend, folder, theirs, partial(function, *arguments, **named))
+            )
             for rank, (_, theirs) in enumerate(pipes)
         ]
         for process, (_, theirs) in zip(processes, pipes, strict=True):
@@ -78,17 +83,15 @@ def _answers(connections: list[Connection]) -> dict[int, Answer]:
             try:
                 answer = connection.recv()
             except EOFError:
-                patience_s = 5.0
+                patience_s = 2.0
                 continue
             answers[connections.index(connection)] = answer
             if answer[1] is not None:
-                patience_s = 5.0  # those that wait for it will wait for ever
+                patience_s = 2.0  # those that wait for it will wait for ever
     return answers
 
 
-def _serve(
-    rank: int, size: int, backend: str, folder: str, answer: Connection, function: Callable[..., Any], arguments: Any
-) -> None:
+def _serve(rank: int, size: int, backend: str, folder: str, answer: Connection, work: Callable[[], Any]) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.set_num_threads(1)
     try:
@@ -96,7 +99,7 @@ def _serve(
         patience = datetime.timedelta(seconds=_PATIENCE_S)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
         # Plain pickling: through torch's own, tensors would lie in memory that is shared with a process that ends.
-        answer.send((pickle.dumps(function(*arguments)), None, ""))
+        answer.send((pickle.dumps(work()), None, ""))
     except BaseException as error:
         answer.send((b"", _pickled(error), traceback.format_exc()))
     # Nobody leaves before all have what they were sent.
