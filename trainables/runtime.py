@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.world import World, current_world, own_gpu
+
 _CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 # glibc's numbers for mallopt, and the largest threshold that it accepts.
@@ -27,9 +29,18 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 
 
+def world() -> World:
+    """The workers that share what this process does: those of torch.distributed where a group of processes was
+    started, else this process alone."""
+    return current_world()
+
+
 def device() -> torch.device:
-    """CUDA when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA when there is one, else the CPU. Of several workers each has a GPU of its own, by its ``LOCAL_RANK``."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    workers = world()
+    return torch.device("cuda") if workers.size == 1 else own_gpu(workers.rank)
 
 
 def free_memory(device: torch.device) -> int:

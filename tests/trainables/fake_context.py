@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class FakeContext:
         context = FakeContext(self.root, num_cpus=self.num_cpus, upstream=self.upstream, cache_dir=self.cache_dir)
         context.finished_items = dict(self.finished_items)
         return context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between workers and the test: all but the digests, which are computed again."""
+        rest = {name: value for name, value in vars(self).items() if name != "_digests"}
+        return partial(type(self), self.root, cache_dir=self.cache_dir), (), rest
 
     def metric(self, name: str) -> list[float]:
         """The values of one metric, in the order of logging."""
@@ -135,3 +141,22 @@ class FakeContext:
             if self.kill_after_items is not None and len(self.finished_items) >= self.kill_after_items:
                 raise Killed(f"after {len(self.finished_items)} items")
         return [self.finished_items[place] for place in range(len(items))]
+
+
+class FollowerContext(FakeContext):
+    """What a worker that is not the first has: it reads what all may read, keeps nothing and tells nobody anything."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Nobody hears it, whatever it is."""
+
+    def report_progress(self, done: float, total: float, unit: str) -> None:
+        """Nobody hears it."""
+
+    def offer_checkpoint(self, write: Callable[[Path], None]) -> bool:
+        return False
+
+    def load_checkpoint(self) -> Path | None:
+        return None
+
+    def save_state(self, write: Callable[[Path], None]) -> None:
+        """Nothing is kept."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.names import Backbone, Head
+from trainables.models.batch_norm import own_batch
 from trainables.models.heads import build_head
 from trainables.models.trunk import NUM_FEATURES, Trunk, build_resnet, build_stem
 
@@ -149,7 +150,10 @@ def load_encoder(path: Path) -> Encoder:
 
 @torch.no_grad()
 def calibrate_batch_norm(encoder: Encoder, batches: Iterable[Tensor]) -> None:
-    """Set the running statistics to their plain average over ``batches`` of images [B, C, H, W] in [0, 1]."""
+    """Set the running statistics to their plain average over ``batches`` of images [B, C, H, W] in [0, 1].
+
+    Of several workers each does it for itself, with all of the images.
+    """
     layers = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -157,8 +161,9 @@ def calibrate_batch_norm(encoder: Encoder, batches: Iterable[Tensor]) -> None:
         layer.momentum = None  # the cumulative average
     was_training = encoder.training
     encoder.train()
-    for images_BCHW in batches:
-        encoder.feature_maps(images_BCHW)
+    with own_batch():
+        for images_BCHW in batches:
+            encoder.feature_maps(images_BCHW)
     encoder.train(was_training)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -22,12 +22,13 @@ from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.context import Context
 from trainables.api.names import ENCODER_FILE, START_FILE, Backbone, Head
-from trainables.api.trainable import Trainable, grows, seed
+from trainables.api.trainable import Spreads, Trainable, grows, seed
 from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
+from trainables.models.batch_norm import share_running_statistics, spread_batch
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
@@ -35,7 +36,7 @@ from trainables.models.released import ReleasedWeights, load_released
 from trainables.models.trunk import forward_flop
 from trainables.schedules import Constant, Schedule, horizon
 from trainables.ssl import losses
-from trainables.ssl.views import augmented, retrieval_accuracy
+from trainables.ssl.views import Views, augmented, retrieval_accuracy
 from trainables.training import train
 
 _STATE_FILE = "moco.pt"
@@ -51,8 +52,12 @@ class MoCo(Trainable):
     three. From MoCo: temperature, key momentum, dimension, weight decay. Ours: a queue of 256, the largest
     power of two below the 329 training images; batch normalisation in groups; a constant learning rate, as no
     schedule is stated.
+
+    Several workers share each batch, for queries and for keys. Groups of batch normalisation, the shuffle of the keys
+    and the negatives are those of the whole batch, so results differ from one worker's by the order of sums alone.
     """
 
+    spreads: ClassVar[Spreads] = "processes"
     exporter: ClassVar[str] = "trainables.models.export:export_result"
 
     data: Dataset
@@ -160,6 +165,11 @@ class MoCo(Trainable):
     def uses_gpu(self) -> bool:
         return True
 
+    @property
+    def most_workers(self) -> int:
+        """One image of a batch each."""
+        return self.batch_size
+
     def run(self, context: Context) -> Mapping[str, float]:
         """Train; publishes ``encoder.pt`` (the query encoder with its head) and ``artifacts/provenance.json``
         (how it started; of released weights every key).
@@ -169,7 +179,8 @@ class MoCo(Trainable):
         ``learning_rate``, and where there are validation images ``val/retrieval_accuracy`` (chance 1 / their number).
 
         Raises:
-            ValueError: a batch larger than the training split; weights that do not fit.
+            ValueError: a batch larger than the training split; weights that do not fit; more workers than images in a
+                batch.
             NonFiniteMetric: the training diverged.
         """
         training = MoCoTraining(self, open_images(self.data, context))
@@ -189,14 +200,28 @@ class MoCo(Trainable):
         return 4 * forward_flop(self.backbone, self.data.image_size_px) * num_images * self.num_epochs
 
 
+class _ManyViews(Protocol):
+    """Views of images that can be asked for by their places: a tensor of all, or ``Views``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places_B: Tensor, /) -> Tensor: ...
+
+
 class MoCoTraining:
-    """The state of one pretraining and what an epoch does to it."""
+    """The state of one pretraining and what an epoch does to it. The same on every worker after an epoch."""
 
     def __init__(self, config: MoCo, table: ImageTable) -> None:
         rows = table.rows("train")
         val_rows = table.rows("val") if "val" in table.index["split"].to_list() else rows[:0]
         config.check_counts(len(rows), len(val_rows))
         self.config = config
+        self.world = runtime.world()
+        if self.world.size > config.batch_size:
+            raise ValueError(
+                f"batch_size = {config.batch_size} is less than one image for each of {self.world.size} workers: "
+                f"take at most {config.batch_size} workers"
+            )
         self.device = runtime.device()
         self.train_images = DeviceImages(table, rows, self.device)
         self.val_images = DeviceImages(table, val_rows, self.device)
@@ -214,8 +239,13 @@ class MoCoTraining:
         """How the training began. A checkpoint carries it, as the weights may not be at hand where it goes on."""
 
     def begin(self) -> None:
-        """Take the weights to start from into both encoders, and fill the queue with the encoder's own keys."""
-        self.provenance = _start(self.config, self.query, len(self.train_images))
+        """Take the weights to start from into both encoders, and fill the queue with the encoder's own keys.
+
+        The first worker alone reads and draws them: a file may be on its machine only, and draws may differ in their
+        last bit between kinds of CPU.
+        """
+        self.provenance = self.world.from_first(lambda: _start(self.config, self.query, len(self.train_images)))
+        self.world.share_state(self.query)
         self.key.load_state_dict(self.query.state_dict())
         self._fill_queue()
 
@@ -237,42 +267,63 @@ class MoCoTraining:
             accuracies.append(accuracy)
             embeddings.append(queries_BD)
             context.report_progress(epoch + (step + 1) / num_steps, config.num_epochs, "epochs")
-        queries_ND = torch.cat(embeddings)
+        share_running_statistics(self.query)
+        share_running_statistics(self.key)
+        losses_S, accuracies_S = self.world.sum(torch.stack([torch.stack(step_losses), torch.stack(accuracies)]))
+        queries_BSD = self.world.gather(torch.stack(embeddings, dim=1), config.batch_size)
+        queries_ND = queries_BSD.transpose(0, 1).flatten(0, 1)
         return {
-            "train/loss": float(torch.stack(step_losses).mean()),
-            "train/contrast_accuracy": float(torch.stack(accuracies).mean()),
+            "train/loss": float(losses_S.mean()),
+            "train/contrast_accuracy": float(accuracies_S.mean()),
             "train/embedding_std": float(losses.embedding_std(queries_ND)),
             "train/effective_rank": _effective_rank(queries_ND),
             "learning_rate": config.learning_rate_at(epoch),
         }
 
     def _step(self, positions_B: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One optimizer step; returns loss, contrast accuracy and unit-length queries [B, D], detached."""
-        config = self.config
-        images_BCHW = self.train_images.images(positions_B)
-        query_images_BCHW = images_BCHW
+        """One optimizer step; returns loss, contrast accuracy and unit-length queries, detached.
+
+        Of several workers each returns its queries [n, D], and what these add to the batch's loss and accuracy.
+        """
+        config, num_images = self.config, len(positions_B)
+        own_n = positions_B[self.world.part(num_images)]
+        query_images_nCHW = self.train_images.images(own_n)
         if config.augmented_views == "both":
-            query_images_BCHW = self._augmented(images_BCHW, positions_B, "query", epoch)
-        key_images_BCHW = self._augmented(images_BCHW, positions_B, "key", epoch)
+            query_images_nCHW = self._augmented(query_images_nCHW, own_n, "query", epoch)
         update_momentum_encoder(self.key, self.query, config.key_momentum)
-        keys_BD = self._keys(key_images_BCHW, runtime.generator("shuffle", config.pretrain_seed, epoch, step))
-        queries_BD = self._embed(self.query, query_images_BCHW)
-        logits_BK = losses.contrast_logits(queries_BD, keys_BD, self.queue.keys_KD, config.contrast_temperature)
-        loss = losses.info_nce(logits_BK)
+        shuffle = runtime.generator("shuffle", config.pretrain_seed, epoch, step)
+        keys_BD = self._keys(self._views(positions_B, "key", epoch), shuffle)
+        with spread_batch(num_images):
+            queries_nD = self._embed(self.query, query_images_nCHW)
+        own_keys_nD = keys_BD[self.world.part(num_images)]
+        logits_nK = losses.contrast_logits(queries_nD, own_keys_nD, self.queue.keys_KD, config.contrast_temperature)
+        share = len(own_n) / num_images
+        loss = share * losses.info_nce(logits_nK)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.world.sum_gradients(self.query.parameters())
         self.optimizer.step()
         self.queue.push(keys_BD)
-        return loss.detach(), losses.contrast_accuracy(logits_BK.detach()), queries_BD.detach()
+        return loss.detach(), share * losses.contrast_accuracy(logits_nK.detach()), queries_nD.detach()
 
     def _augmented(self, images_BCHW: Tensor, indices_B: Tensor, view: str, epoch: int) -> Tensor:
         return augmented(self.config.augmentation, images_BCHW, indices_B, view, self.config.pretrain_seed, epoch)
 
+    def _views(self, indices_B: Tensor, view: str, epoch: int) -> Views:
+        config = self.config
+        return Views(config.augmentation, self.train_images, indices_B, view, config.pretrain_seed, epoch)
+
     @torch.no_grad()
-    def _keys(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit-length keys [B, D], encoded in a shuffled order so that they meet other groups than the queries."""
-        shuffled_B = torch.randperm(len(images_BCHW), generator=generator).to(self.device)
-        return self._embed(self.key, images_BCHW[shuffled_B])[torch.argsort(shuffled_B)]
+    def _keys(self, views: _ManyViews, generator: torch.Generator) -> Tensor:
+        """Unit-length keys [B, D], encoded in a shuffled order so that they meet other groups than the queries.
+
+        The shuffle is that of the whole batch; each worker makes and encodes its part of the shuffled views.
+        """
+        num_images = len(views)
+        shuffled_B = torch.randperm(num_images, generator=generator)
+        with spread_batch(num_images):
+            own_keys_nD = self._embed(self.key, views[shuffled_B[self.world.part(num_images)]])
+        return self.world.gather(own_keys_nD, num_images)[torch.argsort(shuffled_B).to(self.device)]
 
     def _embed(self, encoder: Encoder, images_BCHW: Tensor) -> Tensor:
         with runtime.autocast(self.device, self.config.precision == "bfloat16"):
@@ -294,9 +345,9 @@ class MoCoTraining:
         ]
         indices_K = torch.cat(orders)[: config.queue_size]
         for step, indices_B in enumerate(torch.split(indices_K, config.batch_size)):
-            images_BCHW = self.train_images.images(indices_B % num_images)
-            views_BCHW = self._augmented(images_BCHW, indices_B, "fill", 0)
-            self.queue.push(self._keys(views_BCHW, runtime.generator("fill shuffle", config.pretrain_seed, step)))
+            shuffle = runtime.generator("fill shuffle", config.pretrain_seed, step)
+            self.queue.push(self._keys(self._views(indices_B, "fill", 0), shuffle))
+        share_running_statistics(self.key)
 
     def validate(self) -> dict[str, float]:
         """Retrieval of the validation images, the encoder in evaluation mode, as it will be used."""
@@ -339,7 +390,11 @@ def _query_encoder(config: MoCo, mean: list[float], std: list[float]) -> Encoder
 
 def _start(config: MoCo, query: Encoder, num_images: int) -> dict[str, Any]:
     """Load the weights to start from, if any, and say where the encoder comes from."""
-    provenance = {"num_train_images": num_images, "num_threads": torch.get_num_threads()}
+    provenance = {
+        "num_train_images": num_images,
+        "num_threads": torch.get_num_threads(),
+        "num_workers": runtime.world().size,
+    }
     if config.init is None:
         summary = f"random start, pretrain_seed {config.pretrain_seed}: no pretrained weights were used"
         return {"init": "random", "summary": summary, **provenance}
