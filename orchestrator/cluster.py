@@ -34,7 +34,7 @@ from orchestrator.study import Resources
 from orchestrator.usage import EXIT_INTERRUPTED
 from trainables.api.trainable import Trainable
 
-# Nodes whose type has a name are made by an autoscaler: of `ray up`, which also leaves the file on the head, or KubeRay's.
+# Nodes whose type has a name are an autoscaler's: that of `ray up`, which leaves the file on the head, or of KubeRay.
 _NODE_TYPE = "ray.io/node-group"
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 _LOOK_S = 2.0

@@ -22,6 +22,9 @@ from orchestrator.plan import Plan, State
 
 _PLAIN_EVERY_S = 30.0
 _PATIENCE_S = 30.0
+# Nothing moves for so long, and for so many times the longest pause of the trial before: it may hang.
+_STALLED_S = 600.0
+_STALLED_TIMES = 5.0
 
 
 @dataclass
@@ -29,6 +32,24 @@ class _Running:
     since: float
     progress: Progress = field(default_factory=lambda: Progress(0, 0, ""))
     first_fraction: float | None = None  # a resumed trial does not start at nothing
+    moved_at: float = field(default_factory=time.monotonic)
+    longest_pause_s: float = 0.0  # between two steps ahead
+
+    def move(self, progress: Progress) -> None:
+        """It told how far it is."""
+        now = time.monotonic()
+        if self.first_fraction is None:
+            self.first_fraction = progress.fraction
+        if progress.fraction > self.progress.fraction:
+            if self.progress.total:  # the first word comes after loading, which says nothing of the pace
+                self.longest_pause_s = max(self.longest_pause_s, now - self.moved_at)
+            self.moved_at = now
+        self.progress = progress
+
+    def stalled_s(self, now: float) -> float:
+        """Seconds without a step ahead, where that is much longer than any before; else 0."""
+        pause_s = now - self.moved_at
+        return pause_s if pause_s > max(_STALLED_S, _STALLED_TIMES * self.longest_pause_s) else 0.0
 
     def left_s(self, estimated_s: float, now: float) -> float:
         """Seconds left, from its own pace once there is one, else from the plan's estimate."""
@@ -109,10 +130,7 @@ class View:
     def progressed(self, key: str, progress: Progress) -> None:
         """A trial told how far it is."""
         with self._lock:
-            running = self._running.setdefault(key, _Running(time.monotonic()))
-            running.progress = progress
-            if running.first_fraction is None:
-                running.first_fraction = progress.fraction
+            self._running.setdefault(key, _Running(time.monotonic())).move(progress)
 
     def noted(self, key: str, message: str) -> None:
         """A trial has something to tell."""
@@ -159,8 +177,18 @@ class View:
         parts += [f"{self._to_suggest} suggestions to come"] if self._to_suggest else []
         if not self._running and self._waiting and time.monotonic() - self._moved_at > _PATIENCE_S:
             return ", ".join([*parts, f"{len(self._waiting)} waiting for free CPUs or GPUs of the cluster"])
-        parts.append(f"about {duration_text(self._left_s())} left")
+        parts.append(self._stalled() or f"about {duration_text(self._left_s())} left")
         return ", ".join(parts)
+
+    def _stalled(self) -> str:
+        """Word of the trial that has not moved for longest, if one hangs, as it seems; no time is left to tell then."""
+        now = time.monotonic()
+        with self._lock:
+            stalled = [(running.stalled_s(now), key) for key, running in self._running.items()]
+        pause_s, key = max(stalled, default=(0.0, ""))
+        if not pause_s:
+            return ""
+        return f"nothing moves in {self._names[key]!r} for {duration_text(pause_s)} (--time-limit MIN ends what hangs)"
 
     def _left_s(self) -> float:
         now = time.monotonic()

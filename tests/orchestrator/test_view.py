@@ -77,3 +77,41 @@ def test_without_a_reader_the_study_is_interrupted_as_by_ctrl_c(plan):
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [signal.SIGINT]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The view's clock, to be set."""
+    now = [0.0]
+    monkeypatch.setattr("orchestrator.view.time.monotonic", lambda: now[0])
+    return now
+
+
+def summary_after(view, clock, key, steps, silent_s):
+    """What is said after steps ahead at these seconds, and then a silence."""
+    view.started(key)
+    for number, seconds in enumerate(steps, start=1):
+        clock[0] = seconds
+        view.progressed(key, Progress(number, 100, "epochs"))
+    clock[0] += silent_s
+    view.progressed(key, Progress(len(steps), 100, "epochs"))  # a word that is no step ahead
+    return view._summary()
+
+
+@pytest.mark.parametrize(
+    ("steps", "silent_s", "is_said"),
+    [
+        ([10.0, 20.0, 30.0], 590.0, False),  # ten minutes are nothing
+        ([10.0, 20.0, 30.0], 610.0, True),
+        ([10.0, 1210.0, 2410.0], 5900.0, False),  # epochs of twenty minutes
+        ([10.0, 1210.0, 2410.0], 6100.0, True),
+        ([5000.0, 5010.0], 610.0, True),  # before its first word it loaded
+    ],
+)
+def test_a_trial_that_stands_still_is_named_with_the_way_out(plan, clock, steps, silent_s, is_said):
+    view = View(plan, Console(file=io.StringIO(), width=200), lambda: 2)
+    said = summary_after(view, clock, plan.planned[0].trial.key, steps, silent_s)
+    minutes = {610.0: "10 min", 6100.0: "1.7 h"}.get(silent_s)
+    expected = f"nothing moves in 'first' for {minutes} (--time-limit MIN ends what hangs)"
+    assert (expected in said) is is_said
+    assert ("left" in said) is not is_said
