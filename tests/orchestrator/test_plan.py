@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from toy import Count, Misconfigured, ReadsText
+from toy import Count, Misconfigured, ReadsText, Squares
 
 from orchestrator import commands
 from orchestrator.attempt import Payload
@@ -149,14 +149,17 @@ def test_an_interrupted_trial_is_resumable_and_costs_only_the_rest(store, quick_
 
 
 def test_another_seed_of_the_same_cell_is_the_best_estimate(store, quick_settings, monkeypatch):
-    monkeypatch.setattr("orchestrator.checkpoints.Checkpoints._busy_s", lambda self: 8.0)
-    run_all(plan_of(store, {"one": Seeded(1)}), quick_settings(store))
-    plan = plan_of(store, {"one": Seeded(1), "two": Seeded(2), "other": Count(3)})
+    one, two, other = SeededWork(3, 1), SeededWork(3, 2), SeededWork(6, 1)
+    for trainable, busy_s in ((one, 8.0), (other, 1.0)):
+        monkeypatch.setattr("orchestrator.checkpoints.Checkpoints._busy_s", lambda self, busy_s=busy_s: busy_s)
+        run_all(plan_of(store, {"t": trainable}), quick_settings(store))
+    trials = {"one": one, "other": other, "two": two}
+    plan = plan_of(store, {**trials, "unlike": Squares()})
     by_name = {p.trial.name: p for p in plan.planned}
-    assert by_name["two"].estimated_s == 8.0
-    assert (by_name["two"].is_measured, by_name["other"].is_measured) == (True, False)
+    assert by_name["two"].estimated_s == pytest.approx(8.0)
+    assert (by_name["two"].is_measured, by_name["unlike"].is_measured) == (True, False)
     assert not plan.is_measured
-    assert plan_of(store, {"one": Seeded(1), "two": Seeded(2)}).is_measured
+    assert plan_of(store, trials).is_measured
 
 
 def test_a_plan_changes_nothing(store):
@@ -310,3 +313,15 @@ class Seeded(Trainable):
 
     def run(self, context):
         return {}
+
+
+@dataclass(frozen=True)
+class SeededWork(Trainable):
+    size: int
+    toy_seed: int = seed()
+
+    def run(self, context):
+        return {}
+
+    def work_flop(self):
+        return 1e6 * self.size

@@ -154,10 +154,10 @@ def test_the_search_and_the_queue_see_the_demand_of_each_trial():
 
 
 def test_the_clock_and_the_plan_tell_what_estimates_are_worth():
-    """The first of a kind took a hundredth of its estimate: the other kind is longer now."""
+    """The first of a kind took a hundredth of its estimate: the other kind, which was measured too, is longer now."""
     now = [0.0]
     plan = plan_of({"a": Count(1), "b": Count(2), "c": Squares()})
-    estimated = {"a": 30.0, "b": 20.0, "c": 10.0}
+    estimated = {"a": 30.0, "b": 20.0, "c": 3.0}
     planned = tuple(dataclasses.replace(p, estimated_s=estimated[p.trial.name], is_measured=True) for p in plan.planned)
     searcher = GraphSearcher(
         dataclasses.replace(plan, planned=planned),
