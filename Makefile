@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper test test-slow check bench clean
+.PHONY: help setup demo paper test test-slow check check-gpu bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ check: $(INSTALLED) ## style, types, and which room may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-gpu: $(if $(PYTHON_GPU),,$(INSTALLED)) ## what needs a GPU, in minutes; one line where there is none (PYTHON_GPU=... instead of .venv)
+	@$(or $(PYTHON_GPU),$(BIN)/python) tests/gpu/check.py
 
 bench: $(INSTALLED) ## every benchmark, one after the other
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done

@@ -22,7 +22,7 @@ from trainables.data.mni152 import FILES, packaged_folder
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAX_FILE_BYTES = 1_000_000
-TARGETS = ["help", "setup", "demo", "paper", "test", "test-slow", "check", "bench", "clean"]
+TARGETS = ["help", "setup", "demo", "paper", "test", "test-slow", "check", "check-gpu", "bench", "clean"]
 # Stands for python3.11 and for .venv/bin/python: notes what it is asked, and fails to install while ./broken exists.
 STAND_IN = """#!/bin/bash
 echo "$1 $2 $3" >> calls
