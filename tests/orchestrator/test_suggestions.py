@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -60,19 +61,42 @@ def explore(suggestions, run, num):
     return found
 
 
-def bowl(trial):
-    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (trial.suggest_categorical("y", ["flat", "steep"]) != "flat")
+def optuna_s_next(points, losses, seed, running=()):
+    """What Optuna alone suggests after these: a study of its own, and a sampler that nobody has asked before."""
+    number = len(points) + len(running) + 1
+    study_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=study_seed, constant_liar=True))
+    for point, loss in zip(points, losses, strict=True):
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=SPACE, value=loss))
+    for point in running:
+        state = optuna.trial.TrialState.RUNNING
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=SPACE, state=state))
+    return study.ask(fixed_distributions=SPACE).params
 
 
-def test_one_after_the_other_it_suggests_what_optuna_alone_would(store, run):
-    oracle = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3, constant_liar=True))
-    oracle.optimize(bowl, n_trials=20)
+def test_each_suggestion_is_what_optuna_suggests_to_one_who_knows_the_same(store, run):
     suggestions = suggestions_of(store, seed=3)
-    assert explore(suggestions, run, 30) == [trial.params for trial in oracle.trials]
+    points = explore(suggestions, run, 30)
+    assert len(points) == 20
     assert suggestions.num_left == 0
+    losses = [(p["x"] - 0.3) ** 2 + (p["y"] != "flat") for p in points]
+    for number, point in enumerate(points):
+        assert point == optuna_s_next(points[:number], losses[:number], seed=3)
     (best, values) = suggestions.best()[0]
-    assert best.params == oracle.best_params
-    assert values["val/loss"] == pytest.approx(oracle.best_value)
+    assert best.params == points[losses.index(min(losses))]
+    assert values["val/loss"] == pytest.approx(min(losses))
+
+
+def test_what_runs_is_known_to_run(store, run):
+    suggestions = suggestions_of(store, seed=4)
+    ended = explore(suggestions, run, 12)
+    losses = [(p["x"] - 0.3) ** 2 + (p["y"] != "flat") for p in ended]
+    running = []
+    for _ in range(4):
+        assert suggestions.next(set(), set())
+        point = suggestions.describe()["suggestions"][-1]["params"]
+        assert point == optuna_s_next(ended, losses, 4, running)
+        running.append(point)
 
 
 def test_a_new_driver_knows_all_of_it_and_finishes_what_was_running(store, run):
