@@ -215,6 +215,60 @@ def test_samplers_that_want_to_stop_the_study_do_not(store, run, sampler):
     assert sorted(p["x"] for p in points) == [0.0, 0.0, 1.0, 1.0]
 
 
+def explore_with_restarts(store, run, **search):
+    """One suggestion a driver, each knowing no more than the store; returns the parameters."""
+    while study := suggestions_of(store, **search).next(store.finished(), set()):
+        run(study)
+    return [s["params"] for s in suggestions_of(store, **search).describe()["suggestions"]]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda seed: optuna.samplers.GridSampler(GRID, seed),
+        lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+        lambda seed: optuna.samplers.QMCSampler(qmc_type="halton", seed=seed),
+    ],
+    ids=["grid", "sobol", "halton"],
+)
+@pytest.mark.filterwarnings("ignore:QMCSampler is experimental")
+def test_samplers_of_one_sequence_go_through_it_whatever_their_drivers_do(store, run, sampler):
+    num = 4 if sampler(1).__class__ is optuna.samplers.GridSampler else 9
+    space = SPACE if num > 4 else {n: CategoricalDistribution(choices) for n, choices in GRID.items()}
+    oracle = optuna.create_study(sampler=sampler(7))
+    oracle.optimize(lambda t: t._suggest("x", space["x"]) + (t._suggest("y", space["y"]) == "flat"), n_trials=num)
+    assert explore_with_restarts(store, run, num=num, sampler=sampler, seed=7, space=space) == [
+        trial.params for trial in oracle.trials
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["NSGAIISampler", "NSGAIIISampler", "TPESampler", "RandomSampler", "BruteForceSampler"]
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_samplers_are_functions_of_what_the_store_remembers(store, tmp_path, run, quick_settings, name):
+    small = {"population_size": 4} if name.startswith("NSGA") else {}
+    search = {"sampler": lambda seed: getattr(optuna.samplers, name)(seed=seed, **small), "seed": 2, "num": 14}
+    if name == "BruteForceSampler":
+        search["space"] = {"x": IntDistribution(0, 13)}
+    restarted = explore_with_restarts(store, run, **search)
+    undisturbed = Store(str(tmp_path / "undisturbed"))
+    other = suggestions_of(undisturbed, **search)
+    while study := other.next(undisturbed.finished(), set()):
+        for trial in make_plan(study, undisturbed, Keys(FileDigests())).runnable():
+            run_trial(Payload(trial, quick_settings(undisturbed)))
+    assert [s["params"] for s in other.describe()["suggestions"]] == restarted
+    if small:
+        names = store.names("studies/s/suggestions")
+        noted = [store.read_document(f"studies/s/suggestions/{n}")["sampler"]["trial"] for n in names]
+        assert [n[f"{name}:generation"] for n in noted] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
+
+
+def test_a_sampler_that_keeps_a_pickle_is_refused(store):
+    with pytest.raises(ValueError, match=r"CmaEsSampler keeps its state as a pickle.*take TPESampler"):
+        suggestions_of(store, sampler=lambda seed: optuna.samplers.CmaEsSampler(seed=seed))
+
+
 def test_points_that_would_only_wait_are_not_chosen_yet(store, run):
     base = Count(2)
     suggestions = suggestions_of(store, bowls(upstream=base))
@@ -362,6 +416,7 @@ def test_of_several_objectives_the_best_are_those_that_none_beats(store, run):
         ({"directions": {"val/other": "minimize"}}, r"expected at least one for each of \['val/other'\]"),
         ({"make": lambda params: {"val/loss": []}}, "expected at least one for each"),
         ({"num": 0}, "num_suggestions = 0"),
+        ({"seed": -1}, "seed = -1"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(store, named, said):
