@@ -9,8 +9,8 @@ samplers (NSGA-II, NSGA-III) note generations and parents as attributes of trial
 that its suggestion got, and the next study is given them. Grid and quasi-Monte Carlo samplers take places of one fixed
 sequence, so their seed is the search's own for all numbers. CMA-ES keeps a pickled optimizer, and nothing is unpickled
 here: it is refused. A sampler that keeps a state of its own, in none of these ways, begins with every suggestion anew.
-With rungs, TPE uses suggestions that have not come to the last rung, as Optuna's pruned trials; the others but GP and
-genetic samplers need no values at all, and these two learn from the last rung alone.
+With rungs, TPE uses suggestions that have not come to the last rung as it uses Optuna's pruned trials; GP and genetic
+samplers learn from the last rung alone.
 """
 
 from __future__ import annotations

@@ -10,11 +10,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from toy import Bowl, Count
 
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
+from orchestrator.options import StudyOptions
 from orchestrator.plan import State, make_plan
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Search, Study
+from orchestrator.submission import submit
 from orchestrator.trial import Payload, run_trial
+from orchestrator.usage import UsageError
 from trainables.api.identity import FileDigests, Keys
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
@@ -437,3 +440,12 @@ def test_a_search_that_cannot_be_is_refused(store, named, said):
 def test_choices_that_cannot_be_written_down_are_refused(store, choices, said):
     with pytest.raises(ValueError, match=said):
         suggestions_of(store, space={"x": CategoricalDistribution(choices)})
+
+
+def test_the_flag_of_the_lag_reaches_the_search(tmp_path):
+    options = StudyOptions(storage=str(tmp_path / "results"), cache_dir=tmp_path, plan=True, lag=2)
+    with pytest.raises(UsageError, match=r"--lag 2: study 's' has no search; leave it out"):
+        submit(options, lambda: Study("s", "?", {"a": Count(1)}))
+    assert submit(options, lambda: Study("s", "?", search=Search(SPACE, bowls(), LOSS, 3))) == 0
+    with pytest.raises(ValueError, match="--lag 0: expected at least 1"):
+        StudyOptions(lag=0)
