@@ -212,6 +212,16 @@ def test_the_best_are_those_of_the_highest_rung(suggestions_of, explore):
     assert values["val/loss"] == min(s["values"]["val/loss"] for s in at_the_top)
 
 
+def test_a_value_at_a_shorter_length_is_never_the_best(suggestions_of, explore):
+    suggestions = suggestions_of(directions={"val/loss": "maximize"}, num=12)  # the loss falls with the length
+    told = explore(suggestions)
+    ((best, values),) = suggestions.best()
+    at_the_top = [s for s in told["suggestions"] if s["length"] == 18]
+    assert best.number in {s["number"] for s in at_the_top}
+    assert values["val/loss"] == max(s["values"]["val/loss"] for s in at_the_top)
+    assert values["val/loss"] < max(s["rungs"][0]["values"]["val/loss"] for s in told["suggestions"])
+
+
 def test_the_best_before_the_top_is_reached_are_those_of_the_rung_below(suggestions_of, explore):
     suggestions = suggestions_of()
     told = explore(suggestions, num=4)
@@ -308,6 +318,20 @@ def test_a_search_that_was_interrupted_between_two_promotions_is_not_complete(su
     explore(again)
     assert store.names("studies/s/suggestions")[-1] == last
     assert again.promotions == []
+
+
+def test_a_promotion_beyond_the_expected_number_is_due_after_an_interruption(suggestions_of, explore, store):
+    better_and_better = [{"x": x} for x in (0.0, 0.05, 0.9, 0.5, 0.55)]
+    search = {"num": 5, "rungs": Rungs((2, 6), 3), "start": better_and_better}
+    explore(suggestions_of(**search), num=7)  # the third and the fourth rose; the fifth, now the best, has its value
+    again = suggestions_of(**search)
+    again.update(store.finished(), set())
+    assert again.num_left == 0
+    assert [(p.length, p.count) for p in again.promotions] == [(6, 1)]
+    assert not plan_of(again, store).is_complete
+    told = explore(again)
+    assert [len(s["rungs"]) for s in told["suggestions"]] == [1, 1, 2, 2, 2]
+    assert plan_of(again, store).is_complete
 
 
 def test_promotions_that_can_no_longer_be_leave_the_search_incomplete(suggestions_of, explore, store):
