@@ -42,8 +42,15 @@ def orchestrator_main() -> None:
     def run() -> int:
         from orchestrator.commands import gc, status, sync
         from orchestrator.export import export
+        from orchestrator.optuna_export import optuna
 
-        commands: dict[str, Callable[..., Any]] = {"status": status, "sync": sync, "gc": gc, "export": export}
+        commands: dict[str, Callable[..., Any]] = {
+            "status": status,
+            "sync": sync,
+            "gc": gc,
+            "export": export,
+            "optuna": optuna,
+        }
         with usage_errors(ValueError, OSError):
             code = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m orchestrator", config=_STYLE)
         return int(code)

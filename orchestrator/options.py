@@ -42,6 +42,9 @@ class StudyOptions:
     """Processes that share one trial, where it can be shared: the angles of a curve, the batches of a pretraining."""
     gpus_per_trial: DefaultInHelp[float | None] = None
     """GPUs for each worker; a fraction lets trials share one (default: 1 if the cluster shows GPUs now, else none)."""
+    lag: DefaultInHelp[int | None] = None
+    """Of a search: the n-th decision waits for the first n - LAG, and sees their results and no others, so that
+    points do not depend on which trial ends first. Give at least the trials at once (default: all that is done)."""
     plan: DefaultInHelp[bool] = False
     """Show the trials (done, new, resumable, blocked) and the estimated cost; run nothing."""
     json: DefaultInHelp[bool] = False
@@ -59,5 +62,7 @@ class StudyOptions:
             raise ValueError(f"--max-concurrent {self.max_concurrent}: expected at least 1")
         if self.time_limit is not None and not 0 < self.time_limit < _MOST_MINUTES:
             raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0")
+        if self.lag is not None and self.lag < 1:
+            raise ValueError(f"--lag {self.lag}: expected at least 1, which tries one point after the other")
         if self.json and not self.plan:
             raise ValueError("--json goes with --plan")

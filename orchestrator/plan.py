@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,25 @@ class PlannedTrial:
 
 
 @dataclass(frozen=True)
+class Promoted:
+    """Suggestions that a search will promote to a rung: at least so many, if none fails."""
+
+    length: int
+    count: int
+    each_s: float  # work of one of them beyond what its shorter trials did, on one worker
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """Promotions to one rung that a search has still to make, and an example of what one trains before and there."""
+
+    length: int
+    count: int
+    shorter: Study
+    longer: Study
+
+
+@dataclass(frozen=True)
 class Plan:
     """All trials of a study, upstream first."""
 
@@ -83,7 +103,8 @@ class Plan:
     planned: tuple[PlannedTrial, ...]
     is_measured: bool  # whether the estimates come from trials of the same kind in this store
     to_suggest: int = 0  # suggestions that a search has still to make
-    suggestion_s: float = 0.0  # work of one of them, on one worker
+    suggestion_s: float = 0.0  # work of one of them (with rungs, at the first), on one worker
+    promoted: tuple[Promoted, ...] = ()  # by a search with rungs, from now on
 
     def counts(self) -> dict[str, int]:
         """Number of trials in every state."""
@@ -101,12 +122,21 @@ class Plan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every trial that is needed has a result and no suggestion is to come."""
-        return self.to_suggest == 0 and all(p.state in (State.DONE, State.UNNEEDED) for p in self.planned)
+        """Whether every trial that is needed has a result and no suggestion or promotion is to come."""
+        return not self.is_to_go_on and all(p.state in (State.DONE, State.UNNEEDED) for p in self.planned)
+
+    @property
+    def is_to_go_on(self) -> bool:
+        """Whether a search will add trials."""
+        return self.to_suggest > 0 or bool(self.promoted)
+
+    def to_come_s(self) -> float:
+        """Seconds of work that a search will add, on one worker each."""
+        return self.to_suggest * self.suggestion_s + sum(p.count * p.each_s for p in self.promoted)
 
     def estimated_s(self) -> float:
         """Seconds of work left over all trials, also those to be suggested, on one worker each."""
-        return sum(p.estimated_s or 0.0 for p in self.planned) + self.to_suggest * self.suggestion_s
+        return sum(p.estimated_s or 0.0 for p in self.planned) + self.to_come_s()
 
     def to_json(self) -> dict[str, Any]:
         """The plan for scripts."""
@@ -130,6 +160,7 @@ class Plan:
             **self.counts(),
             "to_suggest": self.to_suggest,
             "suggestion_s": self.suggestion_s,
+            "promotions": [dataclasses.asdict(promoted) for promoted in self.promoted],
             "estimated_s": self.estimated_s(),
             "is_measured": self.is_measured,
             "trials": trials,
@@ -193,10 +224,12 @@ def make_plan(
     retry_failed: bool = False,
     to_suggest: int = 0,
     examples: Sequence[Study] = (),
+    promotions: Sequence[Promotions] = (),
 ) -> Plan:
     """Look up every trial of the study in the store. Runs and changes nothing.
 
-    The suggestions that are ``to_suggest`` cost what ``examples`` of them cost.
+    The suggestions that are ``to_suggest`` cost what ``examples`` of them cost, and ``promotions`` what their longer
+    example costs beyond the shorter one.
     """
     trials = trials_of(study, keys)
     finished, begun = store.finished(), set(store.names("trials"))
@@ -217,7 +250,8 @@ def make_plan(
     is_measured = all(p.is_measured for p in estimated if p.state in TO_RUN) and all(
         map(estimates.is_measured, [*own_costs, *shared_costs])
     )
-    return Plan(study, estimated, is_measured, to_suggest, suggestion_s)
+    promoted = tuple(Promoted(p.length, p.count, _promotion_s(p, keys, looked_up, estimates)) for p in promotions)
+    return Plan(study, estimated, is_measured, to_suggest, suggestion_s, promoted)
 
 
 def check_trials(trials: Iterable[Trial]) -> None:
@@ -238,6 +272,19 @@ def _to_come(examples: Sequence[Study], keys: Keys, known: Mapping[str, Any]) ->
     is_shared = set(first).intersection(*others) if others else set()
     new = [trial for key, trial in first.items() if key not in known]
     return [t for t in new if t.key not in is_shared], [t for t in new if t.key in is_shared]
+
+
+def _promotion_s(promotions: Promotions, keys: Keys, known: Mapping[str, Any], estimates: Estimates) -> float:
+    """Work of one promotion: the trials that the shorter stage had not, each from where its family stands."""
+
+    def seconds(trial: Trial) -> float:
+        return estimates.seconds(_cost(trial, keys))
+
+    before = trials_of(promotions.shorter, keys)
+    shared = {trial.key for trial in before}.union(known)
+    begun_s = {trial.family or "": seconds(trial) for trial in before if trial.family}
+    new = (trial for trial in trials_of(promotions.longer, keys) if trial.key not in shared)
+    return math.fsum(seconds(trial) - begun_s.get(trial.family or "", 0.0) for trial in new)
 
 
 def _look_up(trial: Trial, store: Store, retry_failed: bool) -> PlannedTrial:

@@ -78,18 +78,27 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
         console.print(
             f"{plan.to_suggest} suggestions of the search to come, about {each} of work each", highlight=False
         )
+    for promoted in plan.promoted:
+        each, which = duration_text(promoted.each_s), " of them" if plan.to_suggest else ""
+        console.print(
+            f"{promoted.count}{which} will be promoted to length {promoted.length}, if none fails: about {each} more "
+            "of work each",
+            highlight=False,
+        )
     console.print(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan)}", highlight=False)
 
 
 def to_run_text(plan: Plan) -> str:
     """How many trials are to run, and how many suggestions of a search will add more."""
     to_come = f" and {plan.to_suggest} suggestions to come" if plan.to_suggest else ""
+    if num_promoted := sum(promoted.count for promoted in plan.promoted):
+        to_come += f" and about {num_promoted} promotions"
     return f"{len(plan.runnable())} to run{to_come}"
 
 
 def estimate_text(plan: Plan) -> str:
     """What is left to compute, in a phrase that says how sure it is."""
-    if not plan.runnable() and not plan.to_suggest:
+    if not plan.runnable() and not plan.is_to_go_on:
         return "nothing left to compute"
     ground = "measured on trials of the same kind" if plan.is_measured else "a guess: nothing of the kind was run here"
     return f"about {duration_text(plan.estimated_s())} of work on one worker ({ground})"
@@ -125,15 +134,16 @@ def show_search(suggestions: Suggestions, console: Console) -> None:
     """Why a search stopped early, if it did, and its best suggestions; nothing without a search."""
     if suggestions.stopped_because:
         console.print(f"The search stopped: {suggestions.stopped_because}", style="red", markup=False, soft_wrap=True)
-    elif suggestions.num_left:
-        console.print(
-            f"The search stopped with {suggestions.num_left} suggestions left: its points failed, or wait for"
-        )
+    elif suggestions.num_left or suggestions.promotions:
+        left = f"{suggestions.num_left} suggestions" if suggestions.num_left else "promotions"
+        console.print(f"The search stopped with {left} left: its points failed, or wait for")
         console.print("a trial that failed, or its sampler had no new ones. The same command goes on.")
     best = suggestions.best()
     if not best:
         return
-    table = Table(title="Best suggestions" if len(best) > 1 else "Best suggestion", title_justify="left")
+    title = "Best suggestions" if len(best) > 1 else "Best suggestion"
+    title += f", at length {suggestions.highest_length}" if suggestions.highest_length else ""
+    table = Table(title=title, title_justify="left")
     table.add_column("suggestion", justify="right")
     for name in [*best[0][1], *best[0][0].params]:
         table.add_column(name, overflow="fold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,23 +37,56 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Rungs:
+    """The lengths at which the suggestions of a search are compared: asynchronous successive halving.
+
+    A suggestion begins at the first length. It is promoted to the next one when it is among the best
+    ``1 / reduction`` of all that have a value at its length (Li et al. 2020, "A system for massively parallel
+    hyperparameter tuning", algorithm 2): a longer trial, which goes on from the shorter one. The others stay as they
+    are, and may be promoted later.
+    """
+
+    lengths: tuple[int, ...]
+    reduction: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", tuple(self.lengths))
+        is_rising = all(shorter < longer for shorter, longer in itertools.pairwise(self.lengths))
+        if len(self.lengths) < 2 or self.lengths[0] < 1 or not is_rising:
+            raise ValueError(
+                f"rungs of the lengths {self.lengths}: expected at least two, from 1 up, each above the one before"
+            )
+        if self.reduction < 2:
+            raise ValueError(
+                f"rungs that keep 1 of {self.reduction} suggestions: expected a reduction of at least 2; to train all "
+                "of them to the end, give no rungs"
+            )
+
+
+@dataclass(frozen=True)
 class Search:
     """A search of a space of parameters by one of Optuna's samplers.
 
-    ``make`` turns parameters into trainables, for each objective one a seed. An objective is the mean of the summary
-    metric of its name over its trainables. Whatever two suggestions share, such as a pretraining, runs once.
+    ``make(params)`` turns parameters into trainables, for each objective one a seed; with rungs, ``make(params,
+    length)``, where the length sets the ``grows`` field of a training, at any depth of the trainables, and nothing
+    else. An objective is the mean of the summary metric of its name over its trainables; with rungs, at the longest
+    length that the suggestion has reached. Whatever two suggestions share, such as a pretraining, runs once.
     """
 
     space: Mapping[str, BaseDistribution]
-    make: Callable[[Params], Mapping[str, Sequence[Trainable]]]
+    make: Callable[..., Mapping[str, Sequence[Trainable]]]
     directions: Mapping[str, Direction]
     """Objective -> direction; of several, the best are those that no other suggestion beats in all of them."""
     num_suggestions: int
+    """How many points are tried; promotions to longer trials come on top."""
     start: Sequence[Params] = ()
     """Points to try first: the defaults, published values."""
     sampler: Callable[[int], BaseSampler] | None = None
-    """From a seed; None is TPE."""
+    """From a seed; None is TPE. See ``orchestrator.search.sampling`` for how each kind of sampler is used."""
     seed: int = 0
+    """Every suggestion is sampled with a seed of its own, made from this one and its number."""
+    rungs: Rungs | None = None
+    """None trains every suggestion to the end."""
 
     def __post_init__(self) -> None:
         if not self.space or not self.directions:

@@ -65,7 +65,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     document = manifest_of(plan, command, provenance(), submission.keys)
     manifest = ManifestWriter(store, document, submission.suggestions)
     with contextlib.ExitStack() as fed:
-        if is_running := bool(plan.runnable() or plan.to_suggest):
+        if is_running := bool(plan.runnable() or plan.is_to_go_on):
             if submission.run(plan, manifest, fed, tracking_uri):
                 console.print("Interrupted. The same command goes on where this one stopped.")
                 return EXIT_INTERRUPTED
@@ -118,7 +118,7 @@ class _Submission:
         self._options, self._cache_dir, self._console = options, cache_dir, console
         say = printing.say_digests(console) if not options.json else (lambda done, total: None)
         self.keys = Keys(FileDigests(cache_dir / "digests.json", say))
-        self.suggestions = Suggestions(study, store, self.keys)
+        self.suggestions = Suggestions(study, store, self.keys, options.lag)
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
         """The plan of all that is known so far; the suggestions of a search are settled by it."""
@@ -130,6 +130,7 @@ class _Submission:
             retry_failed=retry_failed,
             to_suggest=self.suggestions.num_left,
             examples=self.suggestions.examples,
+            promotions=self.suggestions.promotions,
         )
         by_state = {state: {p.trial.key for p in plan.planned if p.state is state} for state in State}
         self.suggestions.update(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
@@ -216,13 +217,20 @@ class _Submission:
 
     def _trainables(self, plan: Plan) -> list[Trainable]:
         """What is to run, and the like of what a search will suggest."""
-        to_come = self.suggestions.examples if plan.to_suggest else []
+        to_come = self.suggestions.examples if plan.is_to_go_on else []
         suggested = [trial for example in to_come for trial in trials_of(example, self.keys)]
         return [trial.trainable for trial in [*plan.runnable(), *suggested]]
 
     def _suggested(self, study: Study, manifest: ManifestWriter, view: View) -> Plan:
         """The plan of one more suggestion of the search, which manifest and view know from here on."""
-        plan = make_plan(study, self.store, self.keys)
+        plan = make_plan(
+            study,
+            self.store,
+            self.keys,
+            to_suggest=self.suggestions.num_left,
+            examples=self.suggestions.examples,
+            promotions=self.suggestions.promotions,
+        )
         manifest.add(entries_of(plan, self.keys))
         self._record_digests(plan)
         view.add(plan)

@@ -71,7 +71,7 @@ class View:
         self._running: dict[str, _Running] = {}
         counts = plan.counts()
         self._total = plan.num_needed
-        self._to_suggest, self._suggestion_s = plan.to_suggest, plan.suggestion_s
+        self._to_suggest, self._to_come_s = plan.to_suggest, plan.to_come_s()
         self._done = counts[State.DONE]
         self._failed = counts[State.FAILED]
         self._blocked = counts[State.BLOCKED]
@@ -85,9 +85,9 @@ class View:
         )
 
     def add(self, plan: Plan) -> None:
-        """A search made a suggestion with these trials, some of which may be known."""
+        """A search decided on these trials, some of which may be known, and has now so much to come."""
         with self._lock:
-            self._to_suggest = max(0, self._to_suggest - 1)
+            self._to_suggest, self._to_come_s = plan.to_suggest, plan.to_come_s()
             for p in plan.planned:
                 if p.trial.key not in self._names:
                     self._total += 1
@@ -194,7 +194,7 @@ class View:
         now = time.monotonic()
         with self._lock:
             running = [r.left_s(self._estimates[key], now) for key, r in self._running.items()]
-            waiting = sum(self._estimates[key] for key in self._waiting) + self._to_suggest * self._suggestion_s
+            waiting = sum(self._estimates[key] for key in self._waiting) + self._to_come_s
         return max(max(running, default=0.0), (sum(running) + waiting) / max(1, self._slots()))
 
     def _render(self) -> RenderableType:

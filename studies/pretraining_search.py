@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
-from orchestrator.study import Search, Study
+from orchestrator.study import Rungs, Search, Study
 from studies import recipes
 from studies.preparing import check_large
 from trainables.api.names import Head
@@ -54,6 +54,8 @@ class PretrainingSearchOptions(StudyOptions):
     """Data set to train on: mni152 is packaged, brats needs --data-root (default: brats at full scale, else mni152)."""
     pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
+    all_epochs: DefaultInHelp[bool] = False
+    """Train every setting to the end, instead of the better ones only."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
 
@@ -68,17 +70,20 @@ class Scale:
     """The sizes of the search; encoder, queue and groups are those of the rotation study at the same scale."""
 
     image_size_px: int
-    num_epochs: int
+    lengths: tuple[int, ...]
+    """Epochs at which settings are compared; the last is the whole training."""
+    reduction: int
+    """One of so many goes on from each length to the next."""
     batch_size: int
     num_suggestions: int
 
 
 SCALES = {
-    "smoke": Scale(image_size_px=32, num_epochs=1, batch_size=8, num_suggestions=4),
+    "smoke": Scale(image_size_px=32, lengths=(1, 2), reduction=2, batch_size=8, num_suggestions=4),
     # With batches of 16 the measure leaves its floor after some 6 epochs, with the rotation study's 32 after 14.
-    "laptop": Scale(image_size_px=48, num_epochs=12, batch_size=16, num_suggestions=14),
+    "laptop": Scale(image_size_px=48, lengths=(6, 12), reduction=2, batch_size=16, num_suggestions=14),
     # As in the thesis; the rotation study says what of it the thesis states.
-    "full": Scale(image_size_px=224, num_epochs=100, batch_size=4, num_suggestions=50),
+    "full": Scale(image_size_px=224, lengths=(11, 33, 100), reduction=3, batch_size=4, num_suggestions=50),
 }
 
 
@@ -102,7 +107,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
     check_large([(source, ())])
     card = recipes.card_of(source)
     init, start = recipes.released_weights(options.pretrained)
-    wished = replace(rotation, num_epochs=scale.num_epochs, batch_size=scale.batch_size)
+    wished = replace(rotation, num_epochs=scale.lengths[-1], batch_size=scale.batch_size)
     sizes = wished.fitted(source.name, card.counts.get("train", 0))
     fixed = MoCo(
         source.images,
@@ -115,8 +120,9 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         batch_norm_groups=sizes.batch_norm_groups,
     )
 
-    def make(params: Mapping[str, Any]) -> dict[str, Sequence[MoCo]]:
-        return {OBJECTIVE: [replace(fixed, **params, pretrain_seed=seed) for seed in range(options.pretrain_seeds)]}
+    def make(params: Mapping[str, Any], length: int = fixed.num_epochs) -> dict[str, Sequence[MoCo]]:
+        setting = replace(fixed, **params, num_epochs=length)
+        return {OBJECTIVE: [replace(setting, pretrain_seed=seed) for seed in range(options.pretrain_seeds)]}
 
     beginning = {
         "learning_rate": rotation.learning_rate,
@@ -124,7 +130,12 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         "key_momentum": rotation.key_momentum,
     }
     search = Search(
-        space(), make, {OBJECTIVE: "maximize"}, options.num_suggestions or scale.num_suggestions, start=[beginning]
+        space(),
+        make,
+        {OBJECTIVE: "maximize"},
+        options.num_suggestions or scale.num_suggestions,
+        start=[beginning],
+        rungs=None if options.all_epochs else Rungs(scale.lengths, scale.reduction),
     )
     facts = {
         "scale": options.scale,

@@ -9,9 +9,9 @@ import altair as alt
 import polars as pl
 
 from analysis.render.style import Datasets, Figure, styled
-from analysis.search.suggestions import Objective, Parameter, SearchResults
+from analysis.search.suggestions import Objective, Parameter, SearchResults, Suggestion
 
-_BEST, _OTHER, _SEED = "#D55E00", "#0072B2", "#9A9A9A"
+_BEST, _OTHER, _SHORTER, _SEED = "#D55E00", "#0072B2", "#A6CBE3", "#9A9A9A"
 _WIDTH, _HEIGHT, _SMALL_WIDTH, _SMALL_HEIGHT = 760, 260, 250, 200
 _PANELS_A_ROW = 3
 _WHOLE_STEPS = alt.Axis(tickMinStep=1, format="d", grid=False)
@@ -20,20 +20,22 @@ _WHOLE_STEPS = alt.Axis(tickMinStep=1, format="d", grid=False)
 def progress_data(results: SearchResults) -> pl.DataFrame:
     """One row a suggestion and objective: objective, number, mean, low and high (extremes of the seeds), best_so_far.
 
-    Also state and best (whether it is the best, or on the front). Without a value, the numbers are null.
+    Also state, epochs (null without rungs) and kind: ``best`` (or on the front), ``compared``, or ``shorter`` (it did
+    not reach the longest rung). Without a value, the numbers are null; best_so_far is of those compared only.
     """
-    schema = {"objective": pl.String, "number": pl.Int64, "state": pl.String, "best": pl.Boolean, "mean": pl.Float64,
-              "low": pl.Float64, "high": pl.Float64, "best_so_far": pl.Float64}  # fmt: skip
-    chosen, rows = _chosen(results), []
+    schema = {"objective": pl.String, "number": pl.Int64, "state": pl.String, "epochs": pl.Int64, "kind": pl.String,
+              "mean": pl.Float64, "low": pl.Float64, "high": pl.Float64, "best_so_far": pl.Float64}  # fmt: skip
+    rows = []
     for objective in results.objectives:
         best = iter(results.best_so_far(objective))
         for suggestion in results.suggestions:
             numbers: tuple[float | None, ...] = (None,) * 4
             if suggestion.state == "complete":
                 values = suggestion.seed_values[objective.name]
-                numbers = (suggestion.mean(objective), min(values), max(values), next(best))
-            is_best = suggestion.number in chosen
-            rows.append([objective.name, suggestion.number, suggestion.state, is_best, *numbers])
+                so_far = next(best) if suggestion.length == results.longest else None
+                numbers = (suggestion.mean(objective), min(values), max(values), so_far)
+            kind = _kind(results, suggestion)
+            rows.append([objective.name, suggestion.number, suggestion.state, suggestion.length, kind, *numbers])
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -49,6 +51,19 @@ def seed_data(results: SearchResults) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def curve_data(results: SearchResults) -> pl.DataFrame:
+    """With rungs, one row a suggestion, objective and length with a value: objective, number, epochs, mean, kind."""
+    rows = [
+        [objective.name, s.number, stage.length, s.at(stage.length).mean(objective), _kind(results, s)]
+        for objective in results.objectives
+        for s in results.complete
+        for stage in s.stages
+        if stage.state == "complete"
+    ]
+    schema = {"objective": pl.String, "number": pl.Int64, "epochs": pl.Int64, "mean": pl.Float64, "kind": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
 def place_data(results: SearchResults, parameter: Parameter) -> pl.DataFrame:
     """Where each suggestion lies on one axis of the space: number, place (a number, or the choice as text)."""
     schema = {"number": pl.Int64, "place": pl.String if parameter.choices else pl.Float64}
@@ -57,11 +72,11 @@ def place_data(results: SearchResults, parameter: Parameter) -> pl.DataFrame:
 
 
 def front_data(results: SearchResults) -> pl.DataFrame:
-    """One row a complete suggestion: number, x and y (means of the first two objectives), best (on the front)."""
+    """One row a suggestion that is compared: number, x and y (means of the first two objectives), kind (``best`` is on
+    the front)."""
     first, second = results.objectives[:2]
-    chosen = _chosen(results)
-    rows = [[s.number, s.mean(first), s.mean(second), s.number in chosen] for s in results.complete]
-    schema = {"number": pl.Int64, "x": pl.Float64, "y": pl.Float64, "best": pl.Boolean}
+    rows = [[s.number, s.mean(first), s.mean(second), _kind(results, s)] for s in results.compared]
+    schema = {"number": pl.Int64, "x": pl.Float64, "y": pl.Float64, "kind": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -78,6 +93,7 @@ def progress_figure(results: SearchResults) -> Figure:
         "seeds (grey, joined by a line), and the best mean so far (orange line). A cross at the bottom is a "
         "suggestion without a value."
     )
+    caption += _shorter_note(results)
     return Figure("progress", "The search, suggestion by suggestion", caption, styled(alt.vconcat(*panels)), datasets)
 
 
@@ -87,7 +103,8 @@ def _progress_panel(
     x = alt.X("number:Q", title="suggestion", axis=_WHOLE_STEPS, scale=alt.Scale(domain=[0.5, last + 0.5], nice=False))
     scale = _value_scale(seeds)
     with_value = data.drop_nulls("mean")
-    steps = alt.Chart(datasets.add(with_value, None)).mark_line(interpolate="step-after", color=_BEST, strokeWidth=1.4)
+    compared = with_value.drop_nulls("best_so_far")
+    steps = alt.Chart(datasets.add(compared, None)).mark_line(interpolate="step-after", color=_BEST, strokeWidth=1.4)
     lacking = (
         alt.Chart(datasets.add(data.filter(pl.col("mean").is_null()), None))
         .mark_point(shape="cross", angle=45, size=55, filled=True, color="#555555", opacity=1)
@@ -118,6 +135,7 @@ def parameter_figure(results: SearchResults) -> Figure:
         "sampler tries more where it found good values: a trend here is no effect of one parameter alone. Point at a "
         "suggestion for its number."
     )
+    caption += _shorter_note(results)
     return Figure("parameters", "The objective against each parameter", caption, styled(chart), datasets)
 
 
@@ -129,6 +147,37 @@ def _parameter_panel(
     offset = [alt.XOffset("number:O", scale=alt.Scale(paddingOuter=0.3))] if parameter.choices else []
     layers = _values(datasets, data, seeds, x, _value_scale(seeds), objective, offset)
     return alt.layer(*layers).properties(width=_SMALL_WIDTH, height=_SMALL_HEIGHT)
+
+
+def curve_figure(results: SearchResults) -> Figure:
+    """With rungs, the objective against the length of the training, a line a suggestion; one panel an objective."""
+    data, datasets = curve_data(results), Datasets()
+    panels = []
+    for objective in results.objectives:
+        points = data.filter(objective=objective.name)
+        lines = points.filter(pl.len().over("number") > 1)
+        axis = alt.Axis(values=list(results.lengths), format="d", grid=False)
+        x = alt.X("epochs:Q", title="epochs", axis=axis, scale=alt.Scale(type="log", nice=False, padding=16))
+        y = alt.Y("mean:Q", title=objective.name, scale=alt.Scale(zero=False))
+        tooltip = [alt.Tooltip("number:Q", title="suggestion"), "epochs:Q", alt.Tooltip("mean:Q", format=".4g")]
+        drawn_lines = alt.Chart(datasets.add(lines, None)).mark_line(strokeWidth=1.4)
+        drawn_points = alt.Chart(datasets.add(points, None)).mark_point(filled=True, size=36, opacity=1)
+        layers = [
+            drawn_lines.encode(x, y, detail="number:N", color=_colour()),
+            drawn_points.encode(x, y, color=_colour(), tooltip=tooltip),
+        ]
+        panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT))
+    caption = (
+        f"Mean over the seeds of every suggestion at each length that it was trained for. Orange: "
+        f"{_chosen_name(results)}; blue: reached the longest length; light: went no further than its last point."
+    )
+    return Figure("rungs", "How the suggestions fared at the rungs", caption, styled(alt.vconcat(*panels)), datasets)
+
+
+def _shorter_note(results: SearchResults) -> str:
+    if results.longest is None:
+        return ""
+    return f" Light: not trained to {results.longest} epochs; its value is that of where it stopped."
 
 
 def _place_axis(parameter: Parameter) -> alt.X:
@@ -189,7 +238,8 @@ def _values(
 
 
 def _colour() -> Any:
-    return alt.condition("datum.best", alt.value(_BEST), alt.value(_OTHER))
+    kinds = alt.Scale(domain=["best", "compared", "shorter"], range=[_BEST, _OTHER, _SHORTER])
+    return alt.Color("kind:N", scale=kinds, legend=None)
 
 
 def _value_scale(seeds: pl.DataFrame) -> alt.Scale:
@@ -205,6 +255,12 @@ def _chosen(results: SearchResults) -> set[int]:
     if len(results.objectives) > 1:
         return {suggestion.number for suggestion in results.front()}
     return {suggestion.number for suggestion in results.ranked(results.objectives[0])[:1]}
+
+
+def _kind(results: SearchResults, suggestion: Suggestion) -> str:
+    if suggestion.number in _chosen(results):
+        return "best"
+    return "compared" if suggestion.length == results.longest else "shorter"
 
 
 def _chosen_name(results: SearchResults) -> str:

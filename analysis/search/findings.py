@@ -19,12 +19,13 @@ def answer(results: SearchResults) -> str:
     ranked = results.ranked(objective)
     best = ranked[0]
     lines = [_best_sentence(results, objective, best)]
-    equals = [s for s in ranked[1:] if s.mean(objective) == best.mean(objective)]
+    others = [suggestion for suggestion in ranked[1:] if suggestion.length == best.length]
+    equals = [s for s in others if s.mean(objective) == best.mean(objective)]
     if equals:
         lines.append(f"As high on average: {_named(equals)}." if objective.direction == "maximize"
                      else f"As low on average: {_named(equals)}.")  # fmt: skip
     lines.append(_against_beginning(results, objective, best))
-    lines += _rivals(objective, best, ranked[1:])
+    lines += _rivals(objective, best, others)
     return " ".join([*lines, optimism(results)])
 
 
@@ -54,8 +55,17 @@ def chance_of_being_apart(first: Suggestion, second: Suggestion, objective: Obje
 def _best_sentence(results: SearchResults, objective: Objective, best: Suggestion) -> str:
     word = "highest" if objective.direction == "maximize" else "lowest"
     return (
-        f"Of {len(results.complete)} suggestion(s) with a value, suggestion {best.number} ({setting(results, best)}) "
+        f"Of {_compared(results)}, suggestion {best.number} ({setting(results, best)}) "
         f"has the {word} {objective.name}: {_value(results, objective, best)}."
+    )
+
+
+def _compared(results: SearchResults) -> str:
+    if results.longest is None:
+        return f"{len(results.complete)} suggestion(s) with a value"
+    return (
+        f"{len(results.compared)} suggestion(s) with a value after {results.longest} epochs, of "
+        f"{len(results.complete)} tried"
     )
 
 
@@ -74,6 +84,8 @@ def _against_beginning(results: SearchResults, objective: Objective, best: Sugge
         return "Suggestion 1, where the search began, has no value to compare with."
     if first is best:
         return "This is where the search began: nothing that it tried is better."
+    if first.length != best.length:
+        return _against_shorter_beginning(results, objective, best, first)
     decimals = decimals_of(results, objective)
     difference = number(best.mean(objective) - first.mean(objective), decimals, signed=True)
     beginning = f"Suggestion 1, where the search began, has {_value(results, objective, first)}"
@@ -88,6 +100,20 @@ def _against_beginning(results: SearchResults, objective: Objective, best: Sugge
     return (
         f"{beginning}. The difference of {difference} lies {verdict} the spread over seeds{ending} "
         f"({_seed_by_seed(best, first, objective)})."
+    )
+
+
+def _against_shorter_beginning(
+    results: SearchResults, objective: Objective, best: Suggestion, first: Suggestion
+) -> str:
+    """With rungs, where the beginning was left behind on the way."""
+    then = best.at(first.length)
+    won = num_seeds_won(then, first, objective)
+    known = "of other seeds" if won is None else f"better in {won} of {then.num_seeds(objective)} seeds"
+    return (
+        f"Suggestion 1, where the search began, was not among the best after {first.length} epochs and went no "
+        f"further: there it has {_value(results, objective, first)}, and suggestion {best.number} has "
+        f"{_value(results, objective, then)} ({known})."
     )
 
 
@@ -111,7 +137,7 @@ def _front_answer(results: SearchResults) -> str:
     front = results.front()
     names = " and ".join(objective.name for objective in results.objectives)
     lines = [
-        f"Of {len(results.complete)} suggestion(s) with a value, {len(front)} form the Pareto front of {names}: no "
+        f"Of {_compared(results)}, {len(front)} form the Pareto front of {names}: no "
         f"other is as good in all of them and better in one. They are {_named(front)}."
     ]
     for objective in results.objectives:
@@ -138,11 +164,16 @@ def caveats(results: SearchResults) -> list[str]:
         "To say how well the chosen setting does, train it anew with seeds that the search has not seen, and measure "
         "it on a test split that the search has not seen.",
     ]
-    single = [s for s in results.complete if any(s.num_seeds(objective) < 2 for objective in results.objectives)]
+    single = [s for s in results.compared if any(s.num_seeds(objective) < 2 for objective in results.objectives)]
     if single:
         found.append("With one seed a suggestion has no spread: differences between such suggestions may be luck.")
+    if results.longest is not None:
+        found.append(
+            "Suggestions that went no further may be better in the end than they were where they stopped: curves "
+            "cross. Only those of the longest length are compared."
+        )
     objective = results.objectives[0]
-    ranked = results.ranked(objective)
+    ranked = [suggestion for suggestion in results.ranked(objective) if suggestion.length == results.longest]
     if len(results.objectives) == 1 and len(ranked) > 1 and is_apart(ranked[0], ranked[-1], objective) is not None:
         times = round(1 / chance_of_being_apart(ranked[0], ranked[-1], objective))
         found.append(

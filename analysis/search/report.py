@@ -15,7 +15,7 @@ from analysis.results import look_up
 from analysis.search import figures
 from analysis.search.findings import answer, caveats, setting
 from analysis.search.suggestions import SearchResults, Suggestion, load_search
-from analysis.search.tables import suggestion_table
+from analysis.search.tables import rung_table, suggestion_table
 from orchestrator.store import Store
 
 
@@ -27,12 +27,12 @@ def search_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequ
     counts only if all of its trials are there. Its cards say what the data are, and whether they are one volume.
     """
     results = load_search(store, manifest)
-    drawn, table = _figures(results), suggestion_table(results)
+    drawn, tables = _figures(results), [suggestion_table(results), *([rung_table(results)] if results.lengths else [])]
     paths = ReportPaths.below(out_dir)
     drawings = write_figures(drawn, paths.figures)
-    write_tables([table], paths.tables)
+    write_tables(tables, paths.tables)
     missing = _missing(store, manifest, results)
-    write_file(paths.report_html, _page(manifest, results, drawn, drawings, table, missing).encode())
+    write_file(paths.report_html, _page(manifest, results, drawn, drawings, tables, missing).encode())
     return [paths.report_html, paths.figures, paths.tables]
 
 
@@ -40,6 +40,7 @@ def _figures(results: SearchResults) -> list[Figure]:
     if not results.complete:
         return []
     front = [figures.front_figure(results)] if len(results.objectives) > 1 else []
+    front += [figures.curve_figure(results)] if results.lengths else []
     return [*front, figures.progress_figure(results), figures.parameter_figure(results)]
 
 
@@ -48,7 +49,7 @@ def _page(
     results: SearchResults,
     drawn: Sequence[Figure],
     drawings: Mapping[str, str],
-    table: Table,
+    tables: Sequence[Table],
     missing: Sequence[tuple[str, str]],
 ) -> str:
     charts = "".join(page.figure(i, figure, drawings[figure.name]) for i, figure in enumerate(drawn, 1))
@@ -58,7 +59,7 @@ def _page(
     sections = [
         ("Question", page.paragraph(manifest["question"])),
         ("Answer", page.paragraph(answer(results), "answer") + (gap if is_incomplete else "") + charts),
-        ("All suggestions", to_html(table)),
+        ("All suggestions", "".join(to_html(table) for table in tables)),
         ("Set-up", _setup(manifest, results)),
         ("What is missing", page.pairs(missing) if missing else page.paragraph(complete)),
         ("Caveats", page.bullets([*caveats(results), *_data_caveats(manifest.get("cards", {}))])),
@@ -79,6 +80,11 @@ def _setup(manifest: Mapping[str, Any], results: SearchResults) -> str:
     seeds = sorted({s.num_seeds(objective) for s in results.complete for objective in results.objectives})
     rows += [(parameter.name, parameter.text()) for parameter in results.space]
     rows.append(("Budget", f"{results.num_suggestions} suggestions"))
+    if results.lengths:
+        trained, whole = results.epochs()
+        lengths = ", ".join(map(str, results.lengths))
+        rows.append(("Rungs", f"after {lengths} epochs; the best 1 of {results.reduction} goes on to the next"))
+        rows.append(("Epochs trained", f"{trained} over all seeds, of {whole} if all went to the end"))
     rows.append(("Seeds a suggestion", ", ".join(map(str, seeds)) or "–"))
     rows += [row for name, card in manifest.get("cards", {}).items() for row in card_rows(name, card)]
     rows += [(name.replace("_", " "), value) for name, value in manifest["facts"].items()]
@@ -104,6 +110,12 @@ def _missing(store: Store, manifest: Mapping[str, Any], results: SearchResults) 
         for s in results.suggestions
         if s.state != "complete"
     ]
+    rows += [
+        (f"suggestion {s.number} after {stage.length} epochs, {stage.state}", "; ".join(stage.reasons))
+        for s in results.suggestions
+        for stage in s.stages
+        if s.state == "complete" and stage.state != "complete"
+    ]
     not_made = results.num_suggestions - len(results.suggestions)
     if not_made > 0:
         rows.append((f"{not_made} suggestion(s)", "not made yet; the same command goes on"))
@@ -113,7 +125,7 @@ def _missing(store: Store, manifest: Mapping[str, Any], results: SearchResults) 
 def _other_trials(
     store: Store, manifest: Mapping[str, Any], suggestions: Sequence[Suggestion]
 ) -> list[tuple[str, str]]:
-    of_suggestions = {key for suggestion in suggestions for key in suggestion.keys}
+    of_suggestions = {key for suggestion in suggestions for key in suggestion.all_keys}
     named = [entry for entry in manifest["trials"] if entry["named"] and entry["key"] not in of_suggestions]
     _, reasons = look_up(store, named)
     return [(entry["name"], reasons[entry["key"]]) for entry in named if entry["key"] in reasons]

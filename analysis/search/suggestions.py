@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from analysis.results import look_up
@@ -54,12 +54,24 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A suggestion at one length of a search with rungs; fields as those of the suggestion."""
+
+    length: int
+    state: State
+    seed_values: Mapping[str, tuple[float, ...]]
+    keys: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Suggestion:
     """One point of the space.
 
     ``seed_values``: objective -> the value of each of its trainables; empty unless the suggestion is complete.
     ``state``: ``lost`` is one that was complete and whose results are no longer in the storage. ``reasons``: why it
-    has no value.
+    has no value. With rungs, all of them are of the longest length at which it has a value (``length``), or of its
+    first; ``stages`` are all lengths that it was trained for, the shortest first.
     """
 
     number: int
@@ -68,6 +80,20 @@ class Suggestion:
     seed_values: Mapping[str, tuple[float, ...]]
     keys: tuple[str, ...]
     reasons: tuple[str, ...] = ()
+    length: int | None = None
+    stages: tuple[Stage, ...] = ()
+
+    def at(self, length: int | None) -> Suggestion:
+        """The suggestion with its values at a length that it has reached."""
+        stage = next((stage for stage in self.stages if stage.length == length), None)
+        if stage is None:
+            return self
+        return replace(self, state=stage.state, seed_values=stage.seed_values, keys=stage.keys, length=length)
+
+    @property
+    def all_keys(self) -> set[str]:
+        """Keys of its trials, of all lengths."""
+        return {*self.keys, *(key for stage in self.stages for key in stage.keys)}
 
     def mean(self, objective: Objective) -> float:
         return statistics.fmean(self.seed_values[objective.name])
@@ -89,24 +115,49 @@ class SearchResults:
     space: tuple[Parameter, ...]
     num_suggestions: int
     suggestions: tuple[Suggestion, ...]
+    lengths: tuple[int, ...] = ()
+    """Of the rungs; empty where every suggestion is trained to the end."""
+    reduction: int = 0
 
     @property
     def complete(self) -> list[Suggestion]:
         """Those with a value, by number."""
         return [suggestion for suggestion in self.suggestions if suggestion.state == "complete"]
 
+    @property
+    def longest(self) -> int | None:
+        """With rungs, the longest length at which any suggestion has a value."""
+        return max((suggestion.length or 0 for suggestion in self.complete), default=0) or None
+
+    @property
+    def compared(self) -> list[Suggestion]:
+        """Those with a value at the longest length that any has reached, by number; all with a value without rungs."""
+        return [suggestion for suggestion in self.complete if suggestion.length == self.longest]
+
     def ranked(self, objective: Objective) -> list[Suggestion]:
-        """Those with a value, best first; of equals the earlier first."""
-        return sorted(self.complete, key=lambda s: (-objective.gain(s.mean(objective), 0.0), s.number))
+        """Those with a value, the longer trained before the shorter, then the better; of equals the earlier first."""
+        return sorted(
+            self.complete, key=lambda s: (-(s.length or 0), -objective.gain(s.mean(objective), 0.0), s.number)
+        )
 
     def best_so_far(self, objective: Objective) -> list[float]:
-        """After each complete suggestion, by number, the best mean until then."""
-        means = [suggestion.mean(objective) for suggestion in self.complete]
+        """After each suggestion that is compared, by number, the best mean until then."""
+        means = [suggestion.mean(objective) for suggestion in self.compared]
         return [objective.best(means[: end + 1]) for end in range(len(means))]
 
     def front(self) -> list[Suggestion]:
-        """The complete suggestions that no other beats: equal or better in all objectives, better in one."""
-        return [one for one in self.complete if not any(self._beats(other, one) for other in self.complete)]
+        """Those compared that no other beats: equal or better in all objectives, better in one."""
+        return [one for one in self.compared if not any(self._beats(other, one) for other in self.compared)]
+
+    def epochs(self) -> tuple[int, int]:
+        """Of a search with rungs: epochs that were trained, over all seeds, and those of all its suggestions to the
+        end. What failed or runs counts up to where it began, in the second number as if it had come to the end."""
+        trained = whole = 0
+        for suggestion in self.suggestions:
+            done = [stage for stage in suggestion.stages if stage.state == "complete"]
+            trained += done[-1].length * len(done[-1].keys) if done else 0
+            whole += self.lengths[-1] * len(suggestion.stages[0].keys)
+        return trained, whole
 
     def _beats(self, one: Suggestion, other: Suggestion) -> bool:
         gains = [objective.gain(one.mean(objective), other.mean(objective)) for objective in self.objectives]
@@ -140,7 +191,11 @@ def load_search(store: Store, manifest: Mapping[str, Any]) -> SearchResults:
     entries += [{"key": key, "upstream": []} for key in _keys(found) if key not in known]
     results, reasons = look_up(store, entries)
     suggestions = tuple(_suggestion(document, objectives, results, reasons) for document in found)
-    return SearchResults(objectives, space, int(search["num_suggestions"]), suggestions)
+    rungs = search.get("rungs") or {"lengths": (), "reduction": 0}
+    lengths = tuple(int(length) for length in rungs["lengths"])
+    return SearchResults(
+        objectives, space, int(search["num_suggestions"]), suggestions, lengths, int(rungs["reduction"])
+    )
 
 
 def _parameter(name: str, distribution: Mapping[str, Any]) -> Parameter:
@@ -152,7 +207,8 @@ def _parameter(name: str, distribution: Mapping[str, Any]) -> Parameter:
 
 def _keys(suggestions: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of all trials of these suggestions, each once."""
-    return list(dict.fromkeys(key for found in suggestions for keys in found["trials"].values() for key in keys))
+    stages = [stage for found in suggestions for stage in found.get("rungs") or [found]]
+    return list(dict.fromkeys(key for stage in stages for keys in stage["trials"].values() for key in keys))
 
 
 def _suggestion(
@@ -161,7 +217,24 @@ def _suggestion(
     results: Mapping[str, Result],
     reasons: Mapping[str, str],
 ) -> Suggestion:
-    keys = tuple(_keys([document]))
+    number, params = document["number"], document["params"]
+    if not document.get("rungs"):
+        stage = _stage(document, objectives, results, reasons)
+        return Suggestion(number, params, stage.state, stage.seed_values, stage.keys, stage.reasons)
+    stages = tuple(_stage(rung, objectives, results, reasons) for rung in document["rungs"])
+    reached = next((stage for stage in reversed(stages) if stage.state == "complete"), stages[0])
+    told = (reached.state, reached.seed_values, reached.keys, reached.reasons, reached.length)
+    return Suggestion(number, params, *told, stages)
+
+
+def _stage(
+    document: Mapping[str, Any],
+    objectives: Sequence[Objective],
+    results: Mapping[str, Result],
+    reasons: Mapping[str, str],
+) -> Stage:
+    """What the storage says of a suggestion, or of one at a length."""
+    length, keys = int(document.get("length", 0)), tuple(_keys([{"trials": document["trials"]}]))
     lacking = [reasons[key] for key in keys if key in reasons]
     for objective in objectives:
         reported = [results[key].metrics for key in document["trials"].get(objective.name, ()) if key in results]
@@ -173,7 +246,7 @@ def _suggestion(
     state: State = document["state"]
     if state == "complete" and not lacking:
         values = {o.name: tuple(results[k].metrics[o.name] for k in document["trials"][o.name]) for o in objectives}
-        return Suggestion(document["number"], document["params"], state, values, keys)
+        return Stage(length, state, values, keys)
     told = document.get("reason") or "all its trials are done, the search has not counted it yet"
     why = tuple(dict.fromkeys(lacking)) or (told,)
-    return Suggestion(document["number"], document["params"], "lost" if state == "complete" else state, {}, keys, why)
+    return Stage(length, "lost" if state == "complete" else state, {}, keys, why)

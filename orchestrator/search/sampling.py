@@ -1,133 +1,189 @@
-"""The side of a search that Optuna sees: the space, and a study in memory that is told what is known."""
+"""The side of a search that Optuna sees: the space, and a study in memory that is made anew for every suggestion.
+
+A suggestion is a function of the search, its number, the suggestions before it and what is seen of them: sampler and
+study are made anew, the sampler from a seed that follows from the search's seed and the number. What a driver did
+before it was killed is nowhere but in the documents of its suggestions.
+
+Kinds of samplers. TPE, GP, random and brute-force sampling are functions of seed and trials, and need no more. Genetic
+samplers (NSGA-II, NSGA-III) note generations and parents as attributes of trials and study: every document keeps those
+that its suggestion got, and the next study is given them. Grid and quasi-Monte Carlo samplers take places of one fixed
+sequence, so their seed is the search's own for all numbers. CMA-ES keeps a pickled optimizer, and nothing is unpickled
+here: it is refused. A sampler that keeps a state of its own, in none of these ways, begins with every suggestion anew.
+With rungs, TPE uses suggestions that have not come to the last rung as it uses Optuna's pruned trials; GP and genetic
+samplers learn from the last rung alone.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from orchestrator.study import Params, Search
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+T = TypeVar("T")
 
 # A sampler may come back to the same points; after so many in a row there is nothing to learn before a trial ends.
 _PATIENCE = 30
 # A space of no more points is tried out to the last.
 _FEW_POINTS = 1000
+# Optuna's step of the only value of a suggestion without rungs.
+NO_RUNGS = 0
 
 
 class SuggestionState(StrEnum):
-    """What became of a suggestion."""
+    """What became of a suggestion, or of what was decided on one."""
 
     RUNNING = "running"
     COMPLETE = "complete"
     FAILED = "failed"
 
 
-class Sampling:
-    """Optuna's study in memory, made from what is known."""
+@dataclass(frozen=True)
+class Attributes:
+    """What a sampler noted while it made a suggestion, of the trial and of the study, as JSON."""
 
-    def __init__(self, search: Search, seed: int) -> None:
-        import optuna
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    study: Mapping[str, Any] = field(default_factory=dict)
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._search = search
-        # As Optuna would write them: 1 is 1.0 where the parameter is a float.
-        self._start = [
-            {name: d.to_external_repr(d.to_internal_repr(point[name])) for name, d in search.space.items()}
-            for point in search.start
-        ]
+
+@dataclass(frozen=True)
+class Seen:
+    """A suggestion as a later one sees it: its values by length (``NO_RUNGS`` without rungs)."""
+
+    params: Params
+    values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    has_failed: bool = False
+    attributes: Attributes = Attributes()
+
+
+def sample(
+    search: Search,
+    number: int,
+    before: Sequence[Seen],
+    untried: Sequence[Params] | None,
+    accept: Callable[[Params], T | None],
+) -> tuple[T, Attributes] | None:
+    """Suggestion ``number``: the first new point that ``accept`` makes something of, and what the sampler noted.
+
+    ``before`` are all suggestions of smaller numbers. ``untried`` are all points that are left, where they can be
+    counted. None if there is no point before more is seen.
+    """
+    tried = [dict(seen.params) for seen in before]
+    for point in _start(search):
+        if point not in tried:
+            if (made := accept(point)) is not None:
+                return made, Attributes()
+            tried.append(dict(point))
+    study = _study(search, number, before)
+    for _ in range(_PATIENCE):
+        trial = study.ask(fixed_distributions=dict(search.space))
+        params = dict(trial.params)
+        if params not in tried and (made := accept(params)) is not None:
+            return made, _noted(study, trial)
+        tried.append(params)
+        _refuse(study, trial)
+    left = [point for point in untried or () if point not in tried]
+    random.Random(_seed(search, number)).shuffle(left)
+    found = (accept(point) for point in left)
+    return next(((made, Attributes()) for made in found if made is not None), None)
+
+
+def frozen_trial(search: Search, seen: Seen) -> FrozenTrial:
+    """A suggestion as a trial of Optuna: complete with a value at the last rung, pruned with one at an earlier rung.
+
+    Of several objectives Optuna knows no values on the way: such a suggestion is running until it has come to the end.
+    """
+    from optuna.trial import TrialState, create_trial
+
+    last = search.rungs.lengths[-1] if search.rungs else NO_RUNGS
+    ordered = {length: [values[o] for o in search.directions] for length, values in seen.values.items()}
+    state = TrialState.RUNNING
+    if seen.has_failed:
+        state = TrialState.FAIL
+    elif last in ordered:
+        state = TrialState.COMPLETE
+    elif ordered and len(search.directions) == 1:
+        state = TrialState.PRUNED
+    reports = search.rungs is not None and len(search.directions) == 1
+    return create_trial(
+        state=state,
+        params=dict(seen.params),
+        distributions=dict(search.space),
+        values=ordered[last] if state is TrialState.COMPLETE else None,
+        intermediate_values={length: values[0] for length, values in ordered.items()} if reports else None,
+        system_attrs=dict(seen.attributes.trial),
+    )
+
+
+def _start(search: Search) -> list[Params]:
+    """The starting points as Optuna would write them: 1 is 1.0 where the parameter is a float."""
+    space = search.space.items()
+    return [{name: d.to_external_repr(d.to_internal_repr(point[name])) for name, d in space} for point in search.start]
+
+
+def _study(search: Search, number: int, before: Sequence[Seen]) -> Any:
+    """Optuna's study in memory, before it is asked for suggestion ``number``."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=list(search.directions.values()), sampler=_sampler(search, number))
+    # Grid and brute-force samplers call it after their last point, which is an error outside of `optimize`.
+    study.stop = lambda: None  # type: ignore[method-assign]
+    for seen in before:
+        study.add_trial(frozen_trial(search, seen))
+        for name, value in seen.attributes.study.items():
+            study._storage.set_study_system_attr(study._study_id, name, value)
+    return study
+
+
+def _sampler(search: Search, number: int) -> Any:
+    from optuna.samplers import GridSampler, QMCSampler, TPESampler
+
+    if search.sampler is None:
         # The liar keeps suggestions apart that run at the same time.
-        sampler = search.sampler(seed) if search.sampler else optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        self._study = optuna.create_study(directions=list(search.directions.values()), sampler=sampler)
-        # Grid and brute-force samplers call it after their last point, which is an error outside of `optimize`.
-        self._study.stop = lambda: None
-        self._random = random.Random(seed)
-        self._learned: dict[int, Any] = {}  # number -> Optuna's trial; None once it has ended
-        self._asked: Any = None
-        self._refused: list[Params] = []
-        self._is_fruitless = False
+        return TPESampler(seed=_seed(search, number), constant_liar=True)
+    sampler = search.sampler(search.seed)
+    return sampler if isinstance(sampler, GridSampler | QMCSampler) else search.sampler(_seed(search, number))
 
-    def learn(self, number: int, params: Params, state: SuggestionState, values: Mapping[str, float] | None) -> None:
-        """Take a suggestion into Optuna's study unless it is there."""
-        import optuna
 
-        if number in self._learned:
-            return
-        if state is SuggestionState.RUNNING:
-            trial, self._asked = self._asked, None
-            if trial is not None and trial.params != dict(params):
-                self._tell(trial, None)  # another driver was faster than what was asked for
-                trial = None
-            if trial is None:
-                self._study.enqueue_trial(dict(params))
-                trial = self._study.ask(fixed_distributions=dict(self._search.space))
-            self._learned[number] = trial
-            return
-        is_complete = state is SuggestionState.COMPLETE
-        state = optuna.trial.TrialState.COMPLETE if is_complete else optuna.trial.TrialState.FAIL
-        trial = optuna.trial.create_trial(
-            state=state,
-            params=dict(params),
-            distributions=dict(self._search.space),
-            values=self._ordered(values) if values else None,
-        )
-        self._study.add_trial(trial)
-        self._learned[number] = None
+def _seed(search: Search, number: int) -> int:
+    return int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
 
-    def end(self, number: int, values: Mapping[str, float] | None) -> None:
-        """Tell Optuna how a suggestion ended."""
-        self._is_fruitless = False
-        if (trial := self._learned.get(number)) is not None:
-            self._tell(trial, values)
-            self._learned[number] = None
 
-    def ask(self, tried: list[Params], untried: list[Params] | None) -> Params | None:
-        """A point that was not tried; None if the sampler has none before something ends.
+def _noted(study: Any, trial: Any) -> Attributes:
+    """What the sampler noted, without what is no JSON."""
+    storage = study._storage
+    of_trial = storage.get_trial(trial._trial_id).system_attrs
+    of_study = storage.get_study_system_attrs(study._study_id)
+    return Attributes(*({name: value for name, value in of.items() if _is_json(value)} for of in (of_trial, of_study)))
 
-        ``untried`` are all points that are left, where they can be counted.
-        """
-        tried = tried + self._refused
-        for point in self._start:
-            if point not in tried:
-                return point
-        if self._is_fruitless:
-            return None
-        for _ in range(_PATIENCE):
-            trial = self._study.ask(fixed_distributions=dict(self._search.space))
-            if trial.params not in tried:
-                self._asked = trial
-                return dict(trial.params)
-            self._tell(trial, None)
-        left = [point for point in untried or () if point not in tried]
-        if left:
-            return self._random.choice(left)
-        self._is_fruitless = True
-        return None
 
-    def refuse(self, params: Params) -> None:
-        """Do not come back to a point that cannot be."""
-        self._refused.append(dict(params))
-        self._is_fruitless = len(self._refused) % _PATIENCE == 0
-        if (trial := self._asked) is not None:
-            self._asked = None
-            self._tell(trial, None)
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError):
+        return False
 
-    def _tell(self, trial: Any, values: Mapping[str, float] | None) -> None:
-        import optuna
 
-        if values is None:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            self._study.tell(trial, self._ordered(values))
+def _refuse(study: Any, trial: Any) -> None:
+    from optuna.trial import TrialState
 
-    def _ordered(self, values: Mapping[str, float]) -> list[float]:
-        return [values[objective] for objective in self._search.directions]
+    study.tell(trial, state=TrialState.FAIL)
 
 
 def check(search: Search) -> None:
-    """Raise ValueError for a point outside the space, and for choices that the store cannot write down."""
+    """Raise ValueError for a point outside the space, for choices that the store cannot write down, and for CMA-ES."""
     for name, distribution in search.space.items():
         for choice in getattr(distribution, "choices", ()):
             if not isinstance(choice, str | int | float | None):
@@ -145,6 +201,16 @@ def check(search: Search) -> None:
     for point in search.start:
         if not fits(point, search):
             raise ValueError(f"the starting point {dict(point)} lies outside the space {dict(search.space)}")
+    if search.seed < 0:
+        raise ValueError(f"seed = {search.seed} of a search: expected at least 0")
+    if search.sampler is not None:
+        from optuna.samplers import CmaEsSampler
+
+        if isinstance(search.sampler(search.seed), CmaEsSampler):
+            raise ValueError(
+                "CmaEsSampler keeps its state as a pickle, which no storage of results holds, and would begin anew "
+                "with every suggestion: take TPESampler, GPSampler or NSGAIISampler"
+            )
 
 
 def fits(params: Any, search: Search) -> bool:

@@ -67,6 +67,20 @@ class FabricatedSearch:
         )
         return keys
 
+    def climb(self, *stages, state="complete"):
+        """The next suggestion of a search with rungs: the accuracies of its seeds at each length that it came to."""
+        number, lengths = len(self.suggestions) + 1, self.manifest["search"]["rungs"]["lengths"]
+        rungs = []
+        for length, values in zip(lengths, stages, strict=False):
+            keys = [f"s{number}-seed{seed}-{length}" for seed in range(len(values))]
+            for key, value in zip(keys, values, strict=True):
+                self.add_trial(key, number, {ACCURACY: value})
+            is_last = length == lengths[len(stages) - 1]
+            rungs.append({"length": length, "state": state if is_last else "complete", "reason": "",
+                          "trials": {ACCURACY: keys}})  # fmt: skip
+        reached = next((rung for rung in reversed(rungs) if rung["state"] == "complete"), rungs[0])
+        self.suggestions.append({"number": number, "params": params(number), **reached, "rungs": rungs})
+
     def add_trial(self, key, number=0, metrics=None, named=False):
         configuration = {"class": "Toy", "marker": f"configuration of {key}"} | (params(number) if number else {})
         entry = {"key": key, "name": key, "class": "Toy", "upstream": [], "named": named, "data": {}}
@@ -76,6 +90,23 @@ class FabricatedSearch:
 
     def fail(self, key, message):
         self.store.record_failure(key, Failure("non-finite", message, "", 1, 0.0))
+
+
+def with_rungs(folder, num=18):
+    """Suggestions of 2 seeds at 4, 12 and 36 epochs; curves cross, number 4 failed on its way, the last one runs."""
+    search, rng = FabricatedSearch(folder, num_suggestions=num), np.random.default_rng(1)
+    search.manifest["search"]["rungs"] = {"lengths": [4, 12, 36], "reduction": 3}
+    for number in range(1, num + 1):
+        end, pace = rng.uniform(0.4, 0.9), rng.uniform(3, 15)
+        stages = [[float(end * (1 - np.exp(-n / pace)) + rng.normal(0, 0.02)) for _ in range(2)] for n in (4, 12, 36)]
+        if number == 4:
+            search.climb(stages[0], [stages[1][0], None], state="failed")
+            search.fail("s4-seed1-12", "train/loss is NaN at epoch 9")
+        elif number == num:
+            search.climb([stages[0][0], None], state="running")
+        else:
+            search.climb(*stages[: 1 + (number % 3 == 0) + (number % 9 == 0)])
+    return search
 
 
 def large(folder, directions=None):

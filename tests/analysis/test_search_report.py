@@ -205,8 +205,8 @@ def test_the_front_holds_what_nobody_beats(tmp_path):
     assert frame["suggestion"].to_list()[:4] == [5, 2, 3, 6]
     assert frame.filter(pl.col("on the front") == "yes")["suggestion"].sort().to_list() == [2, 3, 5, 6]
     data = figures.front_data(results)
-    assert data.filter("best")["number"].to_list() == [2, 3, 5, 6]
-    assert data.filter(number=5).row(0) == (5, 0.9, 1.9, True)
+    assert data.filter(kind="best")["number"].to_list() == [2, 3, 5, 6]
+    assert data.filter(number=5).row(0) == (5, 0.9, 1.9, "best")
 
 
 # -- tables and figures -------------------------------------------------------------------------------
@@ -246,12 +246,12 @@ def test_progress_data(tmp_path):
     search.fail(search.add("failed", retrieval_accuracy=[None, None])[0], "killed")
     search.add(retrieval_accuracy=[0.3, 0.4])
     search.add(retrieval_accuracy=[0.9, 0.7])
-    data = figures.progress_data(results_of(search)).select("number", "state", "best", "low", "high", "best_so_far")
+    data = figures.progress_data(results_of(search)).select("number", "state", "kind", "low", "high", "best_so_far")
     assert data.rows() == [
-        (1, "complete", False, 0.5, 0.7, 0.6),
-        (2, "failed", False, None, None, None),
-        (3, "complete", False, 0.3, 0.4, 0.6),
-        (4, "complete", True, 0.7, 0.9, 0.8),
+        (1, "complete", "compared", 0.5, 0.7, 0.6),
+        (2, "failed", "compared", None, None, None),
+        (3, "complete", "compared", 0.3, 0.4, 0.6),
+        (4, "complete", "best", 0.7, 0.9, 0.8),
     ]
     seeds = figures.seed_data(results_of(search))
     assert seeds.filter(number=4).select("seed", "value").rows() == [(0, 0.9), (1, 0.7)]
@@ -306,7 +306,8 @@ def test_every_quantity_of_the_search_stands_on_its_own_axis(written):
     of_seven = [row["value"] for row in single.rows if row["number"] == 7]
     assert of_seven == pytest.approx([written[0].store.result(f"s7-seed{s}").metrics[ACCURACY] for s in range(3)])
     assert (means.fields["x"], means.fields["y"]) == ("number", "mean")
-    assert means.encoding["color"]["condition"]["test"] == "datum.best"
+    assert means.encoding["color"]["field"] == "kind"
+    assert means.encoding["color"]["scale"]["domain"][0] == "best"
 
 
 def test_seed_points_stand_where_the_parameter_of_their_suggestion_is(written):

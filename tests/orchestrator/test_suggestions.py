@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -10,11 +11,14 @@ from toy import Bowl, Count
 
 from orchestrator.attempt import Payload
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
+from orchestrator.options import StudyOptions
 from orchestrator.plan import State, make_plan
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Search, Study
+from orchestrator.submission import submit
 from orchestrator.trial import run_trial
+from orchestrator.usage import UsageError
 from trainables.api.identity import FileDigests, Keys
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
@@ -61,19 +65,42 @@ def explore(suggestions, run, num):
     return found
 
 
-def bowl(trial):
-    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (trial.suggest_categorical("y", ["flat", "steep"]) != "flat")
+def optuna_s_next(points, losses, seed, running=()):
+    """What Optuna alone suggests after these: a study of its own, and a sampler that nobody has asked before."""
+    number = len(points) + len(running) + 1
+    study_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=study_seed, constant_liar=True))
+    for point, loss in zip(points, losses, strict=True):
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=SPACE, value=loss))
+    for point in running:
+        state = optuna.trial.TrialState.RUNNING
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=SPACE, state=state))
+    return study.ask(fixed_distributions=SPACE).params
 
 
-def test_one_after_the_other_it_suggests_what_optuna_alone_would(store, run):
-    oracle = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3, constant_liar=True))
-    oracle.optimize(bowl, n_trials=20)
+def test_each_suggestion_is_what_optuna_suggests_to_one_who_knows_the_same(store, run):
     suggestions = suggestions_of(store, seed=3)
-    assert explore(suggestions, run, 30) == [trial.params for trial in oracle.trials]
+    points = explore(suggestions, run, 30)
+    assert len(points) == 20
     assert suggestions.num_left == 0
+    losses = [(p["x"] - 0.3) ** 2 + (p["y"] != "flat") for p in points]
+    for number, point in enumerate(points):
+        assert point == optuna_s_next(points[:number], losses[:number], seed=3)
     (best, values) = suggestions.best()[0]
-    assert best.params == oracle.best_params
-    assert values["val/loss"] == pytest.approx(oracle.best_value)
+    assert best.params == points[losses.index(min(losses))]
+    assert values["val/loss"] == pytest.approx(min(losses))
+
+
+def test_what_runs_is_known_to_run(store, run):
+    suggestions = suggestions_of(store, seed=4)
+    ended = explore(suggestions, run, 12)
+    losses = [(p["x"] - 0.3) ** 2 + (p["y"] != "flat") for p in ended]
+    running = []
+    for _ in range(4):
+        assert suggestions.next(set(), set())
+        point = suggestions.describe()["suggestions"][-1]["params"]
+        assert point == optuna_s_next(ended, losses, 4, running)
+        running.append(point)
 
 
 def test_a_new_driver_knows_all_of_it_and_finishes_what_was_running(store, run):
@@ -190,6 +217,60 @@ def test_samplers_that_want_to_stop_the_study_do_not(store, run, sampler):
     space = {name: CategoricalDistribution(choices) for name, choices in GRID.items()}
     points = explore(suggestions_of(store, space=space, sampler=sampler), run, 100)
     assert sorted(p["x"] for p in points) == [0.0, 0.0, 1.0, 1.0]
+
+
+def explore_with_restarts(store, run, **search):
+    """One suggestion a driver, each knowing no more than the store; returns the parameters."""
+    while study := suggestions_of(store, **search).next(store.finished(), set()):
+        run(study)
+    return [s["params"] for s in suggestions_of(store, **search).describe()["suggestions"]]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda seed: optuna.samplers.GridSampler(GRID, seed),
+        lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+        lambda seed: optuna.samplers.QMCSampler(qmc_type="halton", seed=seed),
+    ],
+    ids=["grid", "sobol", "halton"],
+)
+@pytest.mark.filterwarnings("ignore:QMCSampler is experimental")
+def test_samplers_of_one_sequence_go_through_it_whatever_their_drivers_do(store, run, sampler):
+    num = 4 if sampler(1).__class__ is optuna.samplers.GridSampler else 9
+    space = SPACE if num > 4 else {n: CategoricalDistribution(choices) for n, choices in GRID.items()}
+    oracle = optuna.create_study(sampler=sampler(7))
+    oracle.optimize(lambda t: t._suggest("x", space["x"]) + (t._suggest("y", space["y"]) == "flat"), n_trials=num)
+    assert explore_with_restarts(store, run, num=num, sampler=sampler, seed=7, space=space) == [
+        trial.params for trial in oracle.trials
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["NSGAIISampler", "NSGAIIISampler", "TPESampler", "RandomSampler", "BruteForceSampler"]
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_samplers_are_functions_of_what_the_store_remembers(store, tmp_path, run, quick_settings, name):
+    small = {"population_size": 4} if name.startswith("NSGA") else {}
+    search = {"sampler": lambda seed: getattr(optuna.samplers, name)(seed=seed, **small), "seed": 2, "num": 14}
+    if name == "BruteForceSampler":
+        search["space"] = {"x": IntDistribution(0, 13)}
+    restarted = explore_with_restarts(store, run, **search)
+    undisturbed = Store(str(tmp_path / "undisturbed"))
+    other = suggestions_of(undisturbed, **search)
+    while study := other.next(undisturbed.finished(), set()):
+        for trial in make_plan(study, undisturbed, Keys(FileDigests())).runnable():
+            run_trial(Payload(trial, quick_settings(undisturbed)))
+    assert [s["params"] for s in other.describe()["suggestions"]] == restarted
+    if small:
+        names = store.names("studies/s/suggestions")
+        noted = [store.read_document(f"studies/s/suggestions/{n}")["sampler"]["trial"] for n in names]
+        assert [n[f"{name}:generation"] for n in noted] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
+
+
+def test_a_sampler_that_keeps_a_pickle_is_refused(store):
+    with pytest.raises(ValueError, match=r"CmaEsSampler keeps its state as a pickle.*take TPESampler"):
+        suggestions_of(store, sampler=lambda seed: optuna.samplers.CmaEsSampler(seed=seed))
 
 
 def test_points_that_would_only_wait_are_not_chosen_yet(store, run):
@@ -339,6 +420,7 @@ def test_of_several_objectives_the_best_are_those_that_none_beats(store, run):
         ({"directions": {"val/other": "minimize"}}, r"expected at least one for each of \['val/other'\]"),
         ({"make": lambda params: {"val/loss": []}}, "expected at least one for each"),
         ({"num": 0}, "num_suggestions = 0"),
+        ({"seed": -1}, "seed = -1"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(store, named, said):
@@ -359,3 +441,12 @@ def test_a_search_that_cannot_be_is_refused(store, named, said):
 def test_choices_that_cannot_be_written_down_are_refused(store, choices, said):
     with pytest.raises(ValueError, match=said):
         suggestions_of(store, space={"x": CategoricalDistribution(choices)})
+
+
+def test_the_flag_of_the_lag_reaches_the_search(tmp_path):
+    options = StudyOptions(storage=str(tmp_path / "results"), cache_dir=tmp_path, plan=True, lag=2)
+    with pytest.raises(UsageError, match=r"--lag 2: study 's' has no search; leave it out"):
+        submit(options, lambda: Study("s", "?", {"a": Count(1)}))
+    assert submit(options, lambda: Study("s", "?", search=Search(SPACE, bowls(), LOSS, 3))) == 0
+    with pytest.raises(ValueError, match="--lag 0: expected at least 1"):
+        StudyOptions(lag=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.api.trainable import Trainable, grows, recorded
+from trainables.api.trainable import Trainable, grows, recorded, seed
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,50 @@ class Grow(Trainable):
 
     def work_flop(self):
         return 1e6 * self.num_epochs
+
+
+@dataclass(frozen=True)
+class Climb(Trainable):
+    """A training whose validation loss falls with its length, for every x in another way: curves cross."""
+
+    x: float
+    num_epochs: int = grows(3)
+    seed: int = seed()
+    fails_above: float = 1.0
+    horizon: int = 0
+    log_path: Path | None = recorded(None)
+
+    def loss(self):
+        return (self.x - 0.3) ** 2 + (1.2 - self.x) / self.num_epochs + 0.001 * self.seed
+
+    def run(self, context):
+        folder = context.load_checkpoint()
+        start = int((folder / "state.txt").read_text()) if folder else 0
+        if self.x > self.fails_above:
+            raise ValueError(f"x = {self.x} is too large")
+        if self.log_path:
+            with open(self.log_path, "a") as file:
+                file.writelines(f"{self.x} {self.seed} {epoch}\n" for epoch in range(start, self.num_epochs))
+        context.save_state(lambda folder: (folder / "state.txt").write_text(str(self.num_epochs)))
+        return {"val/loss": self.loss(), "val/size": self.x * self.num_epochs}
+
+    def work_flop(self):
+        return 1e6 * self.num_epochs
+
+
+@dataclass(frozen=True)
+class Judge(Trainable):
+    """Measures a training: its own length is no part of it."""
+
+    training: Climb
+    strictness: float = 1.0
+
+    def run(self, context):
+        context.result_dir(self.training)
+        return {"val/loss": self.training.loss() * self.strictness}
+
+    def work_flop(self):
+        return 5e6
 
 
 @dataclass(frozen=True)
