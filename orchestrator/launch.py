@@ -107,17 +107,16 @@ def launch(
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
     with _sigterm_as_sigint() as interrupted, watched_node() as lost, contextlib.redirect_stdout(io.StringIO()):
         _tuner(searcher, store, events, name).fit()
-    outcome.was_interrupted = (
-        interrupted.is_set()
-        or lost.is_set()
-        or any(
-            key not in outcome.failures and key not in searcher.blocked and store.result(key) is None
-            for key in searcher.trials
-        )
-    )
+    outcome.was_interrupted = interrupted.is_set() or lost.is_set() or _is_unfinished(searcher, outcome, store)
     outcome.blocked = searcher.blocked
     store.remove(f".tune/{name}")
     return outcome
+
+
+def _is_unfinished(searcher: GraphSearcher, outcome: Outcome, store: Store) -> bool:
+    """Whether a trial that was to run has neither a result nor a reason for it."""
+    explained = outcome.failures.keys() | searcher.blocked.keys()
+    return any(key not in explained and store.result(key) is None for key in searcher.trials)
 
 
 class _Events(tune.Callback):

@@ -110,11 +110,9 @@ class Order:
         self._is_stale, self._saved_up, self._visit = False, 0.0, 0
 
     def add(self, trials: Sequence[QueuedTrial], done: Collection[str] = (), lost: Collection[str] = ()) -> None:
-        """Further trials, upstream first, and what is known of others; trials that are known already stay as they
-        are."""
-        new = [
-            Node(trial, len(self._nodes) + i) for i, trial in enumerate(t for t in trials if t.key not in self._nodes)
-        ]
+        """Further trials, upstream first, and what is known of others. Known trials stay as they are."""
+        unknown = (trial for trial in trials if trial.key not in self._nodes)
+        new = [Node(trial, number) for number, trial in enumerate(unknown, start=len(self._nodes))]
         self._nodes.update((node.trial.key, node) for node in new)
         self.waiting.update((node.trial.key, node) for node in new)
         self._learn_ends(done, lost)
@@ -226,18 +224,15 @@ class Order:
 
     def _is_preceded(self, node: Node) -> bool:
         """Whether a shorter training of its family, from which it can go on, is still to end, well or not."""
-        if node.trial.family is None:
-            return False
-        return self._families[node.trial.family][0][0] < node.trial.length
+        family = node.trial.family
+        return family is not None and self._families[family][0][0] < node.trial.length
 
     # -- which are ready, in their order --------------------------------------------------------------
 
     def _list_if_ready(self, node: Node) -> None:
         if node.is_waiting and node.listed_at is None and not node.num_missing and not self._is_preceded(node):
             demand = node.trial.demand
-            if demand not in self._ready:
-                self._ready[demand] = Ready(demand)
-            self._ready[demand].add(node)
+            self._ready.setdefault(demand, Ready(demand)).add(node)
 
     def _unlist(self, node: Node) -> None:
         if node.listed_at is not None:
@@ -247,17 +242,19 @@ class Order:
         """What waits for a node: its dependents, and the next longer one of its family."""
         if node.trial.family is None:
             return node.dependents
-        members = self._families[node.trial.family]
-        place = bisect.bisect_left(members, (node.trial.length, node.number)) + 1
-        return [*node.dependents, *(member for _, _, member in members[place : place + 1])]
+        members, place = self._place_in_family(node)
+        return [*node.dependents, *(member for _, _, member in members[place + 1 : place + 2])]
 
     def _before(self, node: Node) -> Iterable[Node]:
         """What a node waits for, likewise."""
         if node.trial.family is None:
             return node.upstream
-        members = self._families[node.trial.family]
-        place = bisect.bisect_left(members, (node.trial.length, node.number))
+        members, place = self._place_in_family(node)
         return [*node.upstream, *(member for _, _, member in members[max(0, place - 1) : place])]
+
+    def _place_in_family(self, node: Node) -> tuple[list[tuple[int, int, Node]], int]:
+        members = self._families[node.trial.family or ""]
+        return members, bisect.bisect_left(members, (node.trial.length, node.number))
 
     def _priority(self, node: Node) -> float:
         longest = max((after.priority for after in self._after(node) if after.is_waiting), default=0.0)

@@ -16,23 +16,35 @@ from trainables.api.identity import describe
 Work = Callable[[Attempt, OnProgress, Say], None]
 
 
+class Stopped(BaseException):
+    """Tune ends the trial, as on Ctrl-C. It says so by ending the thread at its next report, and that is no failure."""
+
+
 def run_in_tune(config: Mapping[str, Any]) -> None:
     """The function trainable that Ray Tune calls, in an actor that serves one trial after the other."""
     from ray import tune
 
     payload = Payload.decode(config["payload"])
 
+    def report(said: dict[str, Any]) -> None:
+        try:
+            tune.report(said)
+        except SystemExit as end:
+            raise Stopped from end
+
     def on_progress(progress: Progress) -> None:
         # Not "done": that name tells Tune to stop the trial.
-        tune.report({"items_done": progress.done, "items_total": progress.total, "unit": progress.unit})
+        report({"items_done": progress.done, "items_total": progress.total, "unit": progress.unit})
 
     def say(message: str) -> None:
-        tune.report({"message": message})
+        report({"message": message})
 
     try:
         run_trial(payload, on_progress, say, _work_of(payload))
     except Exception:
         raise
+    except Stopped:
+        raise SystemExit(0) from None
     except BaseException as error:  # it would end the process, and Tune would not hear why
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
@@ -85,7 +97,7 @@ def _attempt(payload: Payload, claim: Claim, on_progress: OnProgress, say: Say, 
     number = _begin_attempt(store, trial)
     try:
         work(Attempt(payload, number, claim.holding), on_progress, say)
-    except ClaimLost:
+    except (ClaimLost, Stopped):
         raise
     except BaseException as error:  # also sys.exit in a trainable: its process would end without a word
         claim.holding.check()  # the failure of a process that was replaced says nothing about the trial

@@ -133,17 +133,12 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         setting = replace(fixed, **params, num_epochs=length)
         return {OBJECTIVE: [replace(setting, pretrain_seed=seed) for seed in range(options.pretrain_seeds)]}
 
-    beginning = {
-        "learning_rate": rotation.learning_rate,
-        "temperature": fixed.contrast_temperature,
-        "key_momentum": rotation.key_momentum,
-    }
     search = Search(
         space(),
         make,
         {OBJECTIVE: "maximize"},
         options.num_suggestions or scale.num_suggestions,
-        start=[beginning],
+        start=[_beginning(fixed, rotation)],
         rungs=None if options.all_epochs else Rungs(scale.lengths, scale.reduction),
     )
     facts = {
@@ -160,6 +155,15 @@ def make_study(options: PretrainingSearchOptions) -> Study:
         facts=facts,
         cards={source.name: card},
     )
+
+
+def _beginning(fixed: MoCo, rotation: recipes.PretrainingSizes) -> dict[str, float]:
+    """The settings of the rotation study."""
+    return {
+        "learning_rate": rotation.learning_rate,
+        "temperature": fixed.contrast_temperature,
+        "key_momentum": rotation.key_momentum,
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from orchestrator.plan import failure_text, trials_of
 from orchestrator.store import Failure, Store
 from orchestrator.study import Study
 from orchestrator.time_limit import time_limit, timed_out
-from orchestrator.trial import run_trial
+from orchestrator.trial import run_in_tune, run_trial
 from trainables.api.identity import FileDigests, Keys
 
 
@@ -147,3 +147,17 @@ def test_the_place_is_that_of_the_thread_that_hangs():
     thread.join()
     assert "waits_here" in failure.traceback
     assert failure.message.startswith("it ran longer than the time limit of 1 min, and was at ")
+
+
+def test_a_trial_that_tune_stops_has_not_failed(store, quick_settings, monkeypatch):
+    def stop(said):
+        raise SystemExit(0)  # as Tune ends the thread of a trial, at its next report
+
+    monkeypatch.setattr("ray.tune.report", stop)
+    trial = trial_of(Count())
+    with pytest.raises(SystemExit):
+        run_in_tune({"payload": Payload(trial, quick_settings(store)).encode()})
+    assert store.failure(trial.key) is None
+    assert store.crash(trial.key) is None
+    assert store.generations(trial.key) == []  # it was stopped before its first checkpoint
+    assert not store.exists(f"trials/{trial.key}/claim.json")

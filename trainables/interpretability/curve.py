@@ -219,10 +219,7 @@ class InterpretabilityCurve(Trainable):
         means.write_csv(folder / _CURVE_TABLE)
         record = {"image_ids": selection.ids, "left_out_for_empty_mask": selection.left_out_ids}
         (folder / names.SELECTION_FILE).write_text(json.dumps(record, indent=1))
-        own_name = identity_name(type(self.sweep)).removeprefix(f"{Sweep.family}.")  # a study's own has its module
-        sweep = {"name": own_name, "title": self.sweep.title, "unit": self.sweep.unit}
-        sweep_record = sweep | {"period": self.sweep.period, "neutral": self.sweep.neutral}
-        (folder / names.SWEEP_FILE).write_text(json.dumps(sweep_record, indent=1))
+        (folder / names.SWEEP_FILE).write_text(json.dumps(_record_of(self.sweep), indent=1))
         np.savez_compressed(folder / names.SAMPLES_FILE, **samples)
         write_picture(folder / _SAMPLES_PICTURE, samples)
 
@@ -257,6 +254,12 @@ class InterpretabilityCurve(Trainable):
             "num_images": float(len(selection.rows)),
             "num_left_out_for_empty_mask": float(len(selection.left_out_ids)),
         }
+
+
+def _record_of(sweep: Sweep) -> dict[str, Any]:
+    own_name = identity_name(type(sweep)).removeprefix(f"{Sweep.family}.")  # a study's own has its module
+    named = {"name": own_name, "title": sweep.title, "unit": sweep.unit}
+    return named | {"period": sweep.period, "neutral": sweep.neutral}
 
 
 def _prefix(field_of_view: FieldOfView) -> str:
