@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_chaos import computed, outcome, start, undisturbed  # noqa: F401
+from test_chaos import computed, outcome, start, undisturbed, wait_for_jobs_api  # noqa: F401
 
 from orchestrator import cluster as module
 from orchestrator.resources import Amount, Capacity
+from orchestrator.store import Store
 
 RAY = str(Path(sys.executable).with_name("ray"))
 # The provider of Ray's own tests: nodes are processes of this machine, which find the head at its usual port only.
@@ -107,3 +108,103 @@ def from_zero(tmp_path):
 def test_a_cluster_grows_from_zero_for_what_waits(from_zero, undisturbed, tmp_path):  # noqa: F811
     assert start(tmp_path, 0.1, **from_zero).wait(timeout=300) == 0, (tmp_path / "output").read_text()
     assert outcome(tmp_path) == outcome(undisturbed)
+
+
+@pytest.fixture
+def two_started_nodes(tmp_path):
+    """Two nodes of one CPU each as `ray start` makes them, with token authentication; an environment for clients."""
+    token = tmp_path / "auth_token"
+    token.write_text("f" * 64)
+    token.chmod(0o600)
+    environment = {
+        **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": "/tmp",
+    }  # fmt: skip
+    head = "start --head --block --num-cpus=1 --port=6397 --dashboard-host=127.0.0.1 --dashboard-port=8297"
+    head += " --dashboard-agent-listen-port=52397 --ray-client-server-port=9397"
+    worker = "start --block --num-cpus=1 --address=127.0.0.1:6397 --dashboard-agent-listen-port=52396"
+    started = []
+    environment["RAY_ADDRESS"] = "http://127.0.0.1:8297"
+    try:
+        with (tmp_path / "nodes").open("w") as log:
+            started.append(subprocess.Popen([RAY, *head.split()], env=environment, stdout=log, stderr=log))
+            wait_for_jobs_api(RAY, environment, started[0], tmp_path / "nodes")
+            without = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+            started.append(subprocess.Popen([RAY, *worker.split()], env=without, stdout=log, stderr=log))
+        yield environment
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_job_trains_and_measures_with_two_workers_on_two_nodes(two_started_nodes, tmp_path):
+    root = Path(__file__).parents[2]
+    study = [sys.executable, "studies/rotation_period.py", "--scale", "smoke", "--pretrain-seeds", "1"]
+    study += [
+        "--workers-per-trial",
+        "2",
+        "--storage",
+        str(tmp_path / "results"),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    job = [RAY, "job", "submit", "--working-dir", str(root), "--", *study]
+    done = subprocess.run(job, env=two_started_nodes, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Store(str(tmp_path / "results"))
+    workers = {}
+    for key in store.finished():
+        kind = store.read_document(f"trials/{key}/trial.json")["class"]
+        workers.setdefault(kind, set()).add(store.result(key).provenance["workers"])
+    # Each node has one CPU: the two that trained together were on both.
+    assert workers == {"MoCo": {"2"}, "InterpretabilityCurve": {"1"}}
+    assert store.names(".tune") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_driver_that_ends_while_several_processes_train_leaves_nothing_behind(tmp_path, ending):
+    """On a cluster that goes on: its CPUs are free again, and the same command ends the study."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    log = tmp_path / "log"
+    command = [sys.executable, str(Path(__file__).with_name("toy_ranks_study.py")), "--storage"]
+    command += [str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache"), "--log-path", str(log)]
+    environment = {**os.environ, "RAY_ADDRESS": nodes.address, "QUARTERTURN_CHECKPOINT_S": "1"}
+    try:
+        with (tmp_path / "output").open("w") as output:
+            process = subprocess.Popen([*command, "--epoch-s", "2"], env=environment, stdout=output, stderr=output)
+            while not (log.exists() and log.read_text().count("epoch") >= 6):
+                assert process.poll() is None, (tmp_path / "output").read_text()
+                time.sleep(0.2)
+            process.send_signal(ending)
+            assert process.wait(timeout=90) == {signal.SIGINT: 130, signal.SIGKILL: -9}[ending]
+        assert free_cpus(nodes.address) == 2.0
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = log.read_text().splitlines()
+        assert sum(line.startswith("epoch 0 rank 0") for line in lines) == 1
+        store = Store(str(tmp_path / "results"))
+        assert {store.result(key).metrics["sum"] for key in store.finished()} == {8.0}
+    finally:
+        nodes.shutdown()
+
+
+def free_cpus(address):
+    """CPUs that nobody holds once what has ended has let go of them, asked in a process of its own."""
+    code = f"""
+import ray, time
+ray.init({address!r}, logging_level="ERROR", log_to_driver=False)
+for _ in range(60):
+    groups = ray.util.placement_group_table().values()
+    free = ray.available_resources().get("CPU", 0.0)
+    if free == 2.0 and all(group["state"] == "REMOVED" for group in groups):
+        break
+    time.sleep(1)
+print(free)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return float(done.stdout.split()[-1])
