@@ -115,7 +115,8 @@ def launch(
 
 def _is_unfinished(searcher: GraphSearcher, outcome: Outcome, store: Store) -> bool:
     """Whether a trial that was to run has neither a result nor a reason for it."""
-    explained = outcome.failures.keys() | searcher.blocked.keys()
+    # Lost without a failure here is what another driver saw fail.
+    explained = {*outcome.failures, *searcher.lost}
     return any(key not in explained and store.result(key) is None for key in searcher.trials)
 
 

@@ -66,6 +66,11 @@ class GraphSearcher(Searcher):
         return self._queue.blocked
 
     @property
+    def lost(self) -> Collection[str]:
+        """Keys that have no result and will get none: failed, here or elsewhere, or blocked."""
+        return self._queue.lost
+
+    @property
     def is_anyone_waiting(self) -> bool:
         """Whether a trial waits for slots: one that is ready, or one that was handed out and has not started."""
         return bool(self._unstarted) or self._queue.is_anyone_ready

@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from test_scheduler import names, plan_of, searcher_of
 from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
 
 from orchestrator.cluster import resources_for
-from orchestrator.launch import launch
+from orchestrator.launch import Outcome, _is_unfinished, launch
 from orchestrator.plan import make_plan
-from orchestrator.store import Store
+from orchestrator.store import Result, Store
 from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
 
@@ -153,3 +154,17 @@ def test_the_result_does_not_depend_on_how_it_was_run(run, tmp_path):
     again = dataclasses.replace(squares, log_path=tmp_path / "other")
     plan = make_plan(Study("s", "?", {"squares": again}), store, Keys(FileDigests()))
     assert plan.planned[0].result.metrics == {"total": 30.0}
+
+
+def test_what_another_driver_saw_fail_is_no_interruption(tmp_path):
+    """It waits here while it fails there; the next plan of a search says so."""
+    other, base = Count(9), Count(1)
+    searcher = searcher_of({"other": other, "base": base}, slots=1)
+    assert names(searcher, "1") == ["other"]
+    searcher._add(plan_of({"base": base, "tune": Count(2, upstream=base)}, failed=["base"]))
+    searcher.on_trial_complete("1")
+    assert names(searcher, "2") == ["FINISHED"]
+    store = Store(str(tmp_path / "results"))
+    keys = {trial.name: key for key, trial in searcher.trials.items()}
+    store.publish(Result(keys["other"], {}, {}, [], 0.0, 1.0, 1.0, 1, 0.0, {}))
+    assert not _is_unfinished(searcher, Outcome(), store)
