@@ -110,10 +110,15 @@ def _against_shorter_beginning(
     then = best.at(first.length)
     won = num_seeds_won(then, first, objective)
     known = "of other seeds" if won is None else f"better in {won} of {then.num_seeds(objective)} seeds"
+    left_behind = f"was not among the best after {first.length} epochs and went no further"
+    if first.stages[-1].length != first.length:
+        further = first.stages[-1]
+        left_behind = f"has no value after {further.length} epochs ({further.state}), and one after {first.length}"
+    elif len(results.suggestions) < results.num_suggestions:
+        left_behind = f"has gone no further than {first.length} epochs so far"
     return (
-        f"Suggestion 1, where the search began, was not among the best after {first.length} epochs and went no "
-        f"further: there it has {_value(results, objective, first)}, and suggestion {best.number} has "
-        f"{_value(results, objective, then)} ({known})."
+        f"Suggestion 1, where the search began, {left_behind}: there it has {_value(results, objective, first)}, and "
+        f"suggestion {best.number} has {_value(results, objective, then)} ({known})."
     )
 
 

@@ -50,6 +50,25 @@ def test_a_beginning_that_was_left_behind_is_compared_where_it_stopped(tmp_path)
     assert "overlap with those" not in said
 
 
+def test_a_beginning_that_was_promoted_and_failed_was_not_left_behind(tmp_path):
+    search = FabricatedSearch(tmp_path, num_suggestions=2)
+    search.manifest["search"]["rungs"] = {"lengths": [4, 12], "reduction": 2}
+    search.climb(MIDDLE, [None, 0.5], state="failed")
+    search.climb(LOW, HIGH)
+    said = answer(load_search(search.store, search.manifest))
+    assert "has no value after 12 epochs (failed), and one after 4: there it has 0.450" in said
+    assert "not among the best" not in said
+
+
+def test_while_suggestions_are_to_come_a_beginning_may_still_go_on(tmp_path):
+    search = FabricatedSearch(tmp_path, num_suggestions=9)
+    search.manifest["search"]["rungs"] = {"lengths": [4, 12], "reduction": 2}
+    search.climb(MIDDLE)
+    search.climb(LOW, HIGH)
+    said = answer(load_search(search.store, search.manifest))
+    assert "where the search began, has gone no further than 4 epochs so far: there it has 0.450" in said
+
+
 def test_a_beginning_that_came_as_far_is_compared_there(tmp_path):
     said = answer(climbed(tmp_path, [LOW, MIDDLE], [HIGH, HIGH], [LOW]))
     assert "Suggestion 1, where the search began, has 0.45" in said
