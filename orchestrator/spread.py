@@ -23,7 +23,9 @@ from orchestrator.resources import Demand
 from trainables.api.context import Arrays
 
 _LOOK_S = 1.0
-_MOST_DEATHS = 3  # of its workers, before the trial itself fails and is tried again
+_MOST_DEATHS = (
+    3  # of its own workers, before the trial itself fails and is tried again; of helpers, before none is asked
+)
 _WORTH_STARTING_S = 10.0  # of work left: a process and its libraries take some seconds to start
 _PLACED_WITHIN_S = 30.0  # a helper that is not up by then has lost its slot to another trial
 
@@ -78,7 +80,7 @@ class _Spreading:
         self._error: BaseException | None = None
         self._hands: list[_Hand] = []
         self._shipped: Any = None
-        self._deaths = self._num_done = 0
+        self._deaths = self._helper_deaths = self._num_done = 0
         self._begun = time.monotonic()
         self._is_over = threading.Event()
 
@@ -182,13 +184,18 @@ class _Spreading:
             ray.kill(hand.actor)
 
     def _bury(self, hand: _Hand, error: ray.exceptions.RayError) -> None:
-        """Its batch goes to the next; a worker that dies again and again fails the trial, which starts anew."""
+        """Its batch goes to the next; a worker that dies again and again fails the trial, which starts anew.
+
+        A helper does not: a trial that its own workers can do must not fail because a slot was idle.
+        """
         self._dismiss(hand)
+        if hand.is_helper:
+            self._helper_deaths += 1
+            return
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
             raise RuntimeError(f"{self._deaths} workers died, the last with: {error}") from error
-        if not hand.is_helper:
-            self._hands.append(self._hire(is_helper=False))
+        self._hands.append(self._hire(is_helper=False))
 
     def _look_for_help(self) -> None:
         """One more helper, while slots are idle and there is more to do than hands that are coming."""
@@ -198,7 +205,7 @@ class _Spreading:
         with self._lock:
             is_anyone_coming = any(hand.batch is None for hand in self._hands)
             left_s = (time.monotonic() - self._begun) / max(1, self._num_done) * len(self._waiting)
-        if is_anyone_coming or left_s < _WORTH_STARTING_S:
+        if is_anyone_coming or left_s < _WORTH_STARTING_S or self._helper_deaths > _MOST_DEATHS:
             return
         if idle.is_announced() and idle.has_room(self._demand.worker):
             self._hands.append(self._hire(is_helper=True))

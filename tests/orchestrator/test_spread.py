@@ -173,6 +173,30 @@ def test_a_worker_that_dies_is_replaced_and_its_item_done_again(run):
     assert len(function.processes()) >= 2  # another one came in its place
 
 
+def test_helpers_that_die_again_and_again_are_let_be(cluster, announced, monkeypatch):
+    """As where memory suffices for one process: what works alone must not fail because slots were idle."""
+    monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
+    announced(True)
+    driver, hired, results = os.getpid(), [], []
+    hire = spread._Spreading._hire
+    monkeypatch.setattr(
+        spread._Spreading,
+        "_hire",
+        lambda self, *, is_helper: hired.append(is_helper) or hire(self, is_helper=is_helper),
+    )
+
+    def dies_elsewhere(items):
+        if os.getpid() != driver:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.2)
+        return [{"square": np.array(0)} for _ in items]
+
+    spread_ = over_workers(Demand(ONE, 1))
+    spread_(dies_elsewhere, [[i] for i in range(200)], list(range(200)), lambda batch, *what: results.extend(batch))
+    assert sorted(results) == list(range(200))
+    assert 1 <= len(hired) <= 6  # two may be at it when the last one that counts dies
+
+
 def test_workers_that_die_again_and_again_fail_the_trial(cluster, tmp_path):
     class Dies:
         def __init__(self, driver):
