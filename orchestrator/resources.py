@@ -78,18 +78,14 @@ class Capacity:
 
     def can_hold(self, demand: Demand) -> bool:
         """Whether the trial would fit on these nodes if it were alone."""
-        left = list(self.nodes)
-        for _ in range(demand.num_workers):
-            place = next((i for i, node in enumerate(left) if node.holds(demand.worker)), None)
-            if place is None:
-                return False
-            left[place] -= demand.worker
-        return True
+        return self._num_workers(demand.worker) >= demand.num_workers
 
     def num_at_once(self, demand: Demand) -> int:
         """How many such trials run at once, at least 1: for estimates."""
-        per_node = sum(_times(node, demand.worker) for node in self.nodes)
-        return max(1, per_node // demand.num_workers)
+        return max(1, self._num_workers(demand.worker) // demand.num_workers)
+
+    def _num_workers(self, worker: Amount) -> int:
+        return sum(_times(node, worker) for node in self.nodes)
 
     def left_by(self, running: Iterable[Demand]) -> Amount:
         """What is free beside these, over all nodes."""
@@ -98,5 +94,9 @@ class Capacity:
 
 def _times(node: Amount, worker: Amount) -> int:
     by_cpu = node.cpus / worker.cpus if worker.cpus else float("inf")
-    by_gpu = node.gpus / worker.gpus if worker.gpus else float("inf")
+    by_gpu = float("inf")
+    if worker.gpus >= 1:
+        by_gpu = node.gpus / worker.gpus
+    elif worker.gpus:  # a share is one of one GPU
+        by_gpu = int(node.gpus) * int(1 / worker.gpus + _ROUNDING)
     return int(min(by_cpu, by_gpu) + _ROUNDING)

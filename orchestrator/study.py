@@ -34,6 +34,8 @@ class Resources:
     def __post_init__(self) -> None:
         if self.cpus <= 0 or self.gpus < 0 or self.workers < 1:
             raise ValueError(f"{self} is impossible: expected cpus > 0, gpus >= 0 and workers >= 1")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus = {self.gpus:g}: expected a whole number, or less than 1, where trials share a GPU")
 
 
 @dataclass(frozen=True)

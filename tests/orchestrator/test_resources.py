@@ -33,6 +33,17 @@ def test_a_demand_has_to_fit_node_by_node():
     assert has.can_hold(Demand(Amount(1.0, 0.5), 2))
     assert not has.can_hold(Demand(Amount(1.0, 0.6), 2))
     assert has.can_hold(Demand(Amount(0.1, 0.1), 10))
+    shares = Capacity((Amount(8.0, 2.0),))  # a share is of one GPU: 0.6 and 0.6 are two of them
+    assert shares.can_hold(Demand(Amount(1.0, 0.6), 2))
+    assert not shares.can_hold(Demand(Amount(1.0, 0.6), 3))
+    assert shares.num_at_once(Demand(Amount(1.0, 0.6))) == 2
+    assert shares.num_at_once(Demand(Amount(1.0, 0.5))) == 4
+
+
+def test_more_than_one_gpu_is_a_whole_number_of_them():
+    with pytest.raises(ValueError, match=r"gpus = 1.5: expected a whole number"):
+        Resources(gpus=1.5)
+    assert Resources(gpus=2.0).gpus == 2
 
 
 def test_how_many_run_at_once():
