@@ -148,9 +148,11 @@ class _Events(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if self.searcher:
+            self.searcher.spoke(trial.config["key"])
         if self._listener and "message" in result:
             self._listener.noted(trial.config["key"], result["message"])
-        if self._listener and "unit" in result:
+        if self._listener and result.get("items_total"):
             progress = Progress(result["items_done"], result["items_total"], result["unit"])
             self._listener.progressed(trial.config["key"], progress)
 
@@ -158,6 +160,8 @@ class _Events(tune.Callback):
         self._remember(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self.searcher:
+            self.searcher.starts_again(trial.config["key"])
         self._remember(trial)
 
     def _remember(self, trial: Any) -> None:

@@ -55,7 +55,7 @@ class GraphSearcher(Searcher):
         self._encode, self._finished, self._demand, self._capacity = encode, finished, demand, capacity
         self._more, self._usual, self._clock = more, usual, clock
         self._queue = TrialQueue(max_concurrent)
-        self._unstarted: set[str] = set()  # keys handed out that have no process yet
+        self._unstarted: set[str] = set()  # keys handed out that wait for a process, or for their workers
         self._suggested: dict[str, Trial] = {}  # by the id that Tune gave it, those that have not ended
         self.trials: dict[str, Trial] = {}  # by key, all that were to run
         self._add(plan)
@@ -91,8 +91,17 @@ class GraphSearcher(Searcher):
         return None if queued is None else queued.demand
 
     def started(self, key: str) -> None:
-        """A trial that was handed out has a process."""
+        """A trial that was handed out has a process. Workers of Ray Train have still to come, see ``spoke``."""
+        if not self._demand(self.trials[key]).in_processes:
+            self._unstarted.discard(key)
+
+    def spoke(self, key: str) -> None:
+        """A trial has said something: its workers are there, or wait for no slot."""
         self._unstarted.discard(key)
+
+    def starts_again(self, key: str) -> None:
+        """The process of a trial died: it waits for another one."""
+        self._unstarted.add(key)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free or block what waits for this trial."""

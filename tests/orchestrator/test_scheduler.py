@@ -3,6 +3,7 @@
 import dataclasses
 
 from toy import Count, Grow, Squares
+from toy_ranks import Ranks
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
@@ -11,13 +12,13 @@ from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
 
 
-def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=None, slots=10, **more):
+def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=None, slots=10, workers=1, **more):
     plan = plan_of(trials, done=done)
     return GraphSearcher(
         plan,
         lambda t: {"payload": t.name},
         lambda t, error: succeeds(t),
-        lambda t: demand_of(t.trainable, Resources()),
+        lambda t: demand_of(t.trainable, Resources(workers=workers)),
         lambda: Capacity((Amount(float(slots)),)),
         max_concurrent=max_concurrent,
         usual=Demand(Amount(1.0)),
@@ -55,6 +56,21 @@ def test_a_trial_is_handed_out_the_moment_its_own_upstream_is_done():
     for i in "46":
         searcher.on_trial_complete(i)
     assert names(searcher, "8") == ["FINISHED"]
+
+
+def test_slots_are_waited_for_until_workers_are_there_and_again_after_a_death():
+    searcher = searcher_of({"ranks": Ranks(), "count": Count(1)}, workers=2)
+    keys = {trial.name: key for key, trial in searcher.trials.items()}
+    names(searcher, "12")
+    searcher.started(keys["count"])
+    searcher.started(keys["ranks"])  # its process; the workers have still to be placed
+    assert searcher.is_anyone_waiting
+    searcher.spoke(keys["ranks"])
+    assert not searcher.is_anyone_waiting
+    searcher.starts_again(keys["count"])
+    assert searcher.is_anyone_waiting
+    searcher.started(keys["count"])
+    assert not searcher.is_anyone_waiting
 
 
 def test_a_failure_blocks_its_descendants_only():

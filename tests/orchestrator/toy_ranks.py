@@ -17,6 +17,7 @@ class Ranks(Trainable):
 
     num_epochs: int = 3
     number: int = 0
+    upstream: Trainable | None = None
     epoch_s: float = recorded(0.0)
     kill_rank: int | None = recorded(None)  # SIGKILL in epoch 1, once
     fail_rank: int | None = recorded(None)  # ValueError in epoch 1
