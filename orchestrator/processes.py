@@ -36,8 +36,8 @@ _POLL_S = 0.5
 def in_processes(attempt: Attempt, on_progress: OnProgress, say: Say) -> None:
     """Let the workers of a trial compute an attempt.
 
-    Raises ClaimLost as the first worker does, and WorkerFailed with what the worker that failed first said; a worker
-    that was killed says nothing, and is named.
+    Raises ClaimLost as the first worker does, WorkerFailed with what the worker that failed first said, RuntimeError
+    for one that was killed, which says nothing and is named.
     """
     words = Queue(actor_options={"num_cpus": 0})
     heard = _Heard(on_progress, say)
@@ -96,7 +96,7 @@ def _work(config: dict[str, Any]) -> None:
         words.put(("claim lost", str(error)))
         raise RuntimeError(str(error)) from error
     except BaseException as error:
-        words.put(("failed", asdict(failure_from(error, attempt.number))))
+        words.put(("failed", (rank, asdict(failure_from(error, attempt.number)))))
         raise RuntimeError(f"worker {rank} of {size}: {type(error).__name__}") from None
 
 
@@ -105,7 +105,7 @@ class _Heard:
 
     def __init__(self, on_progress: OnProgress, say: Say) -> None:
         self._on_progress, self._say = on_progress, say
-        self._failures: list[Failure] = []
+        self._failures: dict[int, Failure] = {}  # by rank, the first one first
         self._claim_lost = ""
 
     @contextlib.contextmanager
@@ -124,13 +124,20 @@ class _Heard:
         """Why the workers ended without a result."""
         if self._claim_lost:
             return ClaimLost(self._claim_lost)
-        # The others lose their connection when one of them fails: what would fail again is the cause.
-        for_good = [failure for failure in self._failures if failure.kind != CRASH]
-        if found := [*for_good, *self._failures]:
-            return WorkerFailed(found[0])
-        dead = ", ".join(str(rank) for rank in sorted(getattr(error, "worker_failures", {})))
-        reason = f"worker {dead} of {attempt.payload.demand.num_workers} died without a word" if dead else str(error)
-        return RuntimeError(reason)
+        # The others lose their connection when one of them fails or dies: what would fail again is the cause, then a
+        # death.
+        said = list(self._failures.values())
+        for_good = [failure for failure in said if failure.kind != CRASH]
+        if for_good:
+            return WorkerFailed(for_good[0])
+        failed: dict[int, Exception] = getattr(error, "worker_failures", {})
+        if dead := sorted(failed.keys() - self._failures.keys()):
+            ranks = ", ".join(map(str, dead))
+            reason = str(failed[dead[0]]).strip().splitlines()[-1:] or ["no reason given"]
+            return RuntimeError(
+                f"worker {ranks} of {attempt.payload.demand.num_workers} died without a word ({reason[0]})"
+            )
+        return WorkerFailed(said[0]) if said else RuntimeError(str(error))
 
     def _listen(self, words: Queue, is_over: Callable[[], bool]) -> None:
         while True:
@@ -153,4 +160,5 @@ class _Heard:
         elif kind == "claim lost":
             self._claim_lost = word
         else:
-            self._failures.append(Failure(**word))
+            rank, failure = word
+            self._failures[rank] = Failure(**failure)

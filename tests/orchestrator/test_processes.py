@@ -115,6 +115,9 @@ def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(run, tmp_path, 
     assert [row[:3] for row in store.rows(result)] == [["train/sum", epoch, epoch + 1.0] for epoch in range(4)]
     assert lines(tmp_path).count("epoch 0 rank 0") == 1
     assert [event for event, _ in events].count("started") == 2
+    # The other one had lost its connection, which is not why.
+    assert store.crash(result.key).message.startswith(f"RuntimeError: worker {rank} of 2 died without a word (")
+    assert_nothing_is_held()
 
 
 @pytest.mark.slow
