@@ -20,7 +20,7 @@ from orchestrator.context import Progress, ReadingContext, Spread, TrialContext,
 from orchestrator.plan import Trial
 from orchestrator.provenance import machine_provenance
 from orchestrator.resources import Demand, demand_of
-from orchestrator.store import Store
+from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.time_limit import time_limit
 
@@ -89,7 +89,11 @@ def compute(
     ``num_workers`` processes do so at once, of which this one, the first, is the only one that writes.
     """
     trial, settings, store = attempt.payload.trial, attempt.payload.settings, attempt.store
-    record = lambda failure: store.record_failure(trial.key, failure)  # noqa: E731
+
+    def record(failure: Failure) -> None:
+        if attempt.holding.is_mine():  # else it stood still for so long that another process took over
+            store.record_failure(trial.key, failure)
+
     with _work_dir(attempt, "trial") as work_dir, time_limit(settings.time_limit_s, attempt.number, record):
         checkpoints = Checkpoints(
             store,

@@ -1,5 +1,7 @@
 """What is remembered of a failure, and the ways out of a trial that hangs."""
 
+import contextlib
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -8,7 +10,9 @@ import threading
 import pytest
 from toy import Count
 
+from orchestrator import attempt
 from orchestrator.attempt import Payload
+from orchestrator.claims import Claim, ClaimLost
 from orchestrator.failures import WorkerFailed, failure_from, failure_of
 from orchestrator.plan import failure_text, trials_of
 from orchestrator.store import Failure, Store
@@ -161,3 +165,22 @@ def test_a_trial_that_tune_stops_has_not_failed(store, quick_settings, monkeypat
     assert store.crash(trial.key) is None
     assert store.generations(trial.key) == []  # it was stopped before its first checkpoint
     assert not store.exists(f"trials/{trial.key}/claim.json")
+
+
+@pytest.mark.parametrize("is_mine", [True, False])
+def test_only_who_holds_the_claim_says_that_the_time_is_over(store, monkeypatch, tmp_path, quick_settings, is_mine):
+    """A process that stood still wakes up over its limit: by then another one may have the trial."""
+
+    @contextlib.contextmanager
+    def over_at_once(limit_s, attempt, record):
+        record(Failure("timed out", "too long", "", attempt, 1.0))
+        yield
+
+    monkeypatch.setattr(attempt, "time_limit", over_at_once)
+    trial = trial_of(Count(1))
+    with Claim(store, f"trials/{trial.key}") as claim:
+        holding = claim.holding if is_mine else dataclasses.replace(claim.holding, token="another")
+        with contextlib.suppress(ClaimLost):
+            monkeypatch.setattr(Store, "publish", lambda self, result, family: True)  # it would remove the failure
+            attempt.compute(attempt.Attempt(attempt.Payload(trial, quick_settings(store)), 1, holding), print, print)
+    assert (store.failure(trial.key) is not None) is is_mine
