@@ -57,7 +57,8 @@ def _trainer(attempt: Attempt, words: Queue) -> TorchTrainer:
     return TorchTrainer(
         _work,
         train_loop_config={"attempt": cloudpickle.dumps(attempt), "words": words},
-        torch_config=TorchConfig(),
+        # NCCL takes no two workers on one GPU.
+        torch_config=TorchConfig(backend="gloo" if 0 < demand.worker.gpus < 1 else None),
         scaling_config=ray.train.ScalingConfig(
             num_workers=demand.num_workers,
             use_gpu=demand.worker.gpus > 0,

@@ -1,14 +1,18 @@
 """One trial in several processes of Ray Train."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import ray
-from toy import Count, Squares
+from toy import Count, OnGpu, Squares
 from toy_ranks import Ranks
 
+from orchestrator import processes
+from orchestrator.attempt import Attempt, Payload
+from orchestrator.claims import Holding
 from orchestrator.launch import launch
-from orchestrator.plan import make_plan
+from orchestrator.plan import make_plan, trials_of
 from orchestrator.store import Store
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys
@@ -136,3 +140,16 @@ def test_a_trial_goes_on_with_another_number_of_workers(run, tmp_path):
 def test_exit_in_a_rank_is_no_death_without_a_word(run, tmp_path):
     _, planned, _, _ = run({"t": Ranks(3, exit_rank=0, log_path=tmp_path / "log")})
     assert planned["t"].reason.startswith("bad configuration: SystemExit: 7 (it ended its process")
+
+
+@pytest.mark.parametrize(("gpus", "backend"), [(0.0, None), (0.5, "gloo"), (1.0, None), (2.0, None)])
+def test_workers_that_share_a_gpu_do_not_talk_by_nccl(monkeypatch, tmp_path, quick_settings, gpus, backend):
+    """NCCL refuses two of them on one GPU; None is Ray Train's choice by what the workers hold."""
+    store, given = Store(str(tmp_path / "results")), {}
+    (trial,) = trials_of(Study("s", "?", {"t": OnGpu(1)}), Keys(FileDigests()))
+    attempt = Attempt(Payload(trial, quick_settings(store, gpus=gpus, workers=2)), 1, Holding(store, "path", "token"))
+    monkeypatch.setattr(processes, "TorchTrainer", lambda *what, **named: given.update(named))
+    monkeypatch.setattr(ray.tune, "get_context", lambda: SimpleNamespace(get_experiment_name=lambda: "name"))
+    processes._trainer(attempt, None)
+    assert given["torch_config"].backend == backend
+    assert given["scaling_config"].use_gpu is (gpus > 0)
