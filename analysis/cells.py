@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from analysis.results import WAITS_FOR, Entry, StudyResults
 from trainables.api.names import cell_name, differing_seeds, label_values
 
-HOW_COMPUTED = ("device", "cpu", "threads", "version.torch")
+HOW_COMPUTED = ("device", "cpu", "threads", "workers", "version.torch")
 """What a result records of how it was computed and what changes float sums, so that a cell that mixes them says so."""
+_IF_NOT_RECORDED = {"workers": "1"}  # by results from before there could be more
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def _cell(results: StudyResults, cell: str, entries: Sequence[Entry]) -> Cell:
     before = [results.results[key] for entry in done for key in entry["upstream"] if key in results.results]
     for_each = {"": found, " of what it was made from": before}
     how = {
-        name + whose: sorted({result.provenance.get(name, "unknown") for result in made})
+        name + whose: sorted({result.provenance.get(name, _IF_NOT_RECORDED.get(name, "unknown")) for result in made})
         for whose, made in for_each.items()
         for name in HOW_COMPUTED
     }

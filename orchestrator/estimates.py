@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Nothing has run in this store: a modest core's rate on convolutions. Wrong by a factor, and said to be.
-_ASSUMED_FLOP_PER_S = 3e10
+# Nothing has run in this store: the rate of one core of today on convolutions. Wrong by a factor, and said to be.
+_ASSUMED_FLOP_PER_S = 1e11
 # A trial that does not say how much it computes, before any of its kind has run: little, and not nothing.
 _ASSUMED_S = 1.0
 

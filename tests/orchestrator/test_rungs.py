@@ -357,7 +357,7 @@ def plan_of(suggestions, store):
 
 def test_a_plan_tells_what_promotions_cost(suggestions_of, store, capsys):
     plan = plan_of(suggestions_of(num=27), store)
-    flop_s = 1 / 3e10
+    flop_s = 1 / 1e11
     assert plan.to_suggest == 27
     assert plan.suggestion_s == pytest.approx(2 * 2e6 * flop_s)
     told = plan.to_json()["promotions"]
@@ -377,7 +377,7 @@ def test_a_plan_tells_what_promotions_cost(suggestions_of, store, capsys):
 
 def test_what_is_measured_anew_at_every_length_costs_anew(suggestions_of, store):
     plan = plan_of(suggestions_of(lambda p, n: {"val/loss": [Judge(Climb(**p, num_epochs=n))]}), store)
-    flop_s = 1 / 3e10
+    flop_s = 1 / 1e11
     assert [p.each_s for p in plan.promoted] == pytest.approx([(4e6 + 5e6) * flop_s, (12e6 + 5e6) * flop_s])
 
 

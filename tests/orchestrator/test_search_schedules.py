@@ -11,6 +11,7 @@ from optuna.distributions import FloatDistribution
 from toy import Climb
 
 from orchestrator.plan import make_plan
+from orchestrator.resources import Amount, Capacity, Demand
 from orchestrator.scheduler import GraphSearcher
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Failure, Result, Store
@@ -42,9 +43,10 @@ class Driver:
             make_plan(self.suggestions.study(), store, self.keys),
             encode=lambda trial: {"trial": trial},
             finished=self._finished,
-            max_concurrent=slots,
+            demand=lambda trial: Demand(Amount(1.0)),
+            capacity=lambda: Capacity((Amount(float(slots)),)),
             more=self._more,
-            num_slots=lambda: slots,
+            usual=Demand(Amount(1.0)),
         )
 
     def _more(self, done, lost):
