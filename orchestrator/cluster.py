@@ -38,6 +38,7 @@ from trainables.api.trainable import Trainable
 _NODE_TYPE = "ray.io/node-group"
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
 _LOOK_S = 2.0
+_MOST_MISSED = 3
 _ENDS_WITHIN_S = 20.0
 _MESSAGE = "Ray on this machine is gone (its raylet died). The same command goes on where this one stopped."
 
@@ -130,11 +131,11 @@ def watched_node() -> Iterator[threading.Event]:
     node_id, is_over, is_lost = ray.get_runtime_context().get_node_id(), threading.Event(), threading.Event()
 
     def watch() -> None:
-        while not is_over.wait(_LOOK_S):
-            if not _is_alive(node_id):
-                break
-        if is_over.is_set():
-            return
+        missed = 0
+        while missed < _MOST_MISSED:  # a cluster that is slow to answer is not dead
+            if is_over.wait(_LOOK_S):
+                return
+            missed = 0 if _is_alive(node_id) else missed + 1
         is_lost.set()
         print(f"error: {_MESSAGE}", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGINT)

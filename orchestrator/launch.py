@@ -72,15 +72,16 @@ def launch(
     *,
     max_concurrent: int | None = None,
     more: More = nothing_more,
+    usual: Demand | None = None,
 ) -> Outcome:
     """Run what is left of a plan on the connected cluster. Ends early, and says so, on SIGINT and SIGTERM.
 
-    ``more`` gives further plans, see ``GraphSearcher``.
+    ``more`` gives further plans, of trials that mostly have the ``usual`` demand: see ``GraphSearcher``.
     """
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    events = _Events(listener)
-    usual = usual_demand([trial.trainable for trial in plan.runnable()], settings.resources)
+    # Who limits the trials at once does not want helpers beside them.
+    events = _Events(listener, may_lend=max_concurrent is None)
 
     def finished(trial: Trial, error: bool) -> bool:
         if _has_result(store, trial.key, ended_well=not error):
@@ -99,7 +100,7 @@ def launch(
         capacity=capacity,
         max_concurrent=max_concurrent,
         more=more,
-        usual=usual,
+        usual=usual or usual_demand([trial.trainable for trial in plan.runnable()], settings.resources),
     )
     events.searcher = searcher
     tune_mends.apply(lambda resources: _is_next(searcher, resources))
@@ -123,38 +124,46 @@ def _is_unfinished(searcher: GraphSearcher, outcome: Outcome, store: Store) -> b
 class _Events(tune.Callback):
     """Passes Tune's events on to the listener. Tune pickles its callbacks: the listener stays here."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, *, may_lend: bool) -> None:
         self._listener: Listener | None = listener
+        self._may_lend = may_lend
         self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
         self.searcher: GraphSearcher | None = None
-        self._announced: bool | None = None
+        self._announced: tuple[bool, float] | None = None  # what, and when
+        self._to_come: set[str] = set()  # keys of trials whose workers wait for slots
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None, "errors": {}, "searcher": None, "_announced": None}
+        return {"_listener": None, "errors": {}, "searcher": None}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Trials that share their items may borrow slots that nobody waits for."""
-        is_idle = self.searcher is not None and not self.searcher.is_anyone_waiting
-        if is_idle is not self._announced:
+        is_idle = self._may_lend and self.searcher is not None and not self.searcher.is_anyone_waiting
+        now = time.monotonic()
+        if self._announced is None or self._announced[0] is not is_idle or now > self._announced[1] + idle.SAID_EVERY_S:
             idle.announce(is_idle)
-            self._announced = is_idle
+            self._announced = is_idle, now
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.searcher:
-            self.searcher.started(trial.config["key"])
-        if self._listener:
-            self._listener.started(trial.config["key"])
+        key = trial.config["key"]
+        if self.searcher and not self.searcher.started(key):
+            self._to_come.add(key)
+        elif self._listener:
+            self._listener.started(key)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        key = trial.config["key"]
         if self.searcher:
-            self.searcher.spoke(trial.config["key"])
+            self.searcher.spoke(key)
+        if self._listener and key in self._to_come:
+            self._to_come.discard(key)
+            self._listener.started(key)
         if self._listener and "message" in result:
-            self._listener.noted(trial.config["key"], result["message"])
+            self._listener.noted(key, result["message"])
         if self._listener and result.get("items_total"):
             progress = Progress(result["items_done"], result["items_total"], result["unit"])
-            self._listener.progressed(trial.config["key"], progress)
+            self._listener.progressed(key, progress)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._remember(trial)

@@ -61,7 +61,7 @@ class StudyOptions:
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"--max-concurrent {self.max_concurrent}: expected at least 1")
         if self.time_limit is not None and not 0 < self.time_limit < _MOST_MINUTES:
-            raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0")
+            raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0 and less than a year")
         if self.lag is not None and self.lag < 1:
             raise ValueError(f"--lag {self.lag}: expected at least 1, which tries one point after the other")
         if self.json and not self.plan:

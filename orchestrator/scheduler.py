@@ -90,10 +90,13 @@ class GraphSearcher(Searcher):
         queued = self._next()
         return None if queued is None else queued.demand
 
-    def started(self, key: str) -> None:
-        """A trial that was handed out has a process. Workers of Ray Train have still to come, see ``spoke``."""
-        if not self._demand(self.trials[key]).in_processes:
-            self._unstarted.discard(key)
+    def started(self, key: str) -> bool:
+        """A trial that was handed out has a process. False where workers of Ray Train have still to come: see
+        ``spoke``."""
+        if self._demand(self.trials[key]).in_processes:
+            return False
+        self._unstarted.discard(key)
+        return True
 
     def spoke(self, key: str) -> None:
         """A trial has said something: its workers are there, or wait for no slot."""

@@ -23,9 +23,8 @@ from orchestrator.resources import Demand
 from trainables.api.context import Arrays
 
 _LOOK_S = 1.0
-_MOST_DEATHS = (
-    3  # of its own workers, before the trial itself fails and is tried again; of helpers, before none is asked
-)
+# Of its own workers, before the trial itself fails and is tried again; of helpers, before none is asked for any more.
+_MOST_DEATHS = 3
 _WORTH_STARTING_S = 10.0  # of work left: a process and its libraries take some seconds to start
 _PLACED_WITHIN_S = 30.0  # a helper that is not up by then has lost its slot to another trial
 
@@ -80,6 +79,7 @@ class _Spreading:
         self._error: BaseException | None = None
         self._hands: list[_Hand] = []
         self._shipped: Any = None
+        self._word = idle.Word()
         self._deaths = self._helper_deaths = self._num_done = 0
         self._begun = time.monotonic()
         self._is_over = threading.Event()
@@ -167,7 +167,7 @@ class _Spreading:
         self._give_work(hand)
 
     def _give_work(self, hand: _Hand) -> None:
-        is_wanted = not hand.is_helper or idle.is_announced()
+        is_wanted = not hand.is_helper or self._word.is_idle()
         with self._lock:  # at once, or between two hands a batch would look done
             hand.batch = self._waiting.popleft() if is_wanted and self._waiting else None
         if hand.batch is None:
@@ -207,5 +207,5 @@ class _Spreading:
             left_s = (time.monotonic() - self._begun) / max(1, self._num_done) * len(self._waiting)
         if is_anyone_coming or left_s < _WORTH_STARTING_S or self._helper_deaths > _MOST_DEATHS:
             return
-        if idle.is_announced() and idle.has_room(self._demand.worker):
+        if self._word.is_idle() and idle.has_room(self._demand.worker):
             self._hands.append(self._hire(is_helper=True))

@@ -182,7 +182,8 @@ class _Submission:
         from orchestrator.launch import launch
 
         max_concurrent = self._options.max_concurrent
-        usual = usual_demand(self._trainables(plan), settings.resources)
+        to_come = self._to_come(plan)
+        usual = usual_demand(to_come or self._trainables(plan), settings.resources)
 
         def slots() -> int:
             return capacity().num_at_once(usual)
@@ -195,7 +196,7 @@ class _Submission:
                 return self._suggested(suggested, manifest, view) if suggested else None
 
             listener = _ViewAndFeeder(view, feeder)
-            return launch(plan, self.store, settings, listener, max_concurrent=max_concurrent, more=more)
+            return launch(plan, self.store, settings, listener, max_concurrent=max_concurrent, more=more, usual=usual)
 
     def catch_up(self, plan: Plan, fed: contextlib.ExitStack, tracking_uri: str) -> None:
         """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
@@ -217,9 +218,12 @@ class _Submission:
 
     def _trainables(self, plan: Plan) -> list[Trainable]:
         """What is to run, and the like of what a search will suggest."""
+        return [*(trial.trainable for trial in plan.runnable()), *self._to_come(plan)]
+
+    def _to_come(self, plan: Plan) -> list[Trainable]:
+        """The like of what a search will suggest."""
         to_come = self.suggestions.examples if plan.is_to_go_on else []
-        suggested = [trial for example in to_come for trial in trials_of(example, self.keys)]
-        return [trial.trainable for trial in [*plan.runnable(), *suggested]]
+        return [trial.trainable for example in to_come for trial in trials_of(example, self.keys)]
 
     def _suggested(self, study: Study, manifest: ManifestWriter, view: View) -> Plan:
         """The plan of one more suggestion of the search, which manifest and view know from here on."""

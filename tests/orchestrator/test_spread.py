@@ -112,7 +112,7 @@ def test_a_slot_that_somebody_asks_for_is_given_back(run, announced, monkeypatch
     monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
     announced(True)
     answers = iter([True] * 12)
-    monkeypatch.setattr(idle, "is_announced", lambda: next(answers, False))
+    monkeypatch.setattr(idle.Word, "is_idle", lambda self: next(answers, False))
     results, function = run(80, Demand(ONE, 1), seconds=0.2)
     assert len(results) == 80
     last = [line.split()[2] for line in function.lines().splitlines() if line.startswith("end")][-10:]
@@ -210,3 +210,36 @@ def test_workers_that_die_again_and_again_fail_the_trial(cluster, tmp_path):
 
     with pytest.raises(RuntimeError, match="4 workers died, the last with"):
         over_workers(Demand(ONE, 2))(Dies(os.getpid()), [[i] for i in range(500)], list(range(500)), lambda *what: None)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What drivers have said, by key, and the clock of who hears it: (store, clock)."""
+    store, clock = {}, [0.0]
+    monkeypatch.setattr(idle, "_internal_kv_list", lambda prefix, namespace: list(store))
+    monkeypatch.setattr(idle, "_internal_kv_get", lambda key, namespace: store.get(key))
+    monkeypatch.setattr(idle, "_own_key", lambda: b"idle-own")
+    monkeypatch.setattr(idle.time, "monotonic", lambda: clock[0])
+    return store, clock
+
+
+def test_slots_are_idle_when_every_driver_that_is_there_says_so(said):
+    store, clock = said
+    word = idle.Word()
+    assert not word.is_idle()  # nobody has said anything
+    store[b"idle-own"] = b"0 1"
+    assert word.is_idle()
+    store[b"idle-other"] = b"0 0"
+    assert not word.is_idle()
+    store[b"idle-other"] = b"1 1"
+    assert word.is_idle()
+    store[b"idle-own"] = b"1 0"
+    assert not word.is_idle()
+    store.update({b"idle-own": b"2 1", b"idle-other": b"2 0"})
+    assert not word.is_idle()
+    for beat in range(3, 12):  # the other one does not say it again: it is gone
+        clock[0] += 5.0
+        store[b"idle-own"] = f"{beat} 1".encode()
+        assert word.is_idle() is (clock[0] >= 30.0)
+    clock[0] += 31.0  # nor does the own one
+    assert not word.is_idle()
