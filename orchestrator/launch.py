@@ -139,7 +139,7 @@ class _Events(tune.Callback):
             self._announced = is_idle
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.searcher:
+        if self.searcher and self.searcher.holds_its_slots_at_once(trial.config["key"]):
             self.searcher.started(trial.config["key"])
         if self._listener:
             self._listener.started(trial.config["key"])
@@ -147,6 +147,8 @@ class _Events(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if self.searcher and "unit" in result:
+            self.searcher.started(trial.config["key"])  # it gets on, so it runs
         if self._listener and "message" in result:
             self._listener.noted(trial.config["key"], result["message"])
         if self._listener and "unit" in result:

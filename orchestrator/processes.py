@@ -88,6 +88,7 @@ def _work(config: dict[str, Any]) -> None:
 
     try:
         if rank == 0:
+            on_progress(Progress(0, 0, ""))  # nothing yet, but all workers are up: nobody waits for slots any more
             compute(attempt, on_progress, say, num_workers=size)
         else:
             follow(attempt, rank)

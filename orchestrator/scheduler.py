@@ -86,8 +86,12 @@ class GraphSearcher(Searcher):
         return None if queued is None else queued.demand
 
     def started(self, key: str) -> None:
-        """A trial that was handed out has a process."""
+        """A trial that was handed out has a process, and all slots that it asked for."""
         self._unstarted.discard(key)
+
+    def holds_its_slots_at_once(self, key: str) -> bool:
+        """Whether a trial has all its slots when its Tune process starts; processes of Ray Train wait for theirs."""
+        return not self._demand(self.trials[key]).in_processes
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free or block what waits for this trial."""

@@ -1,9 +1,13 @@
 """The order in which the graph is handed out."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 
 from toy import Count, Grow, Squares
+from toy_ranks import Ranks
 
+from orchestrator.launch import _Events
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
 from orchestrator.scheduler import GraphSearcher
@@ -11,13 +15,20 @@ from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
 
 
-def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=None, slots=10, **more):
+class Heard:
+    """A listener that hears nothing."""
+
+    def __getattr__(self, event):
+        return lambda key, what=None: None
+
+
+def searcher_of(trials, *, succeeds=lambda trial: True, done=(), max_concurrent=None, slots=10, workers=1, **more):
     plan = plan_of(trials, done=done)
     return GraphSearcher(
         plan,
         lambda t: {"payload": t.name},
         lambda t, error: succeeds(t),
-        lambda t: demand_of(t.trainable, Resources()),
+        lambda t: demand_of(t.trainable, Resources(workers=workers)),
         lambda: Capacity((Amount(float(slots)),)),
         max_concurrent=max_concurrent,
         usual=Demand(Amount(1.0)),
@@ -172,3 +183,20 @@ def test_the_clock_and_the_plan_tell_what_estimates_are_worth():
     now[0] = 0.3
     searcher.on_trial_complete("1")
     assert names(searcher, "2") == ["c"]
+
+
+def test_slots_are_free_for_others_only_once_the_processes_of_a_trial_have_theirs():
+    """Tune's own process of such a trial starts at once; its workers may have to wait for what helpers keep."""
+    ranks, single = Ranks(log_path=Path()), Count(1)
+    searcher = searcher_of({"ranks": ranks, "single": single}, workers=2)
+    events = _Events(Heard())
+    events.searcher = searcher
+    for tune_id in "12":
+        searcher.suggest(tune_id)
+    tune_trials = {t.name: SimpleNamespace(config={"key": t.key}) for t in searcher.trials.values()}
+    events.on_trial_start(1, [], tune_trials["single"])
+    events.on_trial_start(1, [], tune_trials["ranks"])
+    events.on_trial_result(1, [], tune_trials["ranks"], {"message": "waits for another driver"})
+    assert searcher.is_anyone_waiting
+    events.on_trial_result(2, [], tune_trials["ranks"], {"items_done": 0, "items_total": 0, "unit": ""})
+    assert not searcher.is_anyone_waiting
