@@ -70,6 +70,32 @@ def check_metric(name: str, step: int) -> None:
         raise ValueError(f"step {step} of {name!r}: expected -2^63 <= step < 2^63")
 
 
+def _check_results(batch: Sequence[int], results: Sequence[Arrays]) -> None:
+    """Raise TypeError or ValueError for what could not be kept and read back as it was given.
+
+    At once: kept it is only where a trial takes long enough.
+    """
+    if not isinstance(results, Sequence):
+        raise TypeError(f"the mapped function gave {_short(results)}: expected a list of results, one for each item")
+    if len(results) != len(batch):
+        raise ValueError(f"the mapped function gave {len(results)} results for {len(batch)} items")
+    for position, result in zip(batch, results, strict=True):
+        is_kept = isinstance(result, Mapping) and all(
+            isinstance(name, str) and isinstance(array, np.ndarray | np.generic) and not array.dtype.hasobject
+            for name, array in result.items()
+        )
+        if not is_kept:
+            raise TypeError(
+                f"item {position} of the mapped function gave {_short(result)}: expected a mapping of names to NumPy "
+                "arrays of numbers or text"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 class ReadingContext:
     """The part of a context that writes nothing."""
 
@@ -188,8 +214,7 @@ class TrialContext(ReadingContext):
         unsaved: dict[int, Arrays] = {}
 
         def finished(batch: list[int], results: Sequence[Arrays], elsewhere_s: float) -> None:
-            if len(results) != len(batch):
-                raise ValueError(f"the mapped function gave {len(results)} results for {len(batch)} items")
+            _check_results(batch, results)
             done.update(zip(batch, results, strict=True))
             unsaved.update(zip(batch, results, strict=True))
             self._checkpoints.add_busy(elsewhere_s)

@@ -36,7 +36,9 @@ class _Running:
     longest_pause_s: float = 0.0  # between two steps ahead
 
     def move(self, progress: Progress) -> None:
-        """It told how far it is."""
+        """It told how far it is; of nothing in all it only says that it runs."""
+        if not progress.total:
+            return
         now = time.monotonic()
         if self.first_fraction is None:
             self.first_fraction = progress.fraction

@@ -23,9 +23,9 @@ whatever the setting. A step of the measure is one of 36 images (0.028).
 
 The rungs of scale laptop are mild for that reason. Of 14 settings with 3 seeds, all trained to the end, the means had a
 standard deviation of .05 and the seeds of one setting .07; the ranks after 6 and 12 epochs correlated with .26, after 4
-with .08. Of six choices replayed on these curves, 6 and 12 epochs keeping one of two (126 of 168 epochs), 8 and 12 (143)
-and 4 and 12 (119) kept the best of these 14; keeping one of three, or beginning at 3 epochs, mostly did not. That is one
-set of curves: where ranks say nothing, keeping one of two keeps the best with probability .57.
+with .08. Of six choices replayed on these curves, 6 and 12 epochs keeping one of two (126 of 168 epochs), 8 and 12
+(143) and 4 and 12 (119) kept the best of these 14; keeping one of three, or beginning at 3 epochs, mostly did not. That
+is one set of curves: where ranks say nothing, keeping one of two keeps the best with probability .57.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Known:
         """Take up a decision from its document, unless it is of another configuration or outside the space."""
         if not isinstance(document, dict) or not fits(document.get("params"), self._search):
             return
-        keys = document.get("keys", ())
+        keys = _texts(document.get("keys"))
         with contextlib.suppress(ValueError):  # also Impossible
             promotion = promotion_of(document, self._search)
             if promotion is not None:
@@ -165,6 +165,10 @@ class Known:
             "values": decision.values,
             "trials": {objective: list(keys) for objective, keys in stage.keys.items()},
         }
+
+
+def _texts(value: Any) -> set[str]:
+    return {entry for entry in value if isinstance(entry, str)} if isinstance(value, list) else set()
 
 
 def front(search: Search, values: Mapping[int, Values]) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import sys
+import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -50,6 +51,10 @@ class Suggestion:
 
 class Impossible(ValueError):
     """The trainables do not accept the parameters of a point."""
+
+
+class WrongMake(Exception):
+    """``make`` has a fault that shows at some points only: the search cannot go on, and trials are running."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +127,20 @@ class Points:
         return None if points is None else accepted
 
     def possible(self, number: int, params: Params, study: Study, lost: Collection[str]) -> Suggestion | None:
-        """The suggestion of a point, unless its trainables refuse it or a trial that it begins with cannot be."""
+        """The suggestion of a point, unless its trainables refuse it or a trial that it begins with cannot be.
+
+        Raises WrongMake where ``make`` itself fails, or gives something else than the search has.
+        """
         try:
             suggestion = self.made(number, params)
         except Impossible as error:
             self._warn(f"{error}; it is left out")
             return None
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise WrongMake(
+                f"make is wrong at {dict(params)}: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            ) from error
         return suggestion if self.can_run(suggestion, 0, study, lost) else None
 
     def can_run(self, suggestion: Suggestion, rung: int, study: Study, lost: Collection[str]) -> bool:

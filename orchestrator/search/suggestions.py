@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.plan import Promotions
 from orchestrator.search.decisions import Decision, Values, document_of
 from orchestrator.search.known import Known
-from orchestrator.search.points import Points, Suggestion
+from orchestrator.search.points import Points, Suggestion, WrongMake
 from orchestrator.search.rungs import num_to_come
 from orchestrator.search.sampling import Attributes, SuggestionState, check, grid, sample
 from orchestrator.store import Store
@@ -206,13 +206,17 @@ class Suggestions:
         given = [number, [(decision.document, decision.state) for decision in seen], len(lost)]
         if given == self._fruitless:
             return None
-        found = sample(
-            one.search,
-            number,
-            one.known.seen(seen),
-            self._untried(one.known),
-            lambda params: one.points.possible(number, params, self._study, lost),
-        )
+        try:
+            found = sample(
+                one.search,
+                number,
+                one.known.seen(seen),
+                self._untried(one.known),
+                lambda params: one.points.possible(number, params, self._study, lost),
+            )
+        except WrongMake as error:
+            one.known.stopped_because = str(error)
+            return None
         if found is None:
             self._fruitless = given
             return None

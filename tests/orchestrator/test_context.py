@@ -266,6 +266,20 @@ def test_map_refuses_a_wrong_number_of_results(open_context):
         open_context().map(lambda items: [{}], [1, 2], batch_size=2)
 
 
+@pytest.mark.parametrize("result", [
+    None, np.zeros(2), {"a": None}, {"a": [1, None]}, {"a": np.array([None])}, {0: np.zeros(2)},
+], ids=repr)  # fmt: skip
+def test_map_refuses_what_could_not_be_read_back(open_context, result):
+    with pytest.raises(TypeError, match=r"item 1 of the mapped function gave .*expected"):
+        open_context().map(lambda items: [{"a": np.zeros(1)} if item == 1 else result for item in items], [1, 2])
+
+
+@pytest.mark.parametrize("results", [None, 3.0])
+def test_map_refuses_results_that_are_no_list(open_context, results):
+    with pytest.raises(TypeError, match="expected a list of results"):
+        open_context().map(lambda items: results, [1, 2])
+
+
 # -- run_trial ----------------------------------------------------------------------------------------
 
 

@@ -301,6 +301,7 @@ def test_a_document_of_before_is_a_point_of_the_first_rung(suggestions_of, explo
 @pytest.mark.parametrize("garbage", [
     [], {"params": 3}, {"params": {"x": 0.1}, "keys": [], "promotes": "a", "length": 6},
     {"params": {"x": 0.1}, "keys": [], "promotes": 77, "length": 6}, {"params": {"x": 0.1}, "keys": [], "promotes": 1},
+    {"params": {"x": 0.1}, "keys": 3}, {"params": {"x": 0.1}, "keys": None}, {"params": {"x": 0.1}, "keys": [[1]]},
 ])  # fmt: skip
 def test_a_document_of_another_shape_is_left_alone(suggestions_of, explore, store, garbage):
     explore(suggestions_of(), num=1)

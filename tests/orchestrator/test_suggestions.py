@@ -386,6 +386,23 @@ def test_points_that_no_trainable_accepts_are_left_out(store, run, capsys):
         suggestions_of(store, refuse)
 
 
+@pytest.mark.parametrize(("wrong", "said"), [
+    (lambda: 1 / 0, "ZeroDivisionError: division by zero"), (lambda: {"val/other": [Bowl(0.9)]}, "val/other"),
+])  # fmt: skip
+def test_a_make_that_is_wrong_at_some_points_ends_the_search_in_order(store, run, wrong, said):
+    def make(params):
+        return wrong() if params["x"] > 0.6 else bowls()(params)
+
+    suggestions = suggestions_of(store, make, start=[{"x": 0.1, "y": "flat"}])
+    points = explore(suggestions, run, 20)
+    assert points[0] == {"x": 0.1, "y": "flat"}
+    assert len(points) < 20
+    assert said in suggestions.stopped_because
+    assert "0." in suggestions.stopped_because
+    assert suggestions.num_left == 0
+    assert len(suggestions.best()) == 1
+
+
 def test_an_objective_that_no_trial_reports_is_named(store, run):
     suggestions = suggestions_of(
         store, lambda params: {"val/dice": [Bowl(**params)]}, directions={"val/dice": "maximize"}
