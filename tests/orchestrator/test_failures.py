@@ -1,14 +1,18 @@
 """What is remembered of a failure, and the ways out of a trial that hangs."""
 
+import dataclasses
+import os
 import subprocess
 import sys
 import textwrap
 import threading
 
+import cloudpickle
 import pytest
 from toy import Count
 
-from orchestrator.attempt import Payload
+from orchestrator.attempt import Attempt, Payload
+from orchestrator.claims import Holding
 from orchestrator.failures import WorkerFailed, failure_from, failure_of
 from orchestrator.plan import failure_text, trials_of
 from orchestrator.store import Failure, Store
@@ -122,6 +126,35 @@ def test_code_that_never_lets_go_of_the_interpreter_ends_too(tmp_path):
     done, _ = hang(tmp_path, 0.3, "ctypes.PyDLL(None).sleep(600)")  # PyDLL keeps the lock
     assert done.returncode == 1
     assert "Timeout" in done.stderr
+
+
+@pytest.mark.parametrize("is_published", [False, True])
+def test_a_process_beside_the_first_has_a_time_limit_too(store, quick_settings, tmp_path, is_published):
+    """It may hang when the first has published, and nobody waits for it but Ray Train."""
+    trial = trial_of(Count(epoch_s=600.0))
+    if is_published:
+        run_trial(Payload(trial_of(Count()), quick_settings(store)))
+    settings = dataclasses.replace(quick_settings(store), time_limit_s=0.2)
+    (tmp_path / "attempt").write_bytes(
+        cloudpickle.dumps(Attempt(Payload(trial, settings), 1, Holding(store, "claim", "token")))
+    )
+    code = f"""
+        import pickle
+        from pathlib import Path
+        from orchestrator import attempt
+        attempt._FOLLOWS_WITHIN_S = 0.1
+        attempt.follow(pickle.loads(Path({str(tmp_path / "attempt")!r}).read_bytes()), 1)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1
+    failure = store.failure(trial.key)
+    assert (failure is None) if is_published else (failure.kind == "timed out")
+    assert list(settings.cache_dir.iterdir()) == []
 
 
 def test_what_ends_in_time_is_left_alone(tmp_path):
