@@ -25,6 +25,7 @@ from orchestrator.study import Resources
 from orchestrator.time_limit import time_limit
 
 DEFAULT_CHECKPOINT_INTERVAL_S = 15.0
+_FOLLOWS_WITHIN_S = 5.0
 
 OnProgress = Callable[[Progress], None]
 Say = Callable[[str], None]
@@ -89,12 +90,7 @@ def compute(
     ``num_workers`` processes do so at once, of which this one, the first, is the only one that writes.
     """
     trial, settings, store = attempt.payload.trial, attempt.payload.settings, attempt.store
-
-    def record(failure: Failure) -> None:
-        if attempt.holding.is_mine():  # else it stood still for so long that another process took over
-            store.record_failure(trial.key, failure)
-
-    with _work_dir(attempt, "trial") as work_dir, time_limit(settings.time_limit_s, attempt.number, record):
+    with _work_dir(attempt, "trial") as work_dir, _time_limit(attempt, work_dir):
         checkpoints = Checkpoints(
             store,
             trial.key,
@@ -128,7 +124,8 @@ def compute(
 def follow(attempt: Attempt, rank: int) -> None:
     """Run the trainable beside the first process of a trial: read what it reads, and write nothing."""
     trial, settings = attempt.payload.trial, attempt.payload.settings
-    with _work_dir(attempt, f"rank-{rank}") as work_dir:
+    # The first process, which writes, ends first where all of them hang.
+    with _work_dir(attempt, f"rank-{rank}") as work_dir, _time_limit(attempt, work_dir, margin_s=_FOLLOWS_WITHIN_S):
         cache_dir, num_cpus = settings.cache_dir, _num_cpus(settings)
         trial.trainable.run(
             Follower(attempt.store, trial.parts, num_cpus=num_cpus, cache_dir=cache_dir, work_dir=work_dir)
@@ -158,6 +155,21 @@ class Follower(ReadingContext):
 
 def _num_cpus(settings: Settings) -> int:
     return max(1, int(settings.resources.cpus))
+
+
+@contextlib.contextmanager
+def _time_limit(attempt: Attempt, work_dir: Path, margin_s: float = 0.0) -> Iterator[None]:
+    """End this process, with word of it and without its folder, when the attempt takes too long."""
+    limit_s, key = attempt.payload.settings.time_limit_s, attempt.payload.trial.key
+
+    def record(failure: Failure) -> None:
+        # Else another process took over while this one stood still, or the first has published and one beside it hangs.
+        if attempt.holding.is_mine() and attempt.store.result(key) is None:
+            attempt.store.record_failure(key, failure)
+        shutil.rmtree(work_dir, ignore_errors=True)
+
+    with time_limit(None if limit_s is None else limit_s + margin_s, attempt.number, record):
+        yield
 
 
 @contextlib.contextmanager

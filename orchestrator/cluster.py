@@ -31,7 +31,7 @@ import ray
 
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
 from orchestrator.study import Resources
-from orchestrator.usage import EXIT_INTERRUPTED
+from orchestrator.usage import EXIT_INTERRUPTED, UsageError
 from trainables.api.trainable import Trainable
 
 # Nodes whose type has a name are an autoscaler's: that of `ray up`, which leaves the file on the head, or of KubeRay.
@@ -49,7 +49,8 @@ class Cluster:
     def __init__(self, address: str | None) -> None:
         """``address`` (or ``RAY_ADDRESS``) names a cluster; without either, Ray starts on this machine.
 
-        Raises ValueError for an address that takes jobs only; entering the context, when nothing answers there.
+        Raises ValueError for an address that takes jobs only; entering the context, UsageError for one that is none, or
+        where nothing answers.
         """
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
 
@@ -69,8 +70,8 @@ class Cluster:
                 configure_logging=True,
                 **arguments,
             )
-        except ConnectionError as error:
-            raise ValueError(
+        except (ConnectionError, ValueError) as error:
+            raise UsageError(
                 f"no Ray cluster answers at {self._address!r}: {error}. Start one with `ray start --head`"
             ) from error
         return self

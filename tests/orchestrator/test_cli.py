@@ -148,6 +148,7 @@ def test_gc_lists_and_removes_only_what_no_study_needs_in_a_folder_of_any_name(c
         (["--pretrain-seeds", "0"], {}, "--pretrain-seeds 0"),
         (["--workers-per-trial", "1000"], {}, "CPU: lower --workers-per-trial or --gpus-per-trial"),
         (["--address", "http://127.0.0.1:8265"], {}, "ray job submit"),
+        (["--address", "nowhere"], {}, "no Ray cluster answers at 'nowhere': Invalid address format: nowhere"),
         (["--storage", "nonsense://x", "--plan"], {}, "nonsense://x"),
         (["--storage", "results"], {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "QUARTERTURN_STORAGE"),
         (["--storage", "memory://x"], {"MLFLOW_TRACKING_URI": ""}, "--tracking-uri"),

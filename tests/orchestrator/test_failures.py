@@ -2,17 +2,19 @@
 
 import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 import textwrap
 import threading
 
+import cloudpickle
 import pytest
 from toy import Count
 
 from orchestrator import attempt
-from orchestrator.attempt import Payload
-from orchestrator.claims import Claim, ClaimLost
+from orchestrator.attempt import Attempt, Payload
+from orchestrator.claims import Claim, Holding
 from orchestrator.failures import WorkerFailed, failure_from, failure_of
 from orchestrator.plan import failure_text, trials_of
 from orchestrator.store import Failure, Store
@@ -128,6 +130,36 @@ def test_code_that_never_lets_go_of_the_interpreter_ends_too(tmp_path):
     assert "Timeout" in done.stderr
 
 
+@pytest.mark.parametrize("is_published", [False, True])
+def test_a_process_beside_the_first_has_a_time_limit_too(store, quick_settings, tmp_path, is_published):
+    """It may hang when the first has published, and nobody waits for it but Ray Train."""
+    trial = trial_of(Count(epoch_s=600.0))
+    if is_published:
+        run_trial(Payload(trial_of(Count()), quick_settings(store)))
+    settings = dataclasses.replace(quick_settings(store), time_limit_s=0.2)
+    store.write_document("claim", {"token": "token"})
+    (tmp_path / "attempt").write_bytes(
+        cloudpickle.dumps(Attempt(Payload(trial, settings), 1, Holding(store, "claim", "token")))
+    )
+    code = f"""
+        import pickle
+        from pathlib import Path
+        from orchestrator import attempt
+        attempt._FOLLOWS_WITHIN_S = 0.1
+        attempt.follow(pickle.loads(Path({str(tmp_path / "attempt")!r}).read_bytes()), 1)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1
+    failure = store.failure(trial.key)
+    assert (failure is None) if is_published else (failure.kind == "timed out")
+    assert list(settings.cache_dir.iterdir()) == []
+
+
 def test_what_ends_in_time_is_left_alone(tmp_path):
     done, said = hang(tmp_path, 30.0, "pass")
     assert (done.returncode, said) == (0, "")
@@ -174,13 +206,13 @@ def test_only_who_holds_the_claim_says_that_the_time_is_over(store, monkeypatch,
     @contextlib.contextmanager
     def over_at_once(limit_s, attempt, record):
         record(Failure("timed out", "too long", "", attempt, 1.0))
+        raise TimeoutError  # where the process would end
         yield
 
     monkeypatch.setattr(attempt, "time_limit", over_at_once)
     trial = trial_of(Count(1))
     with Claim(store, f"trials/{trial.key}") as claim:
         holding = claim.holding if is_mine else dataclasses.replace(claim.holding, token="another")
-        with contextlib.suppress(ClaimLost):
-            monkeypatch.setattr(Store, "publish", lambda self, result, family: True)  # it would remove the failure
+        with contextlib.suppress(TimeoutError):
             attempt.compute(attempt.Attempt(attempt.Payload(trial, quick_settings(store)), 1, holding), print, print)
     assert (store.failure(trial.key) is not None) is is_mine
