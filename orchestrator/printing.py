@@ -81,8 +81,8 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
     for promoted in plan.promoted:
         each, which = duration_text(promoted.each_s), " of them" if plan.to_suggest else ""
         console.print(
-            f"{promoted.count}{which} will be promoted to length {promoted.length}, if none fails: about {each} more "
-            "of work each",
+            f"at least {promoted.count}{which} will be promoted to length {promoted.length}, if none fails: "
+            f"about {each} more of work each",
             highlight=False,
         )
     console.print(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan)}", highlight=False)
@@ -90,17 +90,18 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
 
 def to_run_text(plan: Plan) -> str:
     """How many trials are to run, and how many suggestions of a search will add more."""
-    to_come = f" and {plan.to_suggest} suggestions to come" if plan.to_suggest else ""
+    to_come = [f"{plan.to_suggest} suggestions"] if plan.to_suggest else []
     if num_promoted := sum(promoted.count for promoted in plan.promoted):
-        to_come += f" and about {num_promoted} promotions"
-    return f"{len(plan.runnable())} to run{to_come}"
+        to_come.append(f"at least {num_promoted} promotions")
+    return f"{len(plan.runnable())} to run" + (f", {' and '.join(to_come)} to come" if to_come else "")
 
 
 def estimate_text(plan: Plan) -> str:
     """What is left to compute, in a phrase that says how sure it is."""
     if not plan.runnable() and not plan.is_to_go_on:
         return "nothing left to compute"
-    ground = "measured on trials of the same kind" if plan.is_measured else "a guess: nothing of the kind was run here"
+    guess = "a guess: this study has no finished trial of the kind"
+    ground = "measured on trials of the same kind" if plan.is_measured else guess
     return f"about {duration_text(plan.estimated_s())} of work on one worker ({ground})"
 
 

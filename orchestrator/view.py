@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.context import Progress
-from orchestrator.plan import Plan, State
+from orchestrator.durations import Durations
+from orchestrator.plan import Plan, PlannedTrial, State
 
 _PLAIN_EVERY_S = 30.0
 _PATIENCE_S = 30.0
@@ -68,12 +69,13 @@ class View:
         """``slots`` tells how many trials run at once, for the time that is left."""
         self._study, self._console, self._slots = plan.study.name, console, slots
         self._names = {p.trial.key: p.trial.name for p in plan.planned}
-        self._estimates = {p.trial.key: p.estimated_s or 0.0 for p in plan.planned}
+        self._planned = {p.trial.key: p for p in plan.planned}
+        self._durations = Durations()
         self._waiting = {trial.key for trial in plan.runnable()}
         self._running: dict[str, _Running] = {}
         counts = plan.counts()
         self._total = plan.num_needed
-        self._to_suggest, self._to_come_s = plan.to_suggest, plan.to_come_s()
+        self._to_suggest, self._to_come_s, self._is_measured = plan.to_suggest, plan.to_come_s(), plan.is_measured
         self._done = counts[State.DONE]
         self._failed = counts[State.FAILED]
         self._blocked = counts[State.BLOCKED]
@@ -89,7 +91,7 @@ class View:
     def add(self, plan: Plan) -> None:
         """A search decided on these trials, some of which may be known, and has now so much to come."""
         with self._lock:
-            self._to_suggest, self._to_come_s = plan.to_suggest, plan.to_come_s()
+            self._to_suggest, self._to_come_s, self._is_measured = plan.to_suggest, plan.to_come_s(), plan.is_measured
             for p in plan.planned:
                 if p.trial.key not in self._names:
                     self._total += 1
@@ -97,7 +99,7 @@ class View:
                     self._failed += p.state is State.FAILED
                     self._blocked += p.state is State.BLOCKED
                 self._names.setdefault(p.trial.key, p.trial.name)
-                self._estimates[p.trial.key] = p.estimated_s or 0.0
+                self._planned[p.trial.key] = p
             self._waiting |= {trial.key for trial in plan.runnable()} - self._running.keys()
 
     def __enter__(self) -> Self:
@@ -143,6 +145,9 @@ class View:
         """A trial published its result."""
         took_s = self._end(key)
         self._done += 1
+        with self._lock:
+            planned = self._planned[key]
+            self._durations.learn(_kind(planned), planned.estimated_s, planned.is_measured, took_s)
         self._say(f"done    {self._names[key]} ({duration_text(took_s)})")
 
     def failed(self, key: str, reason: str) -> None:
@@ -195,9 +200,18 @@ class View:
     def _left_s(self) -> float:
         now = time.monotonic()
         with self._lock:
-            running = [r.left_s(self._estimates[key], now) for key, r in self._running.items()]
-            waiting = sum(self._estimates[key] for key in self._waiting) + self._to_come_s
+            running = [r.left_s(self._seconds(key), now) for key, r in self._running.items()]
+            waiting = sum(map(self._seconds, self._waiting))
+            if self._to_come_s:  # of no kind in particular, so corrected by what all guesses were wrong by
+                waiting += self._durations.seconds("", self._to_come_s, self._is_measured)
         return max(max(running, default=0.0), (sum(running) + waiting) / max(1, self._slots()))
+
+    def _seconds(self, key: str) -> float:
+        """What a trial takes: the plan's estimate, corrected by what those of its kind took since."""
+        planned = self._planned[key]
+        if planned.estimated_s is None:
+            return 0.0
+        return self._durations.seconds(_kind(planned), planned.estimated_s, planned.is_measured)
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
@@ -208,6 +222,10 @@ class View:
                 bar = ProgressBar(total=1.0, completed=progress.fraction, width=30)
                 table.add_row("", self._names[key], bar, said)
         return Group(Text(f"{self._study}: {self._summary()}", style="bold"), table)
+
+
+def _kind(planned: PlannedTrial) -> str:
+    return type(planned.trial.trainable).__name__
 
 
 def progress_text(progress: Progress) -> str:

@@ -1,5 +1,6 @@
 """What is printed while a study runs."""
 
+import dataclasses
 import io
 import re
 import signal
@@ -115,3 +116,34 @@ def test_a_trial_that_stands_still_is_named_with_the_way_out(plan, clock, steps,
     expected = f"nothing moves in 'first' for {minutes} (--time-limit MIN ends what hangs)"
     assert (expected in said) is is_said
     assert ("left" in said) is not is_said
+
+
+def test_the_time_left_learns_from_what_trials_took(tmp_path, clock):
+    """Estimates of a first run are guesses: three trials of one kind, guessed alike, of which one took a minute."""
+    study = Study("s", "?", {f"{n}": Count(1, increment=n) for n in (1, 2, 3)})
+    plan = make_plan(study, Store(str(tmp_path / "results")), Keys(FileDigests()))
+    guessed_s = plan.planned[0].estimated_s
+    view = View(plan, Console(file=io.StringIO(), width=200), lambda: 1)
+    assert view._left_s() == pytest.approx(3 * guessed_s)
+    first, second, _ = (p.trial.key for p in plan.planned)
+    view.started(first)
+    clock[0] = 60.0
+    view.done(first)
+    corrected_s = guessed_s**0.25 * 60.0**0.75  # not all the way after one trial (`Durations`)
+    assert view._left_s() == pytest.approx(2 * corrected_s)
+    view.started(second)
+    clock[0] = 120.0
+    view.done(second)
+    assert view._left_s() == pytest.approx(60.0)
+
+
+def test_what_a_search_adds_is_corrected_by_other_guesses_only_if_it_is_one(tmp_path, clock):
+    plan = make_plan(Study("s", "?", {"one": Count(1)}), Store(str(tmp_path / "results")), Keys(FileDigests()))
+    for is_measured, expected_s in ((False, 50.0 * (60.0 / plan.planned[0].estimated_s) ** 0.5), (True, 50.0)):
+        clock[0] = 0.0
+        searching = dataclasses.replace(plan, to_suggest=5, suggestion_s=10.0, is_measured=is_measured)
+        view = View(searching, Console(file=io.StringIO(), width=200), lambda: 1)
+        view.started(plan.planned[0].trial.key)
+        clock[0] = 60.0
+        view.done(plan.planned[0].trial.key)
+        assert view._left_s() == pytest.approx(expected_s)
