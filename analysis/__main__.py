@@ -57,7 +57,9 @@ def _existing(storage: str | None) -> Store:
 
 if __name__ == "__main__":
     try:
-        code = tyro.extras.subcommand_cli_from_dict({"report": report, "paper": paper}, prog="python -m analysis")
+        code = tyro.extras.subcommand_cli_from_dict(
+            {"report": report, "paper": paper}, prog="python -m analysis", config=(tyro.conf.DisallowNone,)
+        )
     except (ValueError, FileNotFoundError, DamagedResult) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

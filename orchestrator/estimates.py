@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 # Nothing has run in this store: the rate of one core of today on convolutions. Wrong by a factor, and said to be.
 _ASSUMED_FLOP_PER_S = 1e11
-# A trial that does not say how much it computes, before any of its kind has run: little, and not nothing.
-_ASSUMED_S = 1.0
+# A trial that does not say how much it computes, before any of its kind has run: not nothing, and too little to go
+# before one that others wait for.
+_ASSUMED_S = 0.1
 
 
 @dataclass(frozen=True)

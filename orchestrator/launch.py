@@ -81,7 +81,7 @@ def launch(
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Who limits the trials at once does not want helpers beside them.
-    events = _Events(listener, may_lend=max_concurrent is None)
+    events = _Events(listener, store, may_lend=max_concurrent is None)
 
     def finished(trial: Trial, error: bool) -> bool:
         if _has_result(store, trial.key, ended_well=not error):
@@ -124,8 +124,9 @@ def _is_unfinished(searcher: GraphSearcher, outcome: Outcome, store: Store) -> b
 class _Events(tune.Callback):
     """Passes Tune's events on to the listener. Tune pickles its callbacks: the listener stays here."""
 
-    def __init__(self, listener: Listener, *, may_lend: bool) -> None:
+    def __init__(self, listener: Listener, store: Store, *, may_lend: bool) -> None:
         self._listener: Listener | None = listener
+        self._store = store
         self._may_lend = may_lend
         self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
         self.searcher: GraphSearcher | None = None
@@ -147,7 +148,8 @@ class _Events(tune.Callback):
         key = trial.config["key"]
         if self.searcher and not self.searcher.started(key):
             self._to_come.add(key)
-        elif self._listener:
+        # Tune starts one again whose process ended after it had failed for good, which ends at once.
+        elif self._listener and not (key in self.errors and self._store.failure(key)):
             self._listener.started(key)
 
     def on_trial_result(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from orchestrator.failures import TIMED_OUT
 from orchestrator.store import Failure
@@ -18,6 +20,7 @@ from orchestrator.store import Failure
 _MARGIN_S = 30.0
 _EXIT_STATUS = 1
 _STDERR = 2
+_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 @contextmanager
@@ -51,7 +54,17 @@ def timed_out(limit_s: float, attempt: int, thread: int | None = None) -> Failur
     message = f"it ran longer than the time limit of {limit_s / 60:g} min"
     if frame is None:
         return Failure(TIMED_OUT, message, "", attempt, time.time())
-    where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-    return Failure(
-        TIMED_OUT, f"{message}, and was at {where}", "".join(traceback.format_stack(frame)), attempt, time.time()
-    )
+    stack, own = "".join(traceback.format_stack(frame)), _own_frame(frame)
+    where = f"{own.f_code.co_filename}:{own.f_lineno} in {own.f_code.co_name}"
+    return Failure(TIMED_OUT, f"{message}, and was at {where}", stack, attempt, time.time())
+
+
+def _own_frame(innermost: FrameType) -> FrameType:
+    """Where a project's code was last, not a library that it called."""
+    frame: FrameType | None = innermost
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((*_LIBRARIES, "<")):
+            return frame
+        frame = frame.f_back
+    return innermost

@@ -121,6 +121,7 @@ def test_an_attempt_that_takes_too_long_ends_and_says_where_it_was(tmp_path):
     assert "kind='timed out'" in said
     assert "time limit of 0.005 min, and was at" in said
     assert "in stuck" in said
+    assert "<string>" in said  # the only code of its own that it has
     assert "attempt=4" in said
 
 
@@ -182,7 +183,8 @@ def test_the_place_is_that_of_the_thread_that_hangs():
     leave.set()
     thread.join()
     assert "waits_here" in failure.traceback
-    assert failure.message.startswith("it ran longer than the time limit of 1 min, and was at ")
+    assert failure.message.startswith(f"it ran longer than the time limit of 1 min, and was at {__file__}:")
+    assert failure.message.endswith("in waits_here")  # not in the library that it waits in
 
 
 def test_a_trial_that_tune_stops_has_not_failed(store, quick_settings, monkeypatch):
