@@ -21,7 +21,10 @@ import cloudpickle
 import ray
 import ray.train
 import ray.tune
+from ray._raylet import PlacementGroupID
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 from ray.util.queue import Empty, Queue
 
 from orchestrator.attempt import Attempt, OnProgress, Say, compute, follow
@@ -31,6 +34,7 @@ from orchestrator.failures import CRASH, WorkerFailed, failure_from
 from orchestrator.store import Failure
 
 _POLL_S = 0.5
+_NAMESPACE = "quarterturn-groups"
 
 
 def in_processes(attempt: Attempt, on_progress: OnProgress, say: Say) -> None:
@@ -39,6 +43,7 @@ def in_processes(attempt: Attempt, on_progress: OnProgress, say: Say) -> None:
     Raises ClaimLost as the first worker does, WorkerFailed with what the worker that failed first said, RuntimeError
     for one that was killed, which says nothing and is named.
     """
+    free_slots(attempt)
     words = Queue(actor_options={"num_cpus": 0})
     heard = _Heard(on_progress, say)
     try:
@@ -49,6 +54,29 @@ def in_processes(attempt: Attempt, on_progress: OnProgress, say: Say) -> None:
             raise heard.failure(attempt, error) from error
     finally:
         words.shutdown(force=True)
+        free_slots(attempt)
+
+
+def note_slots(attempt: Attempt) -> None:
+    """For a worker: what placement group the workers of this attempt hold."""
+    group = get_current_placement_group()
+    if group is not None:
+        _internal_kv_put(_slots_key(attempt), group.id.binary(), overwrite=True, namespace=_NAMESPACE)
+
+
+def free_slots(attempt: Attempt) -> None:
+    """Give back what workers of this trial hold whose controller was killed; whoever has the claim may do so.
+
+    The group belongs to the job, and Train's own cleaner asks the dashboard, which is not always there, whether the
+    controller lives: the next attempt would wait for ever for the slots of the one before.
+    """
+    if held := _internal_kv_get(_slots_key(attempt), namespace=_NAMESPACE):
+        remove_placement_group(PlacementGroup(PlacementGroupID(held)))
+        _internal_kv_del(_slots_key(attempt), namespace=_NAMESPACE)
+
+
+def _slots_key(attempt: Attempt) -> str:
+    return f"{attempt.store.uri}/{attempt.payload.trial.key}"
 
 
 def _trainer(attempt: Attempt, words: Queue) -> TorchTrainer:
@@ -89,6 +117,7 @@ def _work(config: dict[str, Any]) -> None:
 
     try:
         if rank == 0:
+            note_slots(attempt)
             on_progress(Progress(0, 0, ""))  # the workers are there: nobody has to make room for them any more
             compute(attempt, on_progress, say, num_workers=size)
         else:

@@ -125,6 +125,15 @@ def test_a_killed_rank_costs_what_came_after_the_last_checkpoint(run, tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_killed_controller_leaves_no_slots_occupied(run, tmp_path):
+    _, planned, _, _ = run({"t": Ranks(4, kills_controller=True, log_path=tmp_path / "log")})
+    result = planned["t"].result
+    assert result.metrics == {"sum": 4.0}
+    assert result.attempt == 2
+    assert_nothing_is_held()
+
+
+@pytest.mark.slow
 def test_a_trial_goes_on_with_another_number_of_workers(run, tmp_path):
     ranks = Ranks(4, fail_rank=1, log_path=tmp_path / "log")
     store, planned, _, _ = run({"t": ranks})

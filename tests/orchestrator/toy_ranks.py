@@ -22,6 +22,7 @@ class Ranks(Trainable):
     kill_rank: int | None = recorded(None)  # SIGKILL in epoch 1, once
     fail_rank: int | None = recorded(None)  # ValueError in epoch 1
     exit_rank: int | None = recorded(None)  # sys.exit in epoch 1
+    kills_controller: bool = recorded(False)  # of Ray Train, in epoch 1, once
     log_path: Path = recorded(None)
 
     def run(self, context):
@@ -51,6 +52,14 @@ class Ranks(Trainable):
         return {"sum": total}
 
     def disturb(self, epoch, rank):
+        if epoch == 1 and rank == 0 and self.kills_controller and "died" not in self.log_path.read_text():
+            self.note("died")
+            for process in Path("/proc").glob("[0-9]*"):
+                # Of this Ray only: workers of one Ray have one parent, its raylet.
+                is_mine = process.exists() and parent_of(process) == str(os.getppid())
+                if is_mine and b"ray::TrainController" in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
+            time.sleep(600)
         if epoch == 1 and rank == self.fail_rank:
             raise ValueError(f"rank {rank} cannot go on")
         if epoch == 1 and rank == self.exit_rank:
@@ -62,3 +71,10 @@ class Ranks(Trainable):
     def note(self, line):
         with open(self.log_path, "a") as file:
             file.write(line + "\n")
+
+
+def parent_of(process):
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return ""
