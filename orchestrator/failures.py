@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from dataclasses import replace
 
 from orchestrator.plan import Trial
 from orchestrator.store import DamagedResult, Failure, Store
@@ -30,8 +31,11 @@ class WorkerFailed(Exception):
     """One of several processes of a trial failed; what it said of it."""
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
+        super().__init__(failure)
         self.failure = failure
+
+    def __str__(self) -> str:
+        return self.failure.message
 
 
 def note_failure(store: Store, trial: Trial, attempt: int, error: BaseException) -> None:
@@ -50,7 +54,7 @@ def note_failure(store: Store, trial: Trial, attempt: int, error: BaseException)
 def failure_from(error: BaseException, attempt: int) -> Failure:
     """What is remembered of an exception that ended an attempt."""
     if isinstance(error, WorkerFailed):
-        return error.failure
+        return replace(error.failure, attempt=attempt)
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
         message += " (it ended its process; let it raise an error that says why)"

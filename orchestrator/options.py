@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -60,6 +61,10 @@ class StudyOptions:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"--max-concurrent {self.max_concurrent}: expected at least 1")
+        if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < math.inf:
+            raise ValueError(
+                f"--gpus-per-trial {self.gpus_per_trial:g}: expected 0, a share such as 0.5, or whole GPUs"
+            )
         if self.time_limit is not None and not 0 < self.time_limit < _MOST_MINUTES:
             raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0 and less than a year")
         if self.lag is not None and self.lag < 1:

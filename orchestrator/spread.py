@@ -7,6 +7,7 @@ device) between two batches. Whoever is free takes the next batch, so nobody wai
 from __future__ import annotations
 
 import contextlib
+import pickle
 import threading
 import time
 from collections import deque
@@ -19,7 +20,9 @@ from ray.actor import ActorHandle
 
 from orchestrator import idle
 from orchestrator.context import Finished, Function, Spread
+from orchestrator.failures import WorkerFailed, failure_from
 from orchestrator.resources import Demand
+from orchestrator.store import Failure
 from trainables.api.context import Arrays
 
 _LOOK_S = 1.0
@@ -48,9 +51,13 @@ class _Applier:
     def is_up(self) -> bool:
         return True
 
-    def apply(self, items: list[Any]) -> tuple[Sequence[Arrays], float]:
+    def apply(self, items: list[Any]) -> tuple[Sequence[Arrays], float] | Failure:
+        """Results and the seconds that they took; or what went wrong, in words: not every error can be sent."""
         begun = time.monotonic()
-        return self._function(items), time.monotonic() - begun
+        try:
+            return self._function(items), time.monotonic() - begun
+        except BaseException as error:
+            return failure_from(error, attempt=0)
 
 
 _Worker: Any = ray.remote(_Applier)
@@ -156,12 +163,11 @@ class _Spreading:
     def _take_answer(self, hand: _Hand) -> None:
         try:
             answer = ray.get(hand.waits_for)
-        except ray.exceptions.RayTaskError as error:
-            # What went wrong, not where: its class decides whether the trial is tried again.
-            raise error.cause from error
         except ray.exceptions.RayError as error:  # killed, or lost with its node
             self._bury(hand, error)
             return
+        if isinstance(answer, Failure):
+            raise WorkerFailed(answer)
         if hand.batch is not None:
             self._note(hand.batch, *answer)
         self._give_work(hand)
@@ -208,4 +214,7 @@ class _Spreading:
         if is_anyone_coming or left_s < _WORTH_STARTING_S or self._helper_deaths > _MOST_DEATHS:
             return
         if self._word.is_idle() and idle.has_room(self._demand.worker):
-            self._hands.append(self._hire(is_helper=True))
+            try:
+                self._hands.append(self._hire(is_helper=True))
+            except (TypeError, AttributeError, pickle.PicklingError):  # it cannot be sent: it can be done here
+                self._helper_deaths = _MOST_DEATHS + 1

@@ -73,7 +73,7 @@ def test_half_characters_and_megabytes_do_not_reach_a_document_or_a_terminal():
 
 def test_what_a_worker_said_is_what_is_remembered():
     said = Failure("non-finite", "loss is nan", "", 2, 1.0)
-    assert failure_from(WorkerFailed(said), 9) is said
+    assert failure_from(WorkerFailed(said), 9) == dataclasses.replace(said, attempt=9)
 
 
 KILLED_FOR_MEMORY = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory."

@@ -1,7 +1,9 @@
 """Items of one trial over several workers: who does what, who helps, and what happens to those that die."""
 
 import os
+import pickle
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from orchestrator import idle, spread
+from orchestrator.failures import WorkerFailed, failure_from
 from orchestrator.resources import Amount, Demand
 from orchestrator.spread import over_workers
 
@@ -128,8 +131,57 @@ def test_no_help_where_no_slot_is_free(run, announced, monkeypatch):
 
 
 def test_an_error_in_a_worker_keeps_its_class_and_ends_all(run):
-    with pytest.raises(ValueError, match="item 1 is bad"):  # the first goes to this process, the second to either
+    with pytest.raises((ValueError, WorkerFailed), match="item 1 is bad") as raised:  # it goes to either of the two
         run(200, Demand(ONE, 2), seconds=0.2, bad=1)
+    assert failure_from(raised.value, 3).kind == "bad configuration"
+    assert failure_from(raised.value, 3).attempt == 3
+
+
+class Unsendable(ValueError):
+    """An error that no pickle takes."""
+
+    def __init__(self):
+        super().__init__("it has a lock")
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (Unsendable, "bad configuration", "Unsendable: it has a lock"),
+        (lambda: SystemExit(3), "bad configuration", "SystemExit: 3 (it ended its process"),
+        (lambda: OSError("gone"), "crash", "OSError: gone"),
+    ],
+)
+def test_any_error_of_another_worker_is_what_it_is(cluster, error, kind, said):
+    driver = os.getpid()
+
+    def function(items):
+        if os.getpid() != driver:
+            raise error()
+        time.sleep(0.2)
+        return [{"item": np.array(0)}]
+
+    with pytest.raises(WorkerFailed) as raised:
+        over_workers(Demand(ONE, 2))(function, [[i] for i in range(500)], list(range(500)), lambda *what: None)
+    assert raised.value.failure.kind == kind
+    assert raised.value.failure.message.startswith(said)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == raised.value.failure.message
+
+
+def test_what_cannot_be_sent_is_done_here(run, announced, monkeypatch, cluster):
+    monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
+    announced(True)
+    lock, done = threading.Lock(), []
+
+    def function(items):
+        with lock:
+            time.sleep(0.1)
+            return [{"item": np.array(item)} for item in items]
+
+    items = list(range(30))
+    over_workers(Demand(ONE, 1))(function, [[i] for i in items], items, lambda batch, *what: done.extend(batch))
+    assert done == items
 
 
 def test_what_a_worker_still_does_is_cancelled(run, tmp_path):
