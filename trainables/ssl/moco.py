@@ -36,7 +36,7 @@ from trainables.models.released import ReleasedWeights, load_released
 from trainables.models.trunk import forward_flop
 from trainables.schedules import Constant, Schedule, horizon
 from trainables.ssl import losses
-from trainables.ssl.views import Views, augmented, retrieval_accuracy
+from trainables.ssl.views import DrawnViews, augmented, retrieval_accuracy
 from trainables.training import train
 
 _STATE_FILE = "moco.pt"
@@ -201,7 +201,7 @@ class MoCo(Trainable):
 
 
 class _ManyViews(Protocol):
-    """Views of images that can be asked for by their places: a tensor of all, or ``Views``."""
+    """DrawnViews of images that can be asked for by their places: a tensor of all, or ``DrawnViews``."""
 
     def __len__(self) -> int: ...
 
@@ -309,9 +309,9 @@ class MoCoTraining:
     def _augmented(self, images_BCHW: Tensor, indices_B: Tensor, view: str, epoch: int) -> Tensor:
         return augmented(self.config.augmentation, images_BCHW, indices_B, view, self.config.pretrain_seed, epoch)
 
-    def _views(self, indices_B: Tensor, view: str, epoch: int) -> Views:
+    def _views(self, indices_B: Tensor, view: str, epoch: int) -> DrawnViews:
         config = self.config
-        return Views(config.augmentation, self.train_images, indices_B, view, config.pretrain_seed, epoch)
+        return DrawnViews(config.augmentation, self.train_images, indices_B, view, config.pretrain_seed, epoch)
 
     @torch.no_grad()
     def _keys(self, views: _ManyViews, generator: torch.Generator) -> Tensor:

@@ -29,7 +29,7 @@ def augmented(
 
 
 @dataclass(frozen=True)
-class Views:
+class DrawnViews:
     """A view of each of some images, made when it is asked for: ``views[places_B]`` is [B, C, H, W]."""
 
     augmentation: Augmentation
