@@ -225,6 +225,7 @@ def test_a_worker_that_dies_is_replaced_and_its_item_done_again(run):
     assert len(function.processes()) >= 2  # another one came in its place
 
 
+@pytest.mark.slow
 def test_helpers_that_die_again_and_again_are_let_be(cluster, announced, monkeypatch):
     """As where memory suffices for one process: what works alone must not fail because slots were idle."""
     monkeypatch.setattr(spread, "_WORTH_STARTING_S", 0.0)
