@@ -131,6 +131,11 @@ def two_started_nodes(tmp_path):
             wait_for_jobs_api(RAY, environment, started[0], tmp_path / "nodes")
             without = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
             started.append(subprocess.Popen([RAY, *worker.split()], env=without, stdout=log, stderr=log))
+        deadline = time.monotonic() + 60
+        # On one machine the nodes share a folder, which one that starts empties: no job before.
+        while (tmp_path / "nodes").read_text().count("block forever") < 2:
+            assert time.monotonic() < deadline, (tmp_path / "nodes").read_text()
+            time.sleep(0.5)
         yield environment
     finally:
         for process in reversed(started):
@@ -141,7 +146,8 @@ def two_started_nodes(tmp_path):
 @pytest.mark.slow
 def test_a_job_trains_and_measures_with_two_workers_on_two_nodes(two_started_nodes, tmp_path):
     root = Path(__file__).parents[2]
-    study = [sys.executable, "studies/rotation_period.py", "--scale", "smoke", "--pretrain-seeds", "1"]
+    # Without --working-dir: nodes of one machine share the folder of its copies, and one removes it under the other.
+    study = [sys.executable, str(root / "studies" / "rotation_period.py"), "--scale", "smoke", "--pretrain-seeds", "1"]
     study += [
         "--workers-per-trial",
         "2",
@@ -150,7 +156,7 @@ def test_a_job_trains_and_measures_with_two_workers_on_two_nodes(two_started_nod
         "--cache-dir",
         str(tmp_path / "cache"),
     ]
-    job = [RAY, "job", "submit", "--working-dir", str(root), "--", *study]
+    job = [RAY, "job", "submit", "--", *study]
     done = subprocess.run(job, env=two_started_nodes, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout + done.stderr
     store = Store(str(tmp_path / "results"))
