@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import sqlite3
@@ -43,19 +44,21 @@ class Nothing(Trainable):
 
 def whole_path(num_trials: int, folder: str) -> None:
     """A study as a user submits it."""
-    from rich.console import Console
-
     from orchestrator.options import StudyOptions
     from orchestrator.study import Study
     from orchestrator.submission import submit
 
     study = Study("nothing", "What does a trial cost?", {f"trial {n}": Nothing(n) for n in range(num_trials)})
     options = StudyOptions(storage=folder, cache_dir=Path(folder) / "cache")
-    code = submit(options, lambda: study, Console(file=sys.stderr, quiet=True))
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = submit(options, lambda: study)
     assert code == 0, f"the study ended with {code}"
     with contextlib.closing(sqlite3.connect(f"{folder}/mlflow.db")) as database:
-        (finished,) = database.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()
-    assert finished == num_trials + 1, f"MLflow has {finished} finished runs of {num_trials} trials and their study"
+        (finished,) = database.execute(
+            "SELECT count(*) FROM runs JOIN tags USING (run_uuid) "
+            "WHERE runs.status = 'FINISHED' AND tags.key = 'kind' AND tags.value = 'trial'"
+        ).fetchone()
+    assert finished == num_trials, f"MLflow has {finished} finished runs of {num_trials} trials"
 
 
 def bare_tune(num_trials: int, folder: str, *, reuse_actors: bool) -> None:

@@ -213,16 +213,21 @@ def test_a_search_whose_driver_is_killed_makes_no_more_suggestions_than_it_shoul
     assert_no_process_is_left(tmp_path)
 
 
-@pytest.fixture
-def head_node(tmp_path):
-    """`ray start --head` with token authentication on ports of its own; its environment for clients."""
-    token = tmp_path / "auth_token"
+def with_token(folder):
+    """An environment for Ray with token authentication, the token in a file of this folder."""
+    token = folder / "auth_token"
     token.write_text("f" * 64)
     token.chmod(0o600)
-    environment = {
+    return {
         **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": "/tmp",
     }  # fmt: skip
+
+
+@pytest.fixture
+def head_node(tmp_path):
+    """`ray start --head` with token authentication on ports of its own; its environment for clients."""
+    environment = with_token(tmp_path)
     ray = str(Path(sys.executable).with_name("ray"))
     ports = "--port=6399 --dashboard-port=8299 --dashboard-agent-listen-port=52399 --ray-client-server-port=9399"
     with (tmp_path / "head").open("w") as log:

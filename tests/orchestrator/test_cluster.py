@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_chaos import computed, outcome, start, undisturbed, wait_for_jobs_api  # noqa: F401
+from test_chaos import computed, outcome, start, undisturbed, wait_for_jobs_api, with_token  # noqa: F401
 
 from orchestrator import cluster as module
 from orchestrator.resources import Amount, Capacity
@@ -113,13 +113,7 @@ def test_a_cluster_grows_from_zero_for_what_waits(from_zero, undisturbed, tmp_pa
 @pytest.fixture
 def two_started_nodes(tmp_path):
     """Two nodes of one CPU each as `ray start` makes them, with token authentication; an environment for clients."""
-    token = tmp_path / "auth_token"
-    token.write_text("f" * 64)
-    token.chmod(0o600)
-    environment = {
-        **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": "/tmp",
-    }  # fmt: skip
+    environment = with_token(tmp_path)
     head = "start --head --block --num-cpus=1 --port=6397 --dashboard-host=127.0.0.1 --dashboard-port=8297"
     head += " --dashboard-agent-listen-port=52397 --ray-client-server-port=9397"
     worker = "start --block --num-cpus=1 --address=127.0.0.1:6397 --dashboard-agent-listen-port=52396"
