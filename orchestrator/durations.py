@@ -17,7 +17,8 @@ class Durations:
     """
 
     def __init__(self) -> None:
-        self._logs: dict[str, list[float]] = {}  # kind -> log(took / estimated), sorted
+        # Kind, and whether the estimate was measured -> log(took / estimated), sorted.
+        self._logs: dict[tuple[str, bool], list[float]] = {}
         self._guessed: list[float] = []  # the same over all kinds whose estimates were guesses
         self._took_s: dict[str, list[float]] = {}  # kind -> seconds of trials without an estimate, sorted
         self._factors: dict[tuple[str, bool], float] = {}
@@ -31,7 +32,7 @@ class Durations:
             return
         assert estimated_s is not None
         log = math.log(took_s / estimated_s)
-        bisect.insort(self._logs.setdefault(kind, []), log)
+        bisect.insort(self._logs.setdefault((kind, is_measured), []), log)
         if not is_measured:
             bisect.insort(self._guessed, log)
         self._factors.clear()
@@ -48,7 +49,7 @@ class Durations:
         assert estimated_s is not None
         if (kind, is_measured) not in self._factors:
             prior = 0.0 if is_measured or not self._guessed else _median_with(self._guessed, 0.0)
-            self._factors[kind, is_measured] = math.exp(_median_with(self._logs.get(kind, []), prior))
+            self._factors[kind, is_measured] = math.exp(_median_with(self._logs.get((kind, is_measured), []), prior))
         return estimated_s * self._factors[kind, is_measured]
 
 

@@ -29,6 +29,7 @@ from orchestrator.plan import Plan, Trial, failure_text
 from orchestrator.resources import Demand, demand_of, usual_demand
 from orchestrator.scheduler import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
+from orchestrator.time_limit import ended_without_a_word
 from orchestrator.trial import run_in_tune
 
 MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted
@@ -81,7 +82,7 @@ def launch(
     outcome = Outcome()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Who limits the trials at once does not want helpers beside them.
-    events = _Events(listener, store, may_lend=max_concurrent is None)
+    events = _Events(listener, store, may_lend=max_concurrent is None, time_limit_s=settings.time_limit_s)
 
     def finished(trial: Trial, error: bool) -> bool:
         if _has_result(store, trial.key, ended_well=not error):
@@ -124,10 +125,11 @@ def _is_unfinished(searcher: GraphSearcher, outcome: Outcome, store: Store) -> b
 class _Events(tune.Callback):
     """Passes Tune's events on to the listener. Tune pickles its callbacks: the listener stays here."""
 
-    def __init__(self, listener: Listener, store: Store, *, may_lend: bool) -> None:
+    def __init__(self, listener: Listener, store: Store, *, may_lend: bool, time_limit_s: float | None) -> None:
         self._listener: Listener | None = listener
         self._store = store
-        self._may_lend = may_lend
+        self._may_lend, self._time_limit_s = may_lend, time_limit_s
+        self._begun: dict[str, float] = {}  # by key: when the attempt began, or later
         self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
         self.searcher: GraphSearcher | None = None
         self._announced: tuple[bool, float] | None = None  # what, and when
@@ -146,6 +148,7 @@ class _Events(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = trial.config["key"]
+        self._begun[key] = time.monotonic()
         if self.searcher and not self.searcher.started(key):
             self._to_come.add(key)
         # Tune starts one again whose process ended after it had failed for good, which ends at once.
@@ -158,6 +161,8 @@ class _Events(tune.Callback):
         key = trial.config["key"]
         if self.searcher:
             self.searcher.spoke(key)
+        if key in self._to_come or "message" in result:  # it waited, for its workers or for another driver's claim
+            self._begun[key] = time.monotonic()
         if self._listener and key in self._to_come:
             self._to_come.discard(key)
             self._listener.started(key)
@@ -176,10 +181,21 @@ class _Events(tune.Callback):
         self._remember(trial)
 
     def _remember(self, trial: Any) -> None:
+        key = trial.config["key"]
+        self._look_at_the_clock(key)
         # Tune's own `get_error` looks in the storage, where this file arrives later, if at all.
         file = Path(trial.error_file) if trial.error_file else None
         if file and file.exists() and (lines := file.read_text(errors="replace").strip().splitlines()):
-            self.errors[trial.config["key"]] = lines[-1][:500]
+            self.errors[key] = lines[-1][:500]
+
+    def _look_at_the_clock(self, key: str) -> None:
+        """What hung, and could not record it, would hang again: it is recorded here, before Tune starts it again."""
+        begun = self._begun.get(key)
+        if self._time_limit_s is None or begun is None or key in self._to_come:
+            return
+        hung = ended_without_a_word(self._time_limit_s, self._store.attempts(key), time.monotonic() - begun)
+        if hung is not None and self._store.failure(key) is None and self._store.result(key) is None:
+            self._store.record_failure(key, hung)
 
 
 def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:

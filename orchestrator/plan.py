@@ -7,7 +7,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -105,6 +105,7 @@ class Plan:
     to_suggest: int = 0  # suggestions that a search has still to make
     suggestion_s: float = 0.0  # work of one of them (with rungs, at the first), on one worker
     promoted: tuple[Promoted, ...] = ()  # by a search with rungs, from now on
+    spent: Mapping[str, Spent] = field(default_factory=dict, repr=False)  # what finished trials cost, by key
 
     def counts(self) -> dict[str, int]:
         """Number of trials in every state."""
@@ -225,11 +226,13 @@ def make_plan(
     to_suggest: int = 0,
     examples: Sequence[Study] = (),
     promotions: Sequence[Promotions] = (),
+    spent: Mapping[str, Spent] | None = None,
 ) -> Plan:
     """Look up every trial of the study in the store. Runs and changes nothing.
 
     The suggestions that are ``to_suggest`` cost what ``examples`` of them cost, and ``promotions`` what their longer
-    example costs beyond the shorter one.
+    example costs beyond the shorter one. ``spent`` is what trials of other plans cost, by key: they tell what these
+    will.
     """
     trials = trials_of(study, keys)
     finished, begun = store.finished(), set(store.names("trials"))
@@ -240,8 +243,17 @@ def make_plan(
         looked_up[trial.key] = _blocked(found, looked_up)
     _leave_out(looked_up, needed={keys.key(trainable) for trainable in study.trainables.values()})
     planned = list(looked_up.values())
-    estimates = Estimates(_spent(p.trial, p.result, keys) for p in planned if p.result is not None)
-    estimated = tuple(_with_estimate(p, estimates, keys, _continuation(p, planned, store)) for p in planned)
+    shorter = {p.trial.key: _shorter(p, store) for p in planned}
+    known = dict(spent or {})
+    for p in planned:
+        # What a shorter training cost, which need not be in the study, tells what the longer one will.
+        result = p.result or shorter[p.trial.key]
+        if result is not None:
+            known[p.trial.key] = _spent(p.trial, result, keys)
+    estimates = Estimates(known.values())
+    estimated = tuple(
+        _with_estimate(p, estimates, keys, _continuation(p, planned, shorter[p.trial.key])) for p in planned
+    )
     own, shared = _to_come(examples, keys, looked_up) if to_suggest else ([], [])
     own_costs, shared_costs = [_cost(trial, keys) for trial in own], [_cost(trial, keys) for trial in shared]
     suggestion_s = sum(map(estimates.seconds, own_costs)) + sum(map(estimates.seconds, shared_costs)) / max(
@@ -251,7 +263,7 @@ def make_plan(
         map(estimates.is_measured, [*own_costs, *shared_costs])
     )
     promoted = tuple(Promoted(p.length, p.count, _promotion_s(p, keys, looked_up, estimates)) for p in promotions)
-    return Plan(study, estimated, is_measured, to_suggest, suggestion_s, promoted)
+    return Plan(study, estimated, is_measured, to_suggest, suggestion_s, promoted, known)
 
 
 def check_trials(trials: Iterable[Trial]) -> None:
@@ -325,8 +337,18 @@ def _leave_out(looked_up: dict[str, PlannedTrial], needed: set[str]) -> None:
             needed.update(planned.trial.upstream)
 
 
-def _continuation(planned: PlannedTrial, others: Sequence[PlannedTrial], store: Store) -> Continuation | None:
-    """What a training will go on from: the longest shorter one that is in the store or will run before it."""
+def _shorter(planned: PlannedTrial, store: Store) -> Result | None:
+    """The longest finished training that one which is to run may go on from."""
+    trial = planned.trial
+    if trial.family is None or planned.state not in TO_RUN:
+        return None
+    return next(store.shorter(trial.family, trial.length), None)
+
+
+def _continuation(
+    planned: PlannedTrial, others: Sequence[PlannedTrial], finished: Result | None
+) -> Continuation | None:
+    """What a training will go on from: the longest shorter one that is ``finished`` or will run before it."""
     trial = planned.trial
     if trial.family is None or planned.state not in TO_RUN:
         return None
@@ -336,7 +358,6 @@ def _continuation(planned: PlannedTrial, others: Sequence[PlannedTrial], store: 
         if p.trial.family == trial.family and p.trial.length < trial.length and p.state in TO_RUN
     ]
     names = {p.trial.key: p.trial.name for p in others}
-    finished = next(store.shorter(trial.family, trial.length), None)
     if finished is not None:
         found.append(Continuation(finished.key, names.get(finished.key, finished.key[:8]), finished.length))
     furthest = max(found, key=lambda continuation: continuation.length, default=None)

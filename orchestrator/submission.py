@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from orchestrator import printing
 from orchestrator.attempt import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.context import Progress
 from orchestrator.entry import check_entry
+from orchestrator.estimates import Spent
 from orchestrator.feeder import Feeder
 from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
@@ -119,6 +120,7 @@ class _Submission:
         say = printing.say_digests(console) if not options.json else (lambda done, total: None)
         self.keys = Keys(FileDigests(cache_dir / "digests.json", say))
         self.suggestions = Suggestions(study, store, self.keys, options.lag)
+        self._spent: Mapping[str, Spent] = {}  # what the study has measured, as of its last plan
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
         """The plan of all that is known so far; the suggestions of a search are settled by it."""
@@ -132,6 +134,7 @@ class _Submission:
             examples=self.suggestions.examples,
             promotions=self.suggestions.promotions,
         )
+        self._spent = plan.spent
         by_state = {state: {p.trial.key for p in plan.planned if p.state is state} for state in State}
         self.suggestions.update(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
         return plan
@@ -234,6 +237,7 @@ class _Submission:
             to_suggest=self.suggestions.num_left,
             examples=self.suggestions.examples,
             promotions=self.suggestions.promotions,
+            spent=self._spent,
         )
         manifest.add(entries_of(plan, self.keys))
         self._record_digests(plan)

@@ -16,8 +16,8 @@ from types import FrameType
 from orchestrator.failures import TIMED_OUT
 from orchestrator.store import Failure
 
-# A thread of Python cannot act while C code holds the interpreter; this one needs no interpreter.
-_MARGIN_S = 30.0
+# A thread of Python cannot act while C code holds the interpreter; what needs no interpreter ends it so much later.
+C_CODE_MARGIN_S = 30.0
 _EXIT_STATUS = 1
 _STDERR = 2
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -39,13 +39,24 @@ def time_limit(limit_s: float | None, attempt: int, record: Callable[[Failure], 
         finally:
             os._exit(_EXIT_STATUS)
 
-    faulthandler.dump_traceback_later(limit_s + _MARGIN_S, exit=True, file=_STDERR)
+    faulthandler.dump_traceback_later(limit_s + C_CODE_MARGIN_S, exit=True, file=_STDERR)
     threading.Thread(target=watch, name="time limit", daemon=True).start()
     try:
         yield
     finally:
         is_over.set()
         faulthandler.cancel_dump_traceback_later()
+
+
+def ended_without_a_word(limit_s: float, attempt: int, ran_s: float) -> Failure | None:
+    """The failure of an attempt whose process died after ``ran_s``; None where it was not the limit that ended it."""
+    if ran_s < limit_s + C_CODE_MARGIN_S:
+        return None
+    message = (
+        f"it ran longer than the time limit of {limit_s / 60:g} min, in code that kept Python from saying where "
+        "(the log of its process has the line)"
+    )
+    return Failure(TIMED_OUT, message, "", attempt, time.time())
 
 
 def timed_out(limit_s: float, attempt: int, thread: int | None = None) -> Failure:

@@ -92,6 +92,12 @@ class Points:
                 f"expected at least one for each of {sorted(self.search.directions)}"
             )
         at = "" if length is None else f" at {length}"
+        wrong = [given for given in made.values() if isinstance(given, Trainable)]
+        if wrong:
+            raise ValueError(
+                f"study {self.study!r}: its search makes one {type(wrong[0]).__name__} for an objective from "
+                f"{dict(params)}; expected a list of trainables: put it in [ ]"
+            )
         named = {
             objective: {f"suggestion {number}{at}: {objective} {i}": t for i, t in enumerate(trainables, start=1)}
             for objective, trainables in made.items()

@@ -104,7 +104,7 @@ def hang(tmp_path, limit_s, how):
         import ctypes, time
         from pathlib import Path
         from orchestrator import time_limit
-        time_limit._MARGIN_S = 0.5
+        time_limit.C_CODE_MARGIN_S = 0.5
         def stuck():
             {how}
         with time_limit.time_limit({limit_s}, 4, lambda f: Path({str(tmp_path / "said")!r}).write_text(repr(f))):

@@ -337,6 +337,22 @@ def test_seeds_are_found_by_their_place():
     }  # fmt: skip
 
 
+def test_what_could_change_after_it_was_hashed_has_no_key():
+    @dataclass
+    class Changes(Part):
+        size: int = 1
+
+    with pytest.raises(TypeError, match=r"Changes can change after it was hashed; .*frozen=True"):
+        Keys(FileDigests()).key(Changes())
+
+
+def test_a_word_that_nobody_knows_for_what_workers_share_is_refused():
+    with pytest.raises(TypeError, match=r"Spread.spreads = 'item': expected one of no, items, processes"):
+
+        class Spread(Trainable):
+            spreads = "item"
+
+
 def test_a_family_is_equal_in_all_but_its_own_length():
     keys = Keys(FileDigests())
     assert keys.family(Pretraining()) == keys.family(Pretraining(num_epochs=9))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_scheduler import names, plan_of, searcher_of
 from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
+from toy_hang import Hangs
 
 from orchestrator.cluster import resources_for
 from orchestrator.launch import Outcome, _is_unfinished, launch
@@ -126,6 +127,22 @@ def test_an_error_in_a_shared_item_keeps_its_class(run, tmp_path):
     (failure,) = outcome.failures.values()
     assert failure.kind == "bad configuration"
     assert failure.message.startswith("ValueError: item ")
+
+
+def test_what_hangs_in_code_that_records_nothing_hangs_once(cluster, tmp_path, quick_settings):
+    store = Store(str(tmp_path / "results"))
+    study = Study(
+        "s", "?", {"hangs": Hangs(tmp_path / "log"), "killed": Count(4, die_in_epoch=2, log_path=tmp_path / "k")}
+    )
+    settings = dataclasses.replace(quick_settings(store), time_limit_s=8.0)
+    outcome = launch(make_plan(study, store, Keys(FileDigests())), store, settings, Heard())
+    (failure,) = outcome.failures.values()
+    assert failure.kind == "timed out"
+    assert "longer than the time limit of 0.133333 min" in failure.message
+    assert failure.attempt == 1
+    assert (tmp_path / "log").read_text() == "began\n"
+    killed = make_plan(study, store, Keys(FileDigests())).planned[1]
+    assert (killed.state.value, killed.result.attempt) == ("done", 2)  # a death in time is tried again
 
 
 def test_relative_paths_mean_the_same_in_trials(run):

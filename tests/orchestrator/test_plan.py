@@ -162,6 +162,18 @@ def test_another_seed_of_the_same_cell_is_the_best_estimate(store, quick_setting
     assert plan_of(store, trials).is_measured
 
 
+def test_what_another_plan_knows_tells_what_a_trial_costs(store, quick_settings, monkeypatch):
+    monkeypatch.setattr("orchestrator.checkpoints.Checkpoints._busy_s", lambda self: 8.0)
+    run_all(plan_of(store, {"t": SeededWork(3, 1)}), quick_settings(store))
+    known = plan_of(store, {"t": SeededWork(3, 1)}).spent
+    (alone,) = plan_of(store, {"new": SeededWork(6, 5)}).planned
+    plan = plan_of(store, {"new": SeededWork(6, 5)}, spent=known)
+    assert not alone.is_measured
+    assert plan.is_measured
+    assert plan.planned[0].estimated_s == pytest.approx(16.0)
+    assert plan.spent == known
+
+
 def test_a_plan_changes_nothing(store):
     store.record_failure(
         plan_of(store, {"t": Count(1)}).planned[0].trial.key, Failure("crash", "m", "", 1, time.time())

@@ -13,12 +13,14 @@ from orchestrator.attempt import Payload
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.plan import State, make_plan
+from orchestrator.printing import make_console
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Search, Study
-from orchestrator.submission import submit
+from orchestrator.submission import _Submission, submit
 from orchestrator.trial import run_trial
 from orchestrator.usage import UsageError
+from orchestrator.view import View
 from trainables.api.identity import FileDigests, Keys
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": CategoricalDistribution(["flat", "steep"])}
@@ -436,6 +438,7 @@ def test_of_several_objectives_the_best_are_those_that_none_beats(store, run):
         ({"directions": {"val/loss": "smaller"}}, "expected 'maximize' or 'minimize'"),
         ({"directions": {"val/other": "minimize"}}, r"expected at least one for each of \['val/other'\]"),
         ({"make": lambda params: {"val/loss": []}}, "expected at least one for each"),
+        ({"make": lambda params: {"val/loss": Bowl(**params)}}, "makes one Bowl for an objective .* expected a list"),
         ({"num": 0}, "num_suggestions = 0"),
         ({"seed": -1}, "seed = -1"),
     ],
@@ -444,6 +447,23 @@ def test_a_search_that_cannot_be_is_refused(store, named, said):
     with pytest.raises(ValueError, match=said):
         suggestions_of(store, **named)
     assert not store.names("studies")
+
+
+def test_a_suggestion_is_planned_with_what_the_study_has_measured(store, run, tmp_path):
+    search = Search(SPACE, bowls(), LOSS, 3)
+    study = Study("s", "?", {"measured": Bowl(0.25)}, search=search)
+    run(dataclasses.replace(study, search=None))
+    options = StudyOptions(storage=store.uri, cache_dir=tmp_path / "cache")
+    submission = _Submission(study, options, store, tmp_path / "cache", make_console())
+    plan = submission.plan()
+    manifest = ManifestWriter(store, manifest_of(plan, "", {}, submission.keys), submission.suggestions)
+    done = {p.trial.key for p in plan.planned}
+    suggested = submission._suggested(
+        submission.suggestions.next(done, set()), manifest, View(plan, make_console(), int)
+    )
+    (new,) = [p for p in suggested.planned if p.trial.key not in done]
+    assert new.is_measured
+    assert new.estimated_s == pytest.approx(store.result(*done).busy_s)
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical")

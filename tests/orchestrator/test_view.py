@@ -10,6 +10,7 @@ from rich.console import Console
 from toy import Count, Diverge
 
 from orchestrator.context import Progress
+from orchestrator.durations import Durations
 from orchestrator.plan import make_plan
 from orchestrator.store import Store
 from orchestrator.study import Study
@@ -135,6 +136,17 @@ def test_the_time_left_learns_from_what_trials_took(tmp_path, clock):
     clock[0] = 120.0
     view.done(second)
     assert view._left_s() == pytest.approx(60.0)
+
+
+def test_a_guess_that_was_wrong_says_nothing_of_what_is_measured():
+    durations = Durations()
+    for _ in range(3):
+        durations.learn("MoCo", 1.0, False, 50.0)
+    assert durations.seconds("MoCo", 2.0, is_measured=False) == pytest.approx(100.0)
+    assert durations.seconds("MoCo", 2.0, is_measured=True) == pytest.approx(2.0)
+    durations.learn("MoCo", 2.0, True, 8.0)
+    assert durations.seconds("MoCo", 2.0, is_measured=True) == pytest.approx(4.0)
+    assert durations.seconds("MoCo", 2.0, is_measured=False) == pytest.approx(100.0)
 
 
 def test_what_a_search_adds_is_corrected_by_other_guesses_only_if_it_is_one(tmp_path, clock):

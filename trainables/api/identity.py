@@ -253,6 +253,10 @@ class Keys:
     def _document(self, value: Any, where: str, form: Form) -> dict[str, Any]:
         if not dataclasses.is_dataclass(value) or isinstance(value, type):
             raise TypeError(f"{where} = {value!r}: only instances of dataclasses have a key")
+        owner: Any = type(value)
+        if not owner.__dataclass_params__.frozen:
+            name = owner.__name__
+            raise TypeError(f"{where}: {name} can change after it was hashed; decorate it with @dataclass(frozen=True)")
         inner = Form.KEY if form is Form.FAMILY else form
 
         def part_form(part: Any, place: str) -> Any:
@@ -260,7 +264,6 @@ class Keys:
                 return {"trial": self._digest(part, inner)}
             return self._document(part, place, inner)
 
-        owner = type(value)
         document: dict[str, Any] = {"class": identity_name(owner), "versions": _versions(owner)}
         types = declared_types(owner)
         for field in dataclasses.fields(value):

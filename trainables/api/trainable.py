@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     from trainables.api.context import Context
@@ -49,6 +49,11 @@ class Trainable(Part, ABC):
     exporter: ClassVar[str] = ""
     """A function ``package.module:function`` that gets the folder of a result and the file to write. It writes the
     model for other programs, and may return what a person has to know to load it. Empty: there is nothing to export."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.spreads not in get_args(Spreads):
+            raise TypeError(f"{cls.__name__}.spreads = {cls.spreads!r}: expected one of {', '.join(get_args(Spreads))}")
 
     @abstractmethod
     def run(self, context: Context) -> Mapping[str, float]:
