@@ -56,6 +56,26 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From 1 to 0 as a power of what is left, (1 - epoch / horizon) ** power (thesis 4.1.1; Chen et al. 2017,
+    DeepLab)."""
+
+    power: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"power = {self.power}: a positive number")
+
+    @property
+    def has_horizon(self) -> bool:
+        return True
+
+    def factor(self, epoch: float, schedule_epochs: int | None) -> float:
+        assert schedule_epochs is not None
+        return float((1 - epoch / schedule_epochs) ** self.power)
+
+
+@dataclass(frozen=True)
 class Warmup(Schedule):
     """From 0 to 1 on a straight line over the first epochs, then another schedule over those that are left (BYOL:
     Grill et al. 2020, section 3.3: 10 epochs, then the cosine)."""

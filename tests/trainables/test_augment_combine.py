@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from trainables import runtime, sweeps
 from trainables.augment.colour import adjust_brightness_, adjust_contrast_
-from trainables.augment.combine import THESIS_AUGMENTATION, Combine, Sometimes
+from trainables.augment.combine import THESIS_AUGMENTATION, Combine, Sometimes, augmented_with_classes
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip, crop_warp
 from trainables.augment.photometric import Brightness, ColourJitter, Contrast, GaussianBlur
 from trainables.augment.resample import resample, rotate
@@ -216,3 +216,55 @@ def test_a_geometric_one_that_happens_sometimes_is_one_resampling_with_its_neigh
 def test_errors_name_the_value(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+# -- images and the classes of their pixels ------------------------------------------------------------------------
+
+
+def classes_and_their_image(batch=4, side=32):
+    """Blocks of classes 0 to 3, and the image that shows them as grey levels."""
+    coarse = torch.randint(0, 4, (batch, side // 8, side // 8), generator=runtime.generator("classes"))
+    classes_BHW = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2).to(torch.uint8)
+    return classes_BHW, classes_BHW[:, None].double() / 4
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        THESIS_AUGMENTATION,
+        RandomResizedCrop(),
+        Sometimes(Rotation(40.0)),
+        Combine((HorizontalFlip(), GaussianBlur(), Rotation(90.0))),
+        Combine((Rotation(20.0), RandomResizedCrop(0.5)), fill="reflect"),
+    ],
+    ids=["one of three", "crop", "sometimes", "blur between", "mirrored"],
+)
+def test_classes_move_with_the_pixels(augmentation):
+    """Where a moved image shows one class and nothing between, the moved classes say so."""
+    classes_BHW, images_B1HW = classes_and_their_image()
+    draws = draws_for(augmentation, len(classes_BHW))
+    moved_B1HW, moved_classes_BHW = augmented_with_classes(augmentation, images_B1HW, classes_BHW, draws)
+    assert moved_classes_BHW.dtype == torch.uint8
+    assert torch.equal(moved_B1HW, augmentation.apply(images_B1HW, draws))
+    levels_BHW = moved_B1HW[:, 0] * 4
+    is_pure_BHW = (levels_BHW - levels_BHW.round()).abs() < 1e-6
+    assert is_pure_BHW.double().mean() > 0.2
+    agrees = (levels_BHW.round() == moved_classes_BHW)[is_pure_BHW].double().mean()
+    assert agrees > 0.97  # the middle between two levels is a level, too
+    assert not torch.equal(moved_classes_BHW, classes_BHW)
+
+
+def test_a_change_of_values_moves_no_class():
+    classes_BHW, images_B1HW = classes_and_their_image()
+    both = Combine((Brightness(0.5), Contrast(0.5)))
+    draws = draws_for(both, len(classes_BHW))
+    moved_B1HW, moved_classes_BHW = augmented_with_classes(both, images_B1HW, classes_BHW, draws)
+    assert torch.equal(moved_classes_BHW, classes_BHW)
+    assert not torch.equal(moved_B1HW, images_B1HW)
+
+
+def test_what_comes_in_from_outside_is_background():
+    classes_BHW = torch.full((1, 16, 16), 3, dtype=torch.uint8)
+    turned = Combine((Rotation(45.0, 45.0),))
+    _, moved_BHW = augmented_with_classes(turned, classes_BHW[:, None].double(), classes_BHW, draws_for(turned, 1))
+    assert (int(moved_BHW[0, 0, 0]), int(moved_BHW[0, 8, 8])) == (0, 3)

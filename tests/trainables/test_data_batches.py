@@ -37,15 +37,15 @@ def device(request):
 @pytest.mark.parametrize("positions", [[0, 1, 2], [4, 0, 4, 2], [3]])
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_positions_are_those_of_the_rows_given(table, region, device, memory_share, positions, kind):
-    batches = DeviceImages(table, ROWS, device, memory_share, region=region)
+    batches = DeviceImages(table, ROWS, device, memory_share, annotation=region)
     assert batches.on_device == (memory_share > 0)
     assert len(batches) == 5
     rows = ROWS[positions]
-    images_BCHW, masks_BHW = batches.images(kind(positions)), batches.masks(kind(positions))
-    assert images_BCHW.dtype == masks_BHW.dtype == torch.float32
+    images_BCHW, masks_BHW = batches.images(kind(positions)), batches.classes(kind(positions))
+    assert (images_BCHW.dtype, masks_BHW.dtype) == (torch.float32, torch.uint8)
     assert images_BCHW.device.type == masks_BHW.device.type == device.type
     np.testing.assert_array_equal(images_BCHW.cpu(), np.float32(table.images_NCHW[rows]) / np.float32(255))
-    np.testing.assert_array_equal(masks_BHW.cpu(), np.float32(region.masks_NHW[rows]))
+    np.testing.assert_array_equal(masks_BHW.cpu(), region.masks_NHW[rows])
 
 
 def test_batches_do_not_change_the_table(table, device):
@@ -56,9 +56,9 @@ def test_batches_do_not_change_the_table(table, device):
         assert torch.equal(batches.images(torch.arange(5)), before)
 
 
-def test_images_without_a_region_have_no_masks(table, device):
-    with pytest.raises(ValueError, match="no region"):
-        DeviceImages(table, ROWS, device).masks([0])
+def test_images_without_an_annotation_have_no_classes(table, device):
+    with pytest.raises(ValueError, match="no annotation"):
+        DeviceImages(table, ROWS, device).classes([0])
 
 
 @pytest.mark.parametrize("with_masks", [True, False])
@@ -66,9 +66,9 @@ def test_what_takes_too_much_memory_stays_on_disk(table, region, device, monkeyp
     region = region if with_masks else None
     needed = len(ROWS) * (3 + with_masks) * 8 * 8
     monkeypatch.setattr("trainables.runtime.free_memory", lambda _: 2 * needed)
-    assert DeviceImages(table, ROWS, device, memory_share=0.5, region=region).on_device
+    assert DeviceImages(table, ROWS, device, memory_share=0.5, annotation=region).on_device
     monkeypatch.setattr("trainables.runtime.free_memory", lambda _: 2 * needed - 1)
-    assert not DeviceImages(table, ROWS, device, memory_share=0.5, region=region).on_device
+    assert not DeviceImages(table, ROWS, device, memory_share=0.5, annotation=region).on_device
 
 
 def test_impossible_rows_and_shares_are_refused(table):

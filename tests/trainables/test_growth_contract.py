@@ -8,16 +8,34 @@ import pkgutil
 import pytest
 import torch
 from fake_context import FakeContext
-from tiny_shapes import TinyShapes
+from tiny_shapes import TinyClasses, TinyShapeMask, TinyShapes
 
 import trainables
 from trainables.api.trainable import GROWS, Trainable
-from trainables.schedules import Cosine
+from trainables.augment.combine import THESIS_AUGMENTATION
+from trainables.models.sources import Untrained
+from trainables.schedules import Constant, Cosine
+from trainables.segmentation.networks import TrunkUNet, UNet
+from trainables.segmentation.training import Segmentation
 from trainables.ssl.moco import MoCo
 
 _MOCO = MoCo(TinyShapes(num_train=10, num_val=4), backbone="resnet18", batch_size=4, queue_size=8, embedding_dim=16)
 # Small configurations of every class that grows: one with a schedule that ends, where it has schedules.
-EXAMPLES = [_MOCO, dataclasses.replace(_MOCO, schedule=Cosine(), schedule_epochs=9, num_epochs=3, pretrain_seed=2)]
+_SEGMENTATION = Segmentation(
+    TinyClasses(TinyShapes(num_train=7, num_val=3)), UNet((4, 8)), schedule_epochs=9, num_epochs=3, batch_size=3
+)
+EXAMPLES = [
+    _MOCO,
+    dataclasses.replace(_MOCO, schedule=Cosine(), schedule_epochs=9, num_epochs=3, pretrain_seed=2),
+    dataclasses.replace(_SEGMENTATION, augmentation=THESIS_AUGMENTATION),
+    dataclasses.replace(
+        _SEGMENTATION,
+        target=TinyShapeMask(TinyShapes(num_train=7, num_val=3)),
+        network=TrunkUNet(Untrained(TinyShapes(num_train=7, num_val=3), "resnet18"), is_frozen=True),
+        schedule=Constant(),
+        schedule_epochs=None,
+    ),
+]
 
 
 def subclasses_of(base):

@@ -4,13 +4,21 @@ import math
 
 import pytest
 
-from trainables.schedules import Constant, Cosine, Warmup, horizon
+from trainables.schedules import Constant, Cosine, Polynomial, Warmup, horizon
 
 
 def test_the_cosine_falls_from_one_to_nothing_at_its_horizon():
     assert [Cosine().factor(epoch, 8) for epoch in (0, 2, 4, 6, 8)] == pytest.approx(
         [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0]
     )
+
+
+def test_the_polynomial_is_a_power_of_what_is_left():
+    assert [Polynomial().factor(epoch, 100) for epoch in (0, 50, 99)] == pytest.approx([1, 0.5**0.9, 0.01**0.9])
+    assert Polynomial(2.0).factor(3, 4) == pytest.approx(1 / 16)
+    assert horizon(40, None, Polynomial()) == 40
+    with pytest.raises(ValueError, match="power = 0"):
+        Polynomial(0.0)
 
 
 def test_a_constant_is_one_whatever_the_horizon():

@@ -14,15 +14,18 @@ from fake_context import Killed
 from spread_moco import context_of_worker, differences
 from test_growth_contract import assert_same_state, length_field, published, subclasses_of, tensors_of
 from test_training import Doubling
-from tiny_shapes import TinyShapes
+from tiny_shapes import TinyClasses, TinyShapes
 from workers import WorkerFailed, in_workers
 
 import trainables
 from trainables import runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
+from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
 from trainables.schedules import Cosine
+from trainables.segmentation.networks import UNet
+from trainables.segmentation.training import Segmentation
 from trainables.ssl.moco import MoCo
 from trainables.training import train
 
@@ -38,7 +41,15 @@ EXAMPLES = [
         embedding_dim=16,
         schedule=Cosine(),
         schedule_epochs=9,
-    )
+    ),
+    Segmentation(
+        TinyClasses(TinyShapes(num_train=10, num_val=4)),
+        UNet((4, 8)),
+        augmentation=THESIS_AUGMENTATION,
+        num_epochs=2,
+        batch_size=4,
+        schedule_epochs=9,
+    ),
 ]
 PARAMETERS = [pytest.param(example, id=f"{type(example).__name__}-{place}") for place, example in enumerate(EXAMPLES)]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.api.trainable import recorded
+from trainables.data.annotations import ClassMasks, Region
 from trainables.data.records import Dataset, Record
 
 
@@ -46,3 +47,44 @@ class TinyShapes(Dataset):
     @classmethod
     def example(cls, folder: Path) -> "TinyShapes":
         return cls()
+
+
+class _OfShapes:
+    def source_files(self) -> dict[str, Path]:
+        return {}
+
+    def file(self, record: Record) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class TinyClasses(_OfShapes, ClassMasks):
+    """Background, dark and bright pixels."""
+
+    class_names = ("background", "dark", "bright")
+
+    images: TinyShapes
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        return "brightness"
+
+    def decode(self, record: Record) -> np.ndarray:
+        pixels_HW = self.images.decode(record)[0]
+        return (pixels_HW > 0).astype(np.uint8) + (pixels_HW > 178)
+
+
+@dataclass(frozen=True)
+class TinyShapeMask(_OfShapes, Region):
+    """All that is not background."""
+
+    images: TinyShapes
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        return "shapes"
+
+    def decode(self, record: Record) -> np.ndarray:
+        return (self.images.decode(record)[0] > 0).astype(np.uint8)

@@ -21,6 +21,18 @@ AUPRC = "auprc"
 INTERPRETABILITY = "val/interpretability"
 """One number a curve: its mean headline Dice over the swept values, so that a search can take it as objective."""
 
+# Scores of predicted classes of pixels.
+IOU = "iou"
+SENSITIVITY = "sensitivity"
+SPECIFICITY = "specificity"
+CLASS_SCORES = (DICE, IOU, SENSITIVITY, SPECIFICITY)
+FOREGROUND_DICE = "foreground_dice"
+"""The mean over all classes but the background."""
+
+# Columns of ``scores.parquet``: a row for each image and class.
+CLASS = "class"
+NUM_BOTH, NUM_PREDICTED, NUM_TRUE, NUM_PIXELS = "num_both", "num_predicted", "num_true", "num_pixels"
+
 # Columns of ``curve.parquet``: a row for each image, value, field of view and binarisation.
 IMAGE_ID = "image_id"
 GROUP = "group"
@@ -46,6 +58,10 @@ SELECTION_FILE = "artifacts/selection.json"
 SWEEP_FILE = "artifacts/sweep.json"
 """Of a curve's sweep: name, title and unit of its axis, period (or null), neutral value."""
 ENCODER_FILE = "encoder.pt"
+SEGMENTER_FILE = "segmenter.pt"
+LABELLED_FILE = "artifacts/labelled.json"
+"""Which images a segmentation was trained on."""
+SCORES_FILE = "scores.parquet"
 START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, on how many images and threads."""
 

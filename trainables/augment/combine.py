@@ -48,7 +48,7 @@ class Combine(Augmentation):
     def apply(self, images_BCHW: Tensor, draws_BN: Tensor) -> Tensor:
         """Each image under its own parameters [B, C, H, W]."""
         if _is_geometric(self):
-            warp = _warp_of(self, draws_BN, *images_BCHW.shape[2:])
+            warp = warp_of(self, draws_BN, *images_BCHW.shape[2:])
             return resample(images_BCHW, warp, self.interpolation, self.fill)
         chosen_B, parts = self._split(draws_BN)
         if self.choose == "all":
@@ -67,7 +67,7 @@ class Combine(Augmentation):
         given_BCHW, warp = images_BCHW, None
         for augmentation, part_BN in zip(run, draws, strict=True):
             if _is_geometric(augmentation):
-                later = _warp_of(augmentation, part_BN, height, width)
+                later = warp_of(augmentation, part_BN, height, width)
                 warp = later if warp is None else warp.then(later)
                 continue
             if warp is not None:
@@ -120,17 +120,37 @@ def _is_geometric(augmentation: Augmentation) -> bool:
     return isinstance(augmentation, Geometric)
 
 
-def _warp_of(augmentation: Augmentation, draws_BN: Tensor, height: int, width: int) -> Warp:
-    """How a geometric augmentation, or a combination of such, moves the pixels."""
+def warp_of(augmentation: Augmentation, draws_BN: Tensor, height: int, width: int) -> Warp:
+    """How an augmentation, or a combination of some, moves the pixels; one of their values alone moves none."""
     if isinstance(augmentation, Geometric):
         return augmentation.warp(draws_BN, height, width)
+    if isinstance(augmentation, Photometric):
+        return Warp((still(len(draws_BN)),))
     if isinstance(augmentation, Sometimes):
-        inner = _warp_of(augmentation.augmentation, draws_BN[:, 1:], height, width)
+        inner = warp_of(augmentation.augmentation, draws_BN[:, 1:], height, width)
         return Warp.choice([Warp((still(len(draws_BN)),)), inner], augmentation._happens(draws_BN).long())
     assert isinstance(augmentation, Combine)
     chosen_B, parts = augmentation._split(draws_BN)
-    warps = [_warp_of(a, part_BN, height, width) for a, part_BN in zip(augmentation.augmentations, parts, strict=True)]
+    warps = [warp_of(a, part_BN, height, width) for a, part_BN in zip(augmentation.augmentations, parts, strict=True)]
     return Warp.choice(warps, chosen_B) if augmentation.choose == "one" else functools.reduce(Warp.then, warps)
+
+
+def augmented_with_classes(
+    augmentation: Augmentation, images_BCHW: Tensor, classes_BHW: Tensor, draws_BN: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each image under its own parameters, and the classes of its pixels moved as its pixels are.
+
+    Classes go through one resampling, to the nearest; where the image does not reach they are 0, the background. So
+    they are also where a change of values lies between two of geometry, which cuts the image in between.
+
+    Returns:
+        Images [B, C, H, W], and classes [B, H, W] in the dtype that they had.
+    """
+    warp = warp_of(augmentation, draws_BN, *images_BCHW.shape[2:])
+    is_mirrored = isinstance(augmentation, Combine) and augmentation.fill == "reflect"
+    # float32 is exact for 256 classes, and shared by the CPU and the GPU.
+    moved_B1HW = resample(classes_BHW[:, None].float(), warp, "nearest", "reflect" if is_mirrored else "zero")
+    return augmentation.apply(images_BCHW, draws_BN), moved_B1HW[:, 0].to(classes_BHW.dtype)
 
 
 # "a random transformation (rotation, horizontal flip, or vertical flip) was applied to each sample": the thesis,

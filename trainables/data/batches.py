@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from trainables import runtime
-from trainables.data.cache import ImageTable, RegionTable
+from trainables.data.cache import ImageTable, PixelTable
 from trainables.data.records import ImageArray
 
 Positions = Tensor | np.ndarray[Any, Any]
 
 
 class DeviceImages:
-    """Some rows of a table, in the given order; images, and masks where given, are asked for by position in that order.
+    """Some rows of a table, in the given order; images, and what an annotation says of their pixels where one is given,
+    are asked for by position in that order.
 
     All of them are held on the device when they take no more than ``memory_share`` of its free memory. Otherwise each
     batch is read from the memmap, and on its way to a GPU it is pinned. The values are the same bit by bit.
@@ -32,7 +33,7 @@ class DeviceImages:
         device: torch.device,
         memory_share: float = 0.5,
         *,
-        region: RegionTable | None = None,
+        annotation: PixelTable | None = None,
     ) -> None:
         if not 0 <= memory_share <= 1:
             raise ValueError(f"memory_share = {memory_share}: use a share of free memory from 0 to 1")
@@ -41,11 +42,11 @@ class DeviceImages:
             raise IndexError(f"rows from {rows.min()} to {rows.max()}: the table has rows 0 to {len(table) - 1}")
         self.device = device
         self._num = len(rows)
-        num_bytes = rows.size * (table.images_NCHW[:1].nbytes + (region.masks_NHW[:1].nbytes if region else 0))
+        num_bytes = rows.size * (table.images_NCHW[:1].nbytes + (annotation.values_NHW[:1].nbytes if annotation else 0))
         self.on_device = num_bytes <= memory_share * runtime.free_memory(device)
         source = _Resident if self.on_device else _Streamed
         self._images = source(table.images_NCHW, rows, device)
-        self._masks = source(region.masks_NHW, rows, device) if region else None
+        self._classes = source(annotation.values_NHW, rows, device) if annotation else None
 
     def __len__(self) -> int:
         return self._num
@@ -54,11 +55,11 @@ class DeviceImages:
         """float32 images_BCHW in [0, 1], on the device."""
         return self._images.take(positions).float().div_(255)
 
-    def masks(self, positions: Positions) -> Tensor:
-        """float32 masks_BHW, 0 or 1, on the device. Raises ValueError where no region was given."""
-        if self._masks is None:
-            raise ValueError("these images were given no region: pass region=open_annotation(...)")
-        return self._masks.take(positions).float()
+    def classes(self, positions: Positions) -> Tensor:
+        """uint8 classes_BHW, of a region 0 or 1, on the device. Raises ValueError where no annotation was given."""
+        if self._classes is None:
+            raise ValueError("these images were given no annotation: pass annotation=open_annotation(...)")
+        return self._classes.take(positions)
 
 
 class _Resident:

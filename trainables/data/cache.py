@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,22 +126,39 @@ class AnnotationTable:
         return self.index["annotated"].to_numpy()
 
 
+class PixelTable(AnnotationTable, ABC):
+    """A whole number a pixel."""
+
+    @property
+    @abstractmethod
+    def values_NHW(self) -> ImageArray:
+        """uint8: 0 or 1, or the index of the class; 0 where there is no annotation."""
+
+
 @dataclass(frozen=True)
-class RegionTable(AnnotationTable):
+class RegionTable(PixelTable):
     """A mask an image. The index has besides mask_fraction (f64, the share of the image that the mask covers, 0 for an
     empty mask, null where there is no annotation) and source_sha256 (str, of the mask's file)."""
 
     masks_NHW: ImageArray
     """uint8, 0 or 1; 0 where there is no annotation."""
 
+    @property
+    def values_NHW(self) -> ImageArray:
+        return self.masks_NHW
+
 
 @dataclass(frozen=True)
-class ClassTable(AnnotationTable):
+class ClassTable(PixelTable):
     """A class a pixel. The index has besides source_sha256 (str)."""
 
     classes_NHW: ImageArray
     """uint8, index into ``class_names``; 0 where there is no annotation."""
     class_names: tuple[str, ...]
+
+    @property
+    def values_NHW(self) -> ImageArray:
+        return self.classes_NHW
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from trainables.api.checks import check_choice
 from trainables.api.names import Backbone, Head
 from trainables.models.batch_norm import own_batch
 from trainables.models.heads import build_head
-from trainables.models.trunk import NUM_FEATURES, Trunk, build_resnet, build_stem
+from trainables.models.trunk import FINEST_STRIDE, NUM_FEATURES, STAGE_CHANNELS, Trunk, build_resnet, build_stem
 
 _RELEASED_HEAD = "fc."
 
@@ -61,6 +61,21 @@ class Encoder(nn.Module):
         self.trunk, self.head = trunk, head
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """Channels of ``stages``, finest first."""
+        return STAGE_CHANNELS[self.config.backbone]
+
+    @property
+    def finest_stride(self) -> int:
+        """Pixels of the image to one of the finest stage."""
+        return FINEST_STRIDE
+
+    def without_head(self) -> Encoder:
+        """This encoder's trunk, not a copy, with its features as the embeddings."""
+        config = dataclasses.replace(self.config, head=None, embedding_dim=NUM_FEATURES[self.config.backbone])
+        return Encoder(config, self.trunk, nn.Identity(), self.mean.flatten().tolist(), self.std.flatten().tolist())
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Images in [0, 1] to raw embeddings [B, D], not normalised to unit length."""

@@ -24,6 +24,17 @@ NUM_FEATURES: dict[Backbone, int] = {
     "resnet152": 2048,
 }
 
+STAGE_CHANNELS: dict[Backbone, tuple[int, ...]] = {
+    "resnet18": (64, 64, 128, 256, 512),
+    "resnet34": (64, 64, 128, 256, 512),
+    "resnet50": (64, 256, 512, 1024, 2048),
+    "resnet101": (64, 256, 512, 1024, 2048),
+    "resnet152": (64, 256, 512, 1024, 2048),
+}
+"""Of ``Trunk.stages``, finest first."""
+FINEST_STRIDE = 2
+"""Pixels of the image to one of the finest stage."""
+
 # Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1; the bottlenecks as torchvision strides them),
 # two operations each.
 _FORWARD_FLOP_224: dict[Backbone, float] = {
@@ -50,8 +61,7 @@ class Trunk(nn.Module):
         """The outputs of the five stages, finest first: what a decoder skips to.
 
         The stem before its pooling at half the image's side, then ``layer1`` to ``layer4`` at a 4th, 8th, 16th
-        and 32nd, each side rounded up. ResNet-18 has 64, 64, 128, 256, 512 channels, ResNet-50 64, 256, 512, 1024
-        and 2048.
+        and 32nd, each side rounded up; channels as in ``STAGE_CHANNELS``.
         """
         return list(self._each_stage(standardised_BCHW))
 
