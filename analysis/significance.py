@@ -1,4 +1,7 @@
-"""Whether training changes a headline coefficient: a test over seeds and an interval over people, both needed.
+"""Whether two arms of seeds differ in a number of each image: a test over seeds and an interval over people, both
+needed.
+
+Above all whether training changes a headline coefficient; a Dice of two networks is compared in the same way.
 
 The coefficient (complex for the wave of a rotation, real for the trend of a sweep without period) is given per seed
 and image. Its mean over images is one number a seed: these are tested. The difference of the seed averages
@@ -84,7 +87,8 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Headline coefficients of trained and untrained encoders over the same images: [S, N] each, S may be 0.
+    """Headline coefficients of trained and untrained encoders over the same images: [S, N] each, S may be 0; or those
+    of any other two arms, by their ``names``.
 
     ``groups``: group of each image, [N], those of a group together and in order; ``kind``: what a group is. Raises
     ValueError for other shapes, no image, or values that are not finite.
@@ -94,6 +98,7 @@ class Comparison:
     untrained_SN: Floats | Complexes
     groups: Sequence[str]
     kind: Groups
+    names: tuple[str, str] = ("trained encoder", "untrained encoder")
 
     def __post_init__(self) -> None:
         for name, values in (("trained", self.trained_SN), ("untrained", self.untrained_SN)):
@@ -256,32 +261,30 @@ def _verdict(
     if isinstance(comparison, Missing):
         return Verdict(Outcome.UNKNOWN, why=(comparison.why,))
     counts = len(comparison.trained_SN), len(comparison.untrained_SN)
-    missing = tuple(
-        f"no {name} encoder was measured" for name, n in zip(("trained", "untrained"), counts, strict=True) if n == 0
-    )
+    missing = tuple(f"no {name} was measured" for name, n in zip(comparison.names, counts, strict=True) if n == 0)
     if missing:
         return Verdict(Outcome.UNKNOWN, *counts, why=missing)
     blocks = comparison_blocks(comparison)
     difference_N = comparison.differences
     interval = block_interval(difference_N, blocks.assignment, confidence)
-    outcome, why = _outcome(counts, p_adjusted, interval, blocks)
+    outcome, why = _outcome(counts, comparison.names, p_adjusted, interval, blocks)
     return Verdict(outcome, *counts, difference_N.mean().item(), test, p_adjusted, interval, blocks, why)
 
 
 def _outcome(
-    counts: tuple[int, int], p_adjusted: float | None, interval: Interval | None, blocks: Blocks
+    counts: tuple[int, int], names: tuple[str, str], p_adjusted: float | None, interval: Interval | None, blocks: Blocks
 ) -> tuple[Outcome, tuple[str, ...]]:
     holds_zero = interval is not None and not interval.leaves_out_zero
     speaks_of_others = interval is not None and blocks.speak_of_others
     no_interval = () if speaks_of_others else (_why_no_interval(blocks),)
     includes_zero = ("the interval over blocks of images holds 0",) if holds_zero else ()
     if counts[0] == 1:
-        why = ("one pretraining: no test over seeds", *no_interval, *includes_zero)
+        why = (f"one {names[0]}: no test over seeds", *no_interval, *includes_zero)
         if interval is None:
             return Outcome.UNKNOWN, (why[0], _too_few(blocks))
         return (Outcome.NOT_TOLD_APART if holds_zero else Outcome.THIS_ENCODER), why
     if p_adjusted is None:
-        reason = "one untrained encoder: a test over seeds needs two" if counts[1] == 1 else "the seeds do not differ"
+        reason = f"one {names[1]}: a test over seeds needs two" if counts[1] == 1 else "the seeds do not differ"
         return Outcome.UNKNOWN, (reason, *no_interval)
     if p_adjusted >= LEVEL:
         return Outcome.NOT_TOLD_APART, ("the test over seeds finds no difference", *includes_zero)

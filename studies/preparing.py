@@ -11,7 +11,7 @@ from orchestrator.options import StudyOptions
 from trainables.api.errors import BadData
 
 if TYPE_CHECKING:
-    from trainables.data.annotations import Region
+    from trainables.data.annotations import PixelAnnotation, Region
     from trainables.data.cache import OwnContext, RegionTable
     from trainables.data.datasets import Source
     from trainables.data.records import Dataset
@@ -76,7 +76,7 @@ def prepared(region: Region, context: OwnContext) -> RegionTable:
     return open_annotation(region, context)
 
 
-def check_large(sources: Iterable[tuple[Source, Sequence[Region]]]) -> None:
+def check_large(sources: Iterable[tuple[Source, Sequence[PixelAnnotation]]]) -> None:
     """Look at the files of data sets that are too large to be decoded here.
 
     Raises:
@@ -87,7 +87,7 @@ def check_large(sources: Iterable[tuple[Source, Sequence[Region]]]) -> None:
     problems: dict[str, str] = {}
     for source, regions in sources:
         if not is_decoded_at_once(source.images):
-            parts: list[Dataset | Region] = [source.images, *regions]
+            parts: list[Dataset | PixelAnnotation] = [source.images, *regions]
             for part in parts:
                 problems |= {f"{source.name}: {name}": reason for name, reason in missing_files(part).items()}
     if problems:

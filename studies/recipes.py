@@ -34,19 +34,17 @@ _LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
 
 
 @dataclass(frozen=True)
-class CurveStudyOptions(StudyOptions):
-    """Flags of the studies that draw curves of interpretability."""
+class EncoderStudyOptions(StudyOptions):
+    """Flags of the studies that begin with pretrained encoders."""
 
     datasets: DefaultInHelp[tuple[str, ...]] = ()
     """Data sets: mni152 is packaged; brats, kvasir, lung_mask need --data-root; folder:PATH holds your own images/ and
     masks/ (default: brats at full scale, else mni152)."""
-    regions: DefaultInHelp[tuple[str, ...]] = ()
-    """Regions that maps are compared with, such as white_matter grey_matter (default: the first of each data set)."""
     pretrained: DefaultInHelp[Path | None] = None
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     released: DefaultInHelp[Path | None] = None
-    """Released encoder whose curves stand beside the trained ones: of MoCo, or a ResNet of torchvision or timm
-    (default: that of --pretrained, if any)."""
+    """Released encoder that stands beside the trained ones: of MoCo, or a ResNet of torchvision or timm (default: that
+    of --pretrained, if any)."""
     head: Head = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
     num_epochs: DefaultInHelp[int | None] = None
@@ -56,6 +54,14 @@ class CurveStudyOptions(StudyOptions):
         super().__post_init__()
         if self.num_epochs is not None and self.num_epochs < 1:
             raise ValueError(f"--num-epochs {self.num_epochs}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class CurveStudyOptions(EncoderStudyOptions):
+    """Flags of the studies that draw curves of interpretability."""
+
+    regions: DefaultInHelp[tuple[str, ...]] = ()
+    """Regions that maps are compared with, such as white_matter grey_matter (default: the first of each data set)."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ def default_dataset(scale: str) -> str:
     return "brats" if scale == "full" else "mni152"
 
 
-def sources_of(options: CurveStudyOptions, image_size_px: int) -> Iterator[Source]:
+def sources_of(options: EncoderStudyOptions, image_size_px: int) -> Iterator[Source]:
     """The data sets that were asked for, each once, bad files left out where that was asked for too.
 
     Raises ValueError where two folders have one name: what is said of one could not be told from the other.
@@ -229,7 +235,7 @@ def released_weights(checkpoint: Path | None) -> tuple[ReleasedWeights | None, s
     return ReleasedWeights(str(checkpoint.resolve())), f"released weights ({checkpoint.name})"
 
 
-def pretrainings(source: Source, fitted: PretrainingSizes, options: CurveStudyOptions) -> list[MoCo]:
+def pretrainings(source: Source, fitted: PretrainingSizes, options: EncoderStudyOptions) -> list[MoCo]:
     """One MoCo a seed, of sizes that were fitted to the data set."""
     from trainables.ssl.moco import MoCo
 
@@ -292,7 +298,7 @@ def curve_study(
     return Study(name, question, trials, report=CURVE_REPORT, facts=facts, cards=cards)
 
 
-def sizes_of(options: CurveStudyOptions) -> Sizes:
+def sizes_of(options: EncoderStudyOptions) -> Sizes:
     """The sizes of the scale, with the epochs that were asked for."""
     sizes = SIZES[options.scale]
     if options.num_epochs is None:
@@ -341,7 +347,7 @@ def curves(
 
 
 def facts_of(
-    options: CurveStudyOptions, sizes: PretrainingSizes, fitted: Mapping[str, PretrainingSizes]
+    options: EncoderStudyOptions, sizes: PretrainingSizes, fitted: Mapping[str, PretrainingSizes]
 ) -> dict[str, str]:
     """What plan, report and MLflow say of a study: its scale and start, epochs that are not the scale's, and sizes that
     the data made smaller."""

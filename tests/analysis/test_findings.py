@@ -74,10 +74,12 @@ def test_one_volume_speaks_of_these_images_only(sweep, difference, size):
 
 @pytest.mark.parametrize(("sweep", "difference", "size"), [(ROTATION, 0.02j, "0.0200"), (BLUR, -0.02, "−0.0200")])
 def test_one_pretraining_speaks_of_this_encoder(sweep, difference, size):
-    why = ("one pretraining: no test over seeds",)
+    why = ("one trained encoder: no test over seeds",)
     said = verdict_sentence(sweep, verdict(Outcome.THIS_ENCODER, difference, p=None, why=why, seeds=(1, 3)))
     assert said.startswith("This encoder's ")
-    assert f"is {size} away from that of the untrained ones; it says nothing about training: one pretraining" in said
+    assert (
+        f"is {size} away from that of the untrained ones; it says nothing about training: one trained encoder" in said
+    )
 
 
 @pytest.mark.parametrize(("sweep", "what", "difference"), [(ROTATION, WAVE, 0.02j), (BLUR, SLOPE, -0.02)])

@@ -205,7 +205,7 @@ def test_one_pretraining_says_this_encoder():
     assert found.test is None
     assert found.p_adjusted is None
     assert found.interval.leaves_out_zero
-    assert found.why == ("one pretraining: no test over seeds",)
+    assert found.why == ("one trained encoder: no test over seeds",)
     assert verdict(coefficients(1, 1, 1), untrained[:1]).outcome is Outcome.THIS_ENCODER
     one_volume = verdict(
         coefficients(1, 1, 7, num_images=30), coefficients(0, 4, 0, num_images=30), ["v"] * 30, "volumes"
@@ -236,7 +236,7 @@ def test_of_one_encoder_without_interval_nothing_can_be_said():
         found = verdict(coefficients(1, 1, 1, spread=0.01) * drift, coefficients(0, 4, 0, spread=0.01), groups, kind)
         assert found.interval is None
         assert found.outcome is Outcome.UNKNOWN
-        assert found.why[0] == "one pretraining: no test over seeds"
+        assert found.why[0] == "one trained encoder: no test over seeds"
         assert found.why[1] == f"{found.blocks.num_blocks} block(s) of images alike have no interval: 3 are needed"
         several = verdict(coefficients(1, 4, 1, spread=0.01) * drift, coefficients(0, 4, 0, spread=0.01), groups, kind)
         assert several.outcome is Outcome.NO_INTERVAL

@@ -29,6 +29,14 @@ CLASS_SCORES = (DICE, IOU, SENSITIVITY, SPECIFICITY)
 FOREGROUND_DICE = "foreground_dice"
 """The mean over all classes but the background."""
 
+# Segmentation: roles of what is compared, a network and where its encoder comes from.
+UNET = "UNet"
+MOCO_TRUNK = "MoCo trunk"
+RANDOM_TRUNK = "random trunk"
+RELEASED_TRUNK = "released trunk"
+FROZEN = ", frozen"
+"""After the role of a trunk that is not trained along."""
+
 # Columns of ``scores.parquet``: a row for each image and class.
 CLASS = "class"
 NUM_BOTH, NUM_PREDICTED, NUM_TRUE, NUM_PIXELS = "num_both", "num_predicted", "num_true", "num_pixels"

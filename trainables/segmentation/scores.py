@@ -68,7 +68,8 @@ class SegmentationScores(Trainable):
 
     def run(self, context: Context) -> Mapping[str, float]:
         """Predict, count and write; returns ``SPLIT/dice``, ``iou``, ``sensitivity`` and ``specificity``, averaged as
-        above, ``SPLIT/foreground_dice``, and ``SPLIT/dice/CLASS`` of each class.
+        above, ``SPLIT/foreground_dice``, ``SPLIT/dice/CLASS`` of each class, ``num_images`` that were scored and
+        ``num_labelled``, on which the model was trained.
 
         Raises:
             BadData: the data cannot be read.
@@ -86,13 +87,14 @@ class SegmentationScores(Trainable):
         frame = _frame(found, index, classes)
         frame.write_parquet(context.output_dir / names.SCORES_FILE)
         (context.output_dir / "artifacts").mkdir(exist_ok=True)
-        samples = self._samples(images, rows, shown, _most_telling(found, self.num_shown), segmenter)
+        samples = self._samples(images, rows, shown, _to_show(found, self.num_shown), segmenter)
         np.savez_compressed(context.output_dir / names.SAMPLES_FILE, **samples)
         write_picture(context.output_dir / _PICTURE, samples)
         means = {name: mean_over_images(getattr(found, name)()).cpu().numpy() for name in names.CLASS_SCORES}
         table = pl.DataFrame({names.CLASS: classes, **means}).fill_nan(None)
         table.write_csv(context.output_dir / _CLASS_TABLE)
-        return self._summary(means, classes)
+        counts = {"num_images": float(len(shown)), "num_labelled": float(self.model.num_labelled())}
+        return {**self._summary(means, classes), **counts}
 
     def work_flop(self) -> float:
         images = self._target.images
@@ -123,14 +125,12 @@ class SegmentationScores(Trainable):
         }
 
 
-def _most_telling(found: Overlap, num: int) -> list[int]:
-    """Images to show: spread evenly over the order of their Dice, among those with the most classes, so that neither
-    only good nor only bad ones are seen."""
-    num_classes_N = (found.true_BK > 0).sum(dim=1)
+def _to_show(found: Overlap, num: int) -> list[int]:
+    """Images spread evenly over those whose truth has the most classes: the same ones whatever was predicted."""
+    num_classes_N = (found.true_BK > 0).sum(dim=1).cpu()
     richest = torch.nonzero(num_classes_N == num_classes_N.max())[:, 0]
-    order = richest[found.dice()[richest].nanmean(dim=1).argsort(stable=True)]
-    places = torch.linspace(0, len(order) - 1, min(num, len(order))).round().long()
-    return [int(place) for place in order[places.to(order.device)]]
+    places = torch.linspace(0, len(richest) - 1, min(num, len(richest)) + 2)[1:-1].round().long()
+    return sorted({int(place) for place in richest[places]})
 
 
 def _frame(found: Overlap, index: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:

@@ -1,0 +1,95 @@
+"""What a study of segmentations says, in sentences: each follows from one verdict, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from analysis.render.table import number
+from analysis.segmentation.evidence import Pair, TargetSet
+from analysis.significance import Outcome, Verdict
+from trainables.api.names import FOREGROUND_DICE
+
+_WHAT = "Dice without background"
+
+
+def answers(found: TargetSet, verdicts: Mapping[Pair, Verdict]) -> list[str]:
+    """A sentence a comparison, the largest share of the masks first; without any, what is missing."""
+    if not verdicts:
+        return ["No two networks that are compared are among the rows of this study."]
+    ordered = sorted(verdicts, key=lambda pair: -pair.fraction)
+    return [verdict_sentence(found, pair, verdicts[pair]) for pair in ordered]
+
+
+def verdict_sentence(found: TargetSet, pair: Pair, verdict: Verdict) -> str:
+    """What is said of two networks at one share of the masks."""
+    where = f"With {100 * pair.fraction:.3g} % of the masks"
+    if verdict.outcome is Outcome.UNKNOWN:
+        return f"{where}, {pair.first} and {pair.second} cannot be compared from what is there: {_why(verdict)}."
+    levels = f"{_level(found, pair.first, pair)} against {_level(found, pair.second, pair)}"
+    assert isinstance(verdict.difference, float)
+    word = "higher" if verdict.difference > 0 else "lower"
+    if verdict.outcome is Outcome.NOT_TOLD_APART:
+        return (
+            f"{where}, the {_WHAT} of {pair.first} and {pair.second} cannot be told apart ({levels}{_p(verdict)}: "
+            f"{_why(verdict)})."
+        )
+    by = f"that of {pair.second}, by {number(abs(verdict.difference), 3)}{_interval(verdict)}"
+    said = f"{where}, the {_WHAT} of {pair.first} is {word} than {by} ({levels}{_p(verdict)})"
+    if verdict.outcome is Outcome.LEARNT:
+        return f"{said}. It holds over seeds and over {_whom(verdict)}."
+    if verdict.outcome is Outcome.NO_INTERVAL:
+        return f"{said}. It holds over seeds, on these images; of others nothing is said: {_why(verdict)}."
+    return f"{said}. It is said of these two trainings alone: one seed has no test."
+
+
+def _level(found: TargetSet, role: str, pair: Pair) -> str:
+    row = found.row(role, pair.fraction)
+    mean, std = (None, None) if row is None else (row.mean(FOREGROUND_DICE), row.std(FOREGROUND_DICE))
+    if row is None or mean is None:
+        return "–"
+    spread = f"({number(std, 3)})" if std is not None else ""
+    return f"{number(mean, 3)}{spread}, n = {row.cell.n}"
+
+
+def _interval(verdict: Verdict) -> str:
+    if verdict.interval is None or not isinstance(verdict.difference, float):
+        return ""
+    ends = (verdict.difference + sign * verdict.interval.radius for sign in (-1, 1))
+    low, high = (number(end, 3, signed=True) for end in ends)
+    return f" ({100 * verdict.interval.confidence:.3g} % interval of the difference {low} to {high})"
+
+
+def _whom(verdict: Verdict) -> str:
+    kind = verdict.blocks.kind if verdict.blocks is not None else "images"
+    return "images like these; patients are not known" if kind == "images" else f"{kind} like these"
+
+
+def _p(verdict: Verdict) -> str:
+    p = verdict.p_adjusted
+    if p is None:
+        return ""
+    return "; p < 0.001 after Holm" if p < 0.001 else f"; p = {number(p, 3)} after Holm"
+
+
+def _why(verdict: Verdict) -> str:
+    return "; ".join(verdict.why) or "no reason was recorded"
+
+
+def caveats(found: TargetSet) -> list[str]:
+    """What keeps the numbers from meaning more."""
+    facts = found.results.manifest["facts"]
+    said = []
+    if facts.get("scale") == "smoke":
+        said.append("Sizes are those of a smoke test: it shows that all fits, and nothing else.")
+    if facts.get("pretraining_start", "").startswith("random"):
+        said.append("The pretrainings started from random weights, the thesis's from released ones.")
+    return [
+        *said,
+        "The UNet and the networks on a trunk differ in size, depth and resolution, so their difference is no effect "
+        "of pretraining: that is told by the same trunk from random weights.",
+        "A difference is said to be there when a test over seeds and an interval over blocks of images both leave out "
+        "0; all comparisons of the study share the level (Holm, Bonferroni). Seeds vary pretraining, fine-tuning and "
+        "which masks are used together.",
+        "The pretrainings have seen all training images, without masks, whatever share of the masks is used.",
+        "Networks were trained for a fixed number of epochs, with rates of the thesis; none was tuned on validation.",
+    ]
