@@ -50,8 +50,8 @@ paper: $(INSTALLED) ## the thesis's studies at full scale, then its tables and f
 	  --storage "$(STORAGE)" $(ARGS)
 	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 
-test: $(INSTALLED) ## all tests but the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## all tests but the slow ones, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-slow: $(INSTALLED) ## the slow tests: kills, restarts, whole clusters
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
@@ -19,7 +19,7 @@ from trainables.api.errors import BadData
 from trainables.api.names import SMOOTHGRAD, SMOOTHGRAD_OF_TOOL, Backbone, Head
 
 if TYPE_CHECKING:
-    from trainables.data.annotations import Region
+    from trainables.data.annotations import PixelAnnotation, Region
     from trainables.data.datasets import Source
     from trainables.interpretability.curve import InterpretabilityCurve
     from trainables.interpretability.selection import ImageChoice
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from trainables.saliency.base import SaliencyMethod
     from trainables.ssl.moco import MoCo
     from trainables.sweeps import Sweep
+
+A = TypeVar("A", bound="PixelAnnotation")
 
 CURVE_REPORT = "analysis.pages.report:curve_report"
 _LEAST_GROUP = 2  # images that batch normalisation needs to tell apart
@@ -205,12 +207,14 @@ def without_bad_files(source: Source, options: StudyOptions) -> Source:
     bad_images = survey(source.images, context)
     _say_left_out(f"images of {source.name}", "image", bad_images, len(source.images.records()))
     kept = source.of_kept(bad_images)
-    regions = {}
-    for name, region in kept.regions.items():
-        bad_masks = survey(region, context)
-        _say_left_out(f"masks of {source.name}: {name}", f"{name} of", bad_masks, len(region.records()))
-        regions[name] = changed(region, excluded=tuple(sorted(bad_masks)))
-    return replace(kept, regions=regions)
+
+    def usable(annotation: A) -> A:
+        name, bad_masks = annotation.name, survey(annotation, context)
+        _say_left_out(f"masks of {source.name}: {name}", f"{name} of", bad_masks, len(annotation.records()))
+        return changed(annotation, excluded=tuple(sorted(bad_masks)))
+
+    regions = {name: usable(region) for name, region in kept.regions.items()}
+    return replace(kept, regions=regions, classes=usable(kept.classes) if kept.classes else None)
 
 
 def _say_left_out(what: str, word: str, problems: Mapping[str, str], num_records: int) -> None:
