@@ -6,21 +6,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.bootstrap import Bootstrap
-from analysis.exhibits import rotation
-from analysis.exhibits.exhibit import Exhibit
+from analysis.exhibits import rotation, segmentation
+from analysis.exhibits.exhibit import Exhibit, Part
 from analysis.exhibits.submissions import results_by_scale
-from analysis.pages.evidence import CurveSet, curve_sets
 from analysis.published.rotation import FULL_SCALE
 from analysis.render import page
-from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_tables
+from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_pictures, write_tables
+from analysis.render.pictures import Pictures
 from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
+from analysis.results import StudyResults
 from orchestrator.store import Store
+from trainables.api.names import MOCO_TRUNK, UNET
 
 _ROTATION = "python studies/rotation_period.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
 
+_SEGMENTATION = (
+    "python studies/segmentation.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets brats"
+)
+
 EXHIBITS = (
+    Exhibit(
+        "Table 4.1", "Supervised model, training and validation", "segmentation", _SEGMENTATION,
+        segmentation.scores_of(UNET),
+    ),
+    Exhibit(
+        "Table 4.2", "Self-supervised model, training and validation", "segmentation", _SEGMENTATION,
+        segmentation.scores_of(MOCO_TRUNK),
+    ),
+    Exhibit(
+        "Figure 4.1", "Sample result of the self-supervised model", "segmentation", _SEGMENTATION, segmentation.sample,
+    ),
     Exhibit(
         "Figure 5.6", "Interpretability over rotation, BraTS", "rotation_period", f"{_ROTATION} brats",
         rotation.curve_of("brats"),
@@ -46,37 +62,38 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
     Only what was computed at full scale, from released weights, bears an exhibit's number; all else is shown under its
     own scale.
     """
-    sets = {study: _sets(store, study) for study in dict.fromkeys(exhibit.study for exhibit in exhibits)}
+    results = {study: _results(store, study) for study in dict.fromkeys(exhibit.study for exhibit in exhibits)}
     made = [
-        (exhibit, scale, [_at_scale(part, scale) for part in exhibit.make(found)])
+        (exhibit, scale, [_at_scale(part, scale) for part in (exhibit.make(found) if found else ())])
         for exhibit in exhibits
-        for scale, found in sets[exhibit.study].items()
+        for scale, found in results[exhibit.study].items()
     ]
     figures = [part for _, _, parts in made for part in parts if isinstance(part, Figure)]
     tables = [part for _, _, parts in made for part in parts if isinstance(part, Table)]
     paths = ReportPaths(out_dir / "paper.html", out_dir / "figures", out_dir / "tables")
     drawings = write_figures(figures, paths.figures)
+    write_pictures([part for _, _, parts in made for part in parts if isinstance(part, Pictures)], paths.figures)
     write_tables(tables, paths.tables)
     sections, number = [], 1
     for exhibit, scale, parts in made:
         if scale == FULL_SCALE or parts:
             body, number = _html(parts, exhibit, drawings, number)
             sections.append((_heading(exhibit, scale), body))
-    document = page.document("Rotation and interpretability: the thesis's exhibits", store.uri, sections)
+    document = page.document("Interpretability of contrastive learning: the thesis's exhibits", store.uri, sections)
     write_file(paths.report_html, document.encode())
     return paths.report_html
 
 
-def _sets(store: Store, study: str) -> dict[str, list[CurveSet]]:
-    """Scale -> the sets of curves of a study; full scale first, also where there is none."""
-    found = {scale: curve_sets(results, Bootstrap()) for scale, results in results_by_scale(store, study).items()}
-    return {FULL_SCALE: found.pop(FULL_SCALE, [])} | found
+def _results(store: Store, study: str) -> dict[str, StudyResults | None]:
+    """Scale -> what a study has; full scale first, also where there is none."""
+    found: dict[str, StudyResults | None] = {**results_by_scale(store, study)}
+    return {FULL_SCALE: found.pop(FULL_SCALE, None)} | found
 
 
-def _at_scale(part: Figure | Table, scale: str) -> Figure | Table:
+def _at_scale(part: Part, scale: str) -> Part:
     """The same with its scale in the caption, and in the file's name unless it is full."""
     name = part.name if scale == FULL_SCALE else file_name(part.name, "at", scale)
-    if isinstance(part, Figure):
+    if not isinstance(part, Table):
         return replace(part, name=name, caption=f"{_scale_text(scale)}. {part.caption}")
     return replace(part, name=name, caption=f"{part.caption} ({_scale_text(scale).lower()})")
 
@@ -91,17 +108,20 @@ def _scale_text(scale: str) -> str:
     return f"At scale {scale}" if scale else "At a scale that was not recorded"
 
 
-def _html(
-    parts: Sequence[Figure | Table], exhibit: Exhibit, drawings: Mapping[str, str], number: int
-) -> tuple[str, int]:
+def _html(parts: Sequence[Part], exhibit: Exhibit, drawings: Mapping[str, str], number: int) -> tuple[str, int]:
     if not parts:
-        missing = f"Missing: the storage holds no such curve at scale {FULL_SCALE}. Compute it with {exhibit.command}"
+        missing = (
+            f"Missing: the storage holds no result for it at scale {FULL_SCALE}. Compute it with {exhibit.command}"
+        )
         return page.paragraph(missing, "gap"), number
     body = ""
     for part in parts:
-        if isinstance(part, Figure):
-            body += page.figure(number, part, drawings[part.name])
-            number += 1
-        else:
+        if isinstance(part, Table):
             body += to_html(part)
+            continue
+        if isinstance(part, Pictures):
+            body += page.picture_figure(number, part)
+        else:
+            body += page.figure(number, part, drawings[part.name])
+        number += 1
     return body, number

@@ -16,7 +16,6 @@ from analysis.render.tile import Pixels, Tile
 Samples = Mapping[str, NDArray[Any]]
 
 _TILE_PX = 160
-_GAP_PX = 6
 _OUTLINE = (64, 224, 208)
 # Anchors of the magma colour map (S. van der Walt, N. Smith, matplotlib, CC0): even steps of lightness, dark is low.
 _MAGMA = np.array(
@@ -116,15 +115,3 @@ def outlined(pixels_HWC: Pixels, mask_HW: NDArray[Any]) -> Pixels:
 
 def _map(values_HW: NDArray[Any], mask_HW: NDArray[Any]) -> Pixels:
     return outlined(heat(values_HW), mask_HW)
-
-
-def composed(rows: list[tuple[str, list[Tile]]]) -> Pixels:
-    """All tiles in one picture, white between them; the titles are the caption's business."""
-    widest = max(len(tiles) for _, tiles in rows)
-    step = _TILE_PX + _GAP_PX
-    canvas = np.full((len(rows) * step - _GAP_PX, widest * step - _GAP_PX, 3), 255, dtype=np.uint8)
-    for r, (_, tiles) in enumerate(rows):
-        for c, tile in enumerate(tiles):
-            picture = Image.fromarray(tile.pixels).resize((_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
-            canvas[r * step : r * step + _TILE_PX, c * step : c * step + _TILE_PX] = np.array(picture)
-    return canvas

@@ -9,16 +9,20 @@ from analysis.curves.panels import TRAINED
 from analysis.published.rotation import FULL_SCALE
 from analysis.results import Entry, StudyResults, load_study
 from orchestrator.store import Store
+from trainables.api.names import MOCO_TRUNK
 
 Manifest = Mapping[str, Any]
+_MAIN_ROLES = (TRAINED, MOCO_TRUNK)
+"""What a study is about: a submission counts once one of these is finished."""
 _Labels = tuple[tuple[str, str], ...]
 
 
 def results_by_scale(store: Store, study: str) -> dict[str, StudyResults]:
     """What all submissions of a study have, by their scale; curves of two scales never stand in one set.
 
-    Of each data set, region and sweep those cells are taken that the newest submission with a finished trained curve
-    asks for (without one, the newest at all), with the seeds that any submission gave them.
+    Of each data set, region and sweep (or share of the masks) those cells are taken that the newest submission with a
+    finished trained curve (or network on MoCo's trunk) asks for (without one, the newest at all), with the seeds that
+    any submission gave them.
     """
     by_scale: dict[str, list[Manifest]] = {}
     for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
@@ -31,8 +35,9 @@ def _scale(facts: Mapping[str, str]) -> str:
     """The scale, and in which of its choices a submission is not the thesis's: other epochs, a random start of what
     the thesis fine-tuned."""
     said = [facts.get("scale", "")]
-    if "num_epochs" in facts:
-        said.append(f"{facts['num_epochs']} epochs")
+    for name, words in (("num_epochs", "epochs"), ("segmentation_epochs", "epochs of segmentation")):
+        if name in facts:
+            said.append(f"{facts[name]} {words}")
     if said[0] == FULL_SCALE and not facts.get("pretraining_start", "").startswith("released"):
         said.append(facts.get("pretraining_start") or "unknown start")
     return ", ".join(said)
@@ -58,7 +63,7 @@ def _cells(manifests: Sequence[Manifest], found: StudyResults) -> set[str]:
     for manifest in manifests:
         for labels, entries in _by_labels(manifest).items():
             newest[labels] = {entry["cell"] for entry in entries}
-            if any(entry["role"] == TRAINED for entry in found.finished(entries)):
+            if any(entry["role"] in _MAIN_ROLES for entry in found.finished(entries)):
                 with_trained[labels] = newest[labels]
     return set().union(*(newest | with_trained).values())
 

@@ -15,15 +15,15 @@ from analysis.cells import Cell, missing_lines, mixed_lines
 from analysis.curves import samples
 from analysis.curves.panels import RELEASED, TRAINED, UNTRAINED
 from analysis.curves.samples import Samples
-from analysis.curves.sweep import SweepFacts
 from analysis.health import pretraining_figure
 from analysis.pages.evidence import CurveSet
 from analysis.pages.findings import blocks_sentence, verdict_sentence
 from analysis.pages.section import Section, section_of
 from analysis.render import page
-from analysis.render.files import ReportPaths, write_figures, write_file, write_tables
+from analysis.render.files import ReportPaths, write_figures, write_file, write_pictures, write_tables
+from analysis.render.pictures import Pictures
 from analysis.render.style import Figure
-from analysis.render.tile import Tile, png_bytes
+from analysis.render.tile import Tile
 from analysis.significance import Verdict
 from trainables.api.card import Groups
 
@@ -59,10 +59,8 @@ def write_page(group: GroupPage, out_dir: Path) -> list[Path]:
     paths = ReportPaths.below(out_dir)
     drawings = write_figures([*(figure for part in parts for figure in part.figures), *health], paths.figures)
     write_tables([table for part in parts for table in part.tables], paths.tables)
-    shots = {found.name: _sample_rows(group.samples.get(found.name, {}), found.sweep) for found, _ in group.members}
-    for name, rows in shots.items():
-        if rows:
-            write_file(paths.figures / f"samples-{name}.png", png_bytes(samples.composed(rows)))
+    shots = {found.name: shot for found, _ in group.members if (shot := _shot(found, group))}
+    write_pictures(shots.values(), paths.figures)
     content = _document(group, parts, health, drawings, shots)
     write_file(paths.report_html, content.encode())
     return [paths.report_html, paths.figures, paths.tables]
@@ -80,7 +78,7 @@ def _document(
     parts: Sequence[Section],
     health: Sequence[Figure],
     drawings: Mapping[str, str],
-    shots: Mapping[str, list[tuple[str, list[Tile]]]],
+    shots: Mapping[str, Pictures],
 ) -> str:
     manifest = group.manifest
     missing = missing_lines(group.cells, manifest["command"])
@@ -90,9 +88,8 @@ def _document(
     number = 1
     for part, (found, _) in zip(parts, group.members, strict=True):
         body, number = part.html(number, drawings)
-        rows = shots[found.name]
-        if rows:
-            body += page.sample_figure(number, rows, f"Maps, {found.heading}", _sample_caption(rows))
+        if found.name in shots:
+            body += page.picture_figure(number, shots[found.name])
             number += 1
         sections.append((found.heading, body))
     sections += [
@@ -175,9 +172,14 @@ def _from_groups(kind: Groups, num_groups: int) -> str:
     return f" from {num_groups} {kind}. Intervals speak of {kind} like these, not of other data sets."
 
 
-def _sample_rows(of_roles: Mapping[str, Samples], sweep: SweepFacts) -> list[tuple[str, list[Tile]]]:
-    shown = {role: content for role, content in of_roles.items() if samples.can_be_shown(content, sweep)}
-    return samples.sample_rows(shown[TRAINED], shown.get(UNTRAINED), sweep) if TRAINED in shown else []
+def _shot(found: CurveSet, group: GroupPage) -> Pictures | None:
+    """The sample maps of a sweep; None where there are none of a trained encoder."""
+    of_roles = group.samples.get(found.name, {})
+    shown = {role: content for role, content in of_roles.items() if samples.can_be_shown(content, found.sweep)}
+    if TRAINED not in shown:
+        return None
+    rows = samples.sample_rows(shown[TRAINED], shown.get(UNTRAINED), found.sweep)
+    return Pictures(f"samples-{found.name}", f"Maps, {found.heading}", _sample_caption(rows), rows)
 
 
 def _sample_caption(rows: Sequence[tuple[str, Sequence[Tile]]]) -> str:

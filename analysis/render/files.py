@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.render.pictures import Pictures
 from analysis.render.style import Figure
 from analysis.render.table import FORMATS, Table
 
@@ -49,6 +50,12 @@ def write_figures(figures: Iterable[Figure], folder: Path) -> dict[str, str]:
         write_file(folder / f"{figure.name}.svg", drawings[figure.name].encode())
         write_file(folder / f"{figure.name}.png", figure.png())
     return drawings
+
+
+def write_pictures(pictures: Iterable[Pictures], folder: Path) -> None:
+    """``NAME.png`` of each."""
+    for each in pictures:
+        write_file(folder / f"{each.name}.png", each.png())
 
 
 def write_tables(tables: Iterable[Table], folder: Path) -> None:

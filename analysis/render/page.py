@@ -11,6 +11,7 @@ from typing import Any
 
 import vl_convert
 
+from analysis.render.pictures import Pictures
 from analysis.render.style import Figure
 from analysis.render.tile import Tile
 
@@ -122,8 +123,9 @@ def figure(number: int, drawn: Figure, svg: str) -> str:
     )
 
 
-def sample_figure(number: int, rows: Sequence[tuple[str, Sequence[Tile]]], title: str, caption: str) -> str:
-    """The grid of sample maps with its headings."""
+def picture_figure(number: int, pictures: Pictures) -> str:
+    """A grid of pictures with its headings: those of the first row, and above a row of others its own."""
+    rows = pictures.rows
     widest = max((tiles for _, tiles in rows), key=len)
     heads = "".join(f"<div>{text(tile.title)}</div>" for tile in widest)
     cells = "".join(
@@ -132,8 +134,8 @@ def sample_figure(number: int, rows: Sequence[tuple[str, Sequence[Tile]]], title
     )
     style = f"grid-template-columns: repeat({len(widest)}, minmax(0, 150px))"
     return (
-        f'<figure id="figure-samples"><div class="samples" style="{style}">{heads}{cells}</div>'
-        f"<figcaption><b>Figure {number}. {text(title)}.</b> {text(caption)}</figcaption></figure>"
+        f'<figure id="figure-{pictures.name}"><div class="samples" style="{style}">{heads}{cells}</div>'
+        f"<figcaption><b>Figure {number}. {text(pictures.title)}.</b> {text(pictures.caption)}</figcaption></figure>"
     )
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
+from analysis.render.pictures import Pictures
 from analysis.render.style import Datasets, Figure, styled
 from analysis.render.tile import Pixels, Tile
 from analysis.segmentation.evidence import ROLES, TargetSet
@@ -74,9 +75,19 @@ def fraction_figure(found: TargetSet) -> Figure:
     return Figure("label_fractions", f"Segmentation by number of masks, {found.title}", caption, chart, datasets)
 
 
-def sample_rows(found: TargetSet) -> list[tuple[str, list[Tile]]]:
-    """Figure 4.1 in small: a few validation images, the truth, and what each network with all masks makes of them."""
-    samples = _samples(found)
+def samples(found: TargetSet) -> list[Pictures]:
+    """A few validation images, the truth, and what each network with all masks makes of them; nothing without any."""
+    rows = _sample_rows(found)
+    classes = ", ".join(name.replace("_", " ") for name in found.class_names[1:])
+    caption = (
+        "Validation images with the most classes, one a row; the first seed of each network, with all masks. Colours "
+        f"in the order of the classes ({classes}); the background is left grey."
+    )
+    return [Pictures("samples", f"Truth and predictions, {found.title}", caption, rows)] if rows else []
+
+
+def _sample_rows(found: TargetSet) -> list[tuple[str, list[Tile]]]:
+    samples = _published(found)
     if not samples:
         return []
     first = next(iter(samples.values()))
@@ -96,25 +107,37 @@ def sample_rows(found: TargetSet) -> list[tuple[str, list[Tile]]]:
     return rows
 
 
-def class_rows(found: TargetSet, role: str) -> list[tuple[str, list[Tile]]]:
-    """Figure 4.1: of one image, prediction and truth of each class, and image, prediction and truth as a whole."""
-    content = _samples(found).get(role)
+def class_pictures(found: TargetSet, role: str) -> list[Pictures]:
+    """Figure 4.1: of one image, prediction and truth of each class, and input, prediction and truth as a whole.
+
+    Nothing where the network has no result with all masks.
+    """
+    content = _published(found).get(role)
     if content is None:
         return []
     place = len(content["image_id"]) // 2
     image_HW = content["images_SHW"][place]
     predicted_HW, true_HW = content["predicted_SHW"][place], content["true_SHW"][place]
-    names = [str(name) for name in content["class_names"]]
+    names = [str(name).replace("_", " ") for name in content["class_names"]]
 
-    def of_classes(classes_HW: NDArray[Any]) -> list[Tile]:
-        return [Tile(name, _large(_black_and_white(classes_HW == k))) for k, name in enumerate(names)]
+    def of_classes(which: str, classes_HW: NDArray[Any]) -> list[Tile]:
+        return [Tile(f"{which}: {name}", _large(_black_and_white(classes_HW == k))) for k, name in enumerate(names)]
 
     whole = [
         Tile("input image", _large(np.repeat(image_HW[..., None], 3, axis=2))),
         Tile("prediction", _large(coloured(image_HW, predicted_HW))),
         Tile("truth", _large(coloured(image_HW, true_HW))),
     ]
-    return [("prediction", of_classes(predicted_HW)), ("truth", of_classes(true_HW)), ("whole", whole)]
+    rows = [
+        ("prediction", of_classes("prediction", predicted_HW)),
+        ("truth", of_classes("truth", true_HW)),
+        ("whole", whole),
+    ]
+    caption = (
+        f"Validation image {content['image_id'][place]}, first seed. Top row: the prediction, class by class "
+        f"({', '.join(names)}); middle row: the truth; bottom row: input image, prediction, truth."
+    )
+    return [Pictures("classes", f"{role}, {found.title}", caption, rows)]
 
 
 def coloured(image_HW: NDArray[Any], classes_HW: NDArray[Any]) -> Pixels:
@@ -126,7 +149,7 @@ def coloured(image_HW: NDArray[Any], classes_HW: NDArray[Any]) -> Pixels:
     return np.where(classes_HW[..., None] > 0, mixed_HW3, grey_HW3).round().astype(np.uint8)
 
 
-def _samples(found: TargetSet) -> dict[str, dict[str, NDArray[Any]]]:
+def _published(found: TargetSet) -> dict[str, dict[str, NDArray[Any]]]:
     """By role, what the first seed with all masks published of validation images."""
     shown = {}
     for row in found.of("val", 1.0):

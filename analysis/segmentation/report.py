@@ -9,7 +9,8 @@ from typing import Any
 from analysis.cards import card_rows
 from analysis.cells import missing_lines, mixed_lines
 from analysis.render import page
-from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_tables
+from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_pictures, write_tables
+from analysis.render.pictures import Pictures
 from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
 from analysis.results import load_study
@@ -48,9 +49,11 @@ def figures_of(found: TargetSet) -> list[Figure]:
 
 def _write(found: TargetSet, verdicts: Mapping[Pair, Verdict], out_dir: Path) -> list[Path]:
     tables, drawn, paths = tables_of(found), figures_of(found), ReportPaths.below(out_dir)
+    pictures = figures.samples(found)
     drawings = write_figures(drawn, paths.figures)
+    write_pictures(pictures, paths.figures)
     write_tables(tables, paths.tables)
-    write_file(paths.report_html, _page(found, verdicts, tables, drawn, drawings).encode())
+    write_file(paths.report_html, _page(found, verdicts, tables, drawn, drawings, pictures).encode())
     return [paths.report_html, paths.figures, paths.tables]
 
 
@@ -60,6 +63,7 @@ def _page(
     tables: Sequence[Table],
     drawn: Sequence[Figure],
     drawings: Mapping[str, str],
+    pictures: Sequence[Pictures],
 ) -> str:
     manifest = found.results.manifest
     cells = [row.cell for row in found.rows]
@@ -67,8 +71,7 @@ def _page(
     first, *more = answers(found, verdicts)
     gap = page.paragraph(f"Incomplete: {'; '.join(name for name, _ in missing)}; see below.", "gap") if missing else ""
     charts = "".join(page.figure(i, figure, drawings[figure.name]) for i, figure in enumerate(drawn, 1))
-    if rows := figures.sample_rows(found):
-        charts += page.sample_figure(len(drawn) + 1, rows, "Truth and predictions", _sample_caption(found))
+    charts += "".join(page.picture_figure(i, shown) for i, shown in enumerate(pictures, len(drawn) + 1))
     sections = [
         ("Question", page.paragraph(manifest["question"])),
         ("Answer", page.paragraph(first, "answer") + page.bullets(more) + gap + charts),
@@ -81,14 +84,6 @@ def _page(
     scale = manifest["facts"].get("scale", "")
     byline = " · ".join(filter(None, [f"Study {manifest['study']}", f"scale {scale}" if scale else "", found.title]))
     return page.document(f"Segmentation: {found.title}", byline, sections)
-
-
-def _sample_caption(found: TargetSet) -> str:
-    classes = ", ".join(name.replace("_", " ") for name in found.class_names[1:])
-    return (
-        "Validation images with the most classes, one a row; the first seed of each network, with all masks. Colours "
-        f"in the order of the classes ({classes}); the background is left grey."
-    )
 
 
 def _setup(found: TargetSet) -> str:

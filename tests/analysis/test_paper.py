@@ -115,7 +115,7 @@ def test_data_sets_and_regions_have_files_of_their_own_whichever_submission_comp
     assert sections["Figure 5.6: Interpretability over rotation, BraTS"].count("<figure ") == 1
     assert sections["Figure 5.8: Interpretability over rotation, Kvasir-SEG"].count("<figure ") == 1
     missing = sections["Figure 5.7: Interpretability over rotation, lung masks"]
-    assert "Missing: the storage holds no such curve at scale full. Compute it with python studies/" in missing
+    assert "Missing: the storage holds no result for it at scale full. Compute it with python studies/" in missing
     assert "--datasets lung_mask" in missing
     tables = {path.stem: pl.read_csv(path) for path in (tmp_path / "paper/tables").glob("*.csv")}
     names = ("brats-tumour", "brats-core", "kvasir-polyp")
@@ -134,9 +134,9 @@ def test_published_extrema_are_those_of_the_own_data_set(storage, written):
     brats, kvasir = figures.values()
     assert "extrema published for BraTS (solid: maxima" in brats.caption
     assert "extrema published for Kvasir-SEG (solid: maxima" in kvasir.caption
-    sets = curve_sets(results_by_scale(storage.store, "rotation_period")["full"], Bootstrap(20))
-    assert curve_of("lung_mask")(sets) == []
-    (alone,) = curve_of("kvasir")(sets)
+    found = results_by_scale(storage.store, "rotation_period")["full"]
+    assert curve_of("lung_mask")(found) == []
+    (alone,) = curve_of("kvasir")(found)
     assert "Kvasir-SEG" in alone.caption
 
 

@@ -6,6 +6,7 @@ from synthetic_curves import BLUR, ROTATION
 from synthetic_study import sample_maps
 
 from analysis.curves import samples
+from analysis.render.pictures import composed
 
 
 def test_sample_tiles_show_the_right_array():
@@ -71,6 +72,6 @@ def test_outline_surrounds_the_mask_and_leaves_it_visible():
 
 def test_composed_panel_has_a_place_for_every_tile():
     rows = samples.sample_rows(sample_maps(), sample_maps(seed=1), ROTATION)
-    panel = samples.composed(rows)
+    panel = composed(rows)
     assert panel.shape == (3 * 166 - 6, 8 * 166 - 6, 3)
     assert (panel[:, 160:166] == 255).all()

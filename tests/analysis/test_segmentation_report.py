@@ -9,6 +9,9 @@ from charts import layers_of, panels_of
 from synthetic_segmentation import CLASSES, FabricatedSegmentations, finished
 from synthetic_study import MNI152
 
+from analysis.exhibits.segmentation import sample, scores_of
+from analysis.paper import write_paper
+from analysis.render import page
 from analysis.results import load_study
 from analysis.segmentation import figures
 from analysis.segmentation.evidence import AGAINST, Pair, judged, target_sets
@@ -272,7 +275,9 @@ def test_frozen_trunks_have_the_colour_of_their_own_and_are_dashed(tmp_path):
 
 
 def test_pictures_show_image_truth_and_every_network(target):
-    rows = figures.sample_rows(target)
+    (pictures,) = figures.samples(target)
+    rows = pictures.rows
+    assert "(core, oedema)" in pictures.caption
     assert [name for name, _ in rows] == ["image 00", "image 01"]
     assert [tile.title for tile in rows[0][1]] == ["image", "truth", UNET, MOCO_TRUNK, RANDOM_TRUNK]
     image, truth, unet, moco, _ = (tile.pixels for tile in rows[0][1])
@@ -289,14 +294,17 @@ def test_pictures_show_image_truth_and_every_network(target):
 
 
 def test_figure_4_1_has_a_tile_a_class_and_the_whole(target):
-    (_, predicted), (_, true), (_, whole) = figures.class_rows(target, MOCO_TRUNK)
-    assert [tile.title for tile in predicted] == [tile.title for tile in true] == list(CLASSES)
+    (pictures,) = figures.class_pictures(target, MOCO_TRUNK)
+    (_, predicted), (_, true), (_, whole) = pictures.rows
+    assert [tile.title for tile in predicted] == [f"prediction: {name}" for name in CLASSES]
+    assert [tile.title for tile in true] == [f"truth: {name}" for name in CLASSES]
+    assert "Validation image image 01" in pictures.caption
     assert [tile.title for tile in whole] == ["input image", "prediction", "truth"]
     shares = [tile.pixels.mean() / 255 for tile in true]
     assert shares == pytest.approx([1 / 3] * 3)
     assert np.array_equal(sum(tile.pixels.astype(int) for tile in true), np.full_like(true[0].pixels, 255, dtype=int))
     assert not np.array_equal(predicted[1].pixels, true[1].pixels)
-    assert figures.class_rows(target, "no such network") == []
+    assert figures.class_pictures(target, "no such network") == []
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -312,7 +320,7 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path):
     assert "Incomplete: MoCo trunk · brats · tumour classes · 100 % of masks · val: 3 of 4 seeds" in html
     assert "finetune_seed 7 (not finished)" in html
     assert "With 100 % of the masks, the Dice without background of MoCo trunk is higher" in html
-    assert {path.name for path in drawn.iterdir()} == {"label_fractions.svg", "label_fractions.png"}
+    assert {path.name for path in drawn.iterdir()} == {"label_fractions.svg", "label_fractions.png", "samples.png"}
     assert {path.stem for path in tables.iterdir()} == {"scores", "label_fractions", "classes"}
 
 
@@ -322,3 +330,41 @@ def test_a_study_without_a_result_has_its_page(tmp_path):
         made.scored(role, 0, np.full((3, 3), 0.5), is_done=False)
     html = segmentation_report(made.store, made.manifest, tmp_path / "out")[0].read_text()
     assert "cannot be compared from what is there: no result of MoCo trunk and UNet" in html
+
+
+# -- exhibits ------------------------------------------------------------------------------------------------------
+
+
+def test_the_thesis_s_exhibits_are_of_the_network_that_they_name(whole):
+    results = load_study(whole.store, whole.manifest)
+    (supervised,), (own,) = scores_of(UNET)(results), scores_of(MOCO_TRUNK)(results)
+    assert supervised.frame["network"].to_list() == [UNET, UNET, *["thesis, Table 4.1: UNet"] * 2]
+    assert own.frame["network"].to_list() == [MOCO_TRUNK] * 2 + ["thesis, Table 4.2: MoCo trunk"] * 2
+    assert supervised.name == "scores-UNet-brats-tumour_classes"
+    assert own.name.startswith("scores-MoCo_trunk-brats-tumour_classes")
+    (pictures,) = sample(results)
+    assert pictures.title == "MoCo trunk, brats · tumour_classes"
+    assert pictures.name == "classes-brats-tumour_classes"
+
+
+def test_the_paper_shows_segmentations_under_their_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_library", lambda: "")
+    made = FabricatedSegmentations(tmp_path)
+    made.arms({UNET: 0.5, MOCO_TRUNK: 0.7})
+    made.store.write_document("studies/segmentation/1.json", made.manifest | {"submitted_at": 1.0})
+    html = write_paper(made.store, tmp_path / "paper").read_text()
+    sections = dict(re.findall(r"<h2>(.*?)</h2>\n(.*?)</section>", html, re.S))
+    assert "Missing" in sections["Table 4.2: Self-supervised model, training and validation"]
+    shown = sections["At scale laptop, not Table 4.2: Self-supervised model, training and validation"]
+    assert "MoCo trunk" in shown
+    assert "<td>UNet</td>" not in shown
+    assert (
+        'id="figure-classes-' in sections["At scale laptop, not Figure 4.1: Sample result of the self-supervised model"]
+    )
+    assert len(list((tmp_path / "paper/figures").glob("classes-*.png"))) == 1
+    assert len(list((tmp_path / "paper/tables").glob("scores-*.csv"))) == 2
+    facts = {"scale": "full", "pretraining_start": "released weights (moco.pth.tar)"}
+    made.store.write_document("studies/segmentation/2.json", made.manifest | {"submitted_at": 2.0, "facts": facts})
+    html = write_paper(made.store, tmp_path / "paper").read_text()
+    sections = dict(re.findall(r"<h2>(.*?)</h2>\n(.*?)</section>", html, re.S))
+    assert "<td>UNet</td>" in sections["Table 4.1: Supervised model, training and validation"]
