@@ -88,10 +88,28 @@ class FrozenEncoder:
     @torch.no_grad()
     def embeddings(self, images_BCHW: Tensor) -> Tensor:
         """Images in [0, 1] to raw embeddings [B, D] in ``head_dtype``, without anything for a backward pass."""
+        return self._embedded(self._features(self.feature_maps(images_BCHW)), self._head)
+
+    @torch.no_grad()
+    def feature_maps(self, images_BCHW: Tensor) -> Tensor:
+        """Images in [0, 1] to the last residual stage's maps [B, F, H / 32, W / 32], not negative."""
         maps_BFhw = self._pooled(self._stem_output(images_BCHW))[0]
         for block in self._blocks:
             maps_BFhw = block.forward(maps_BFhw)[0]
-        return self._embedded(self._features(maps_BFhw), self._head)
+        return maps_BFhw
+
+    def head_gradients(self, anchor_maps_BFhw: Tensor, view_maps_BFhw: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of cos(f(anchor), f(view)) at the last stage's maps: of the anchor's and the view's [B, F].
+
+        They are the same at every position, as the head sees the maps' means alone.
+        """
+        num_positions = anchor_maps_BFhw[0, 0].numel()
+        features = [self._features(maps).requires_grad_(True) for maps in (anchor_maps_BFhw, view_maps_BFhw)]
+        with torch.enable_grad():
+            embeddings = [self._embedded(of_image_BF, self._head) for of_image_BF in features]
+            score = torch.cosine_similarity(embeddings[0], embeddings[1]).sum()
+            by_anchor_BF, by_view_BF = torch.autograd.grad(score, features)
+        return by_anchor_BF / num_positions, by_view_BF / num_positions
 
     @torch.no_grad()
     def forward(self, images_BCHW: Tensor, *, guided: bool = False) -> Tape:

@@ -11,7 +11,7 @@ Shapes: N anchors, P pairs (views of anchors), S noise samples, C channels, H x 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -132,6 +132,17 @@ class SaliencyMethod(Part, ABC):
 
         Not negative, and independent of the batch, as ``maps``.
         """
+
+
+def in_batches(compute: Callable[[Tensor], Tensor], images_BCHW: Tensor, batch_size: int) -> Tensor:
+    """``compute`` of all images, in batches of one size: others are rounded differently, and what becomes of an image
+    must not depend on its company. The last batch is filled up with its last image."""
+    found = []
+    for part_BCHW in torch.split(images_BCHW, batch_size):
+        missing = batch_size - len(part_BCHW)
+        padded_BCHW = torch.cat([part_BCHW, part_BCHW[-1:].expand(missing, -1, -1, -1)]) if missing else part_BCHW
+        found.append(compute(padded_BCHW)[: len(part_BCHW)])
+    return torch.cat(found)
 
 
 def required(encoder: FrozenEncoder | None, method: SaliencyMethod) -> FrozenEncoder:

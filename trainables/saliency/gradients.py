@@ -166,7 +166,7 @@ class SmoothGrad(SaliencyMethod):
             if self.times_input:
                 gradients_PCHW = gradients_PCHW * part.images_PCHW
             maps.append(gradients_PCHW.abs().amax(dim=1))
-        return _blurred(torch.cat(maps)) if self.blur_map else torch.cat(maps)
+        return blurred(torch.cat(maps)) if self.blur_map else torch.cat(maps)
 
     def _mean_gradient(
         self, encoder: FrozenEncoder, anchors: Anchors, explained: Views, others_P1D: Tensor, samples_at_once: int
@@ -226,7 +226,8 @@ def _summed_stem_gradient(encoder: FrozenEncoder, noisy_BCHW: Tensor, others_PSD
     return sum_PX.view(num_pairs, *gradient_BhwC.shape[1:]).permute(0, 3, 1, 2)
 
 
-def _blurred(maps_PHW: Tensor) -> Tensor:
+def blurred(maps_PHW: Tensor) -> Tensor:
+    """Maps under the Gaussian of ``blur_map``."""
     sigmas_P = torch.full((len(maps_PHW),), _BLUR_SIGMA_PX, dtype=torch.float64)
     radii_P = torch.full((len(maps_PHW),), _BLUR_RADIUS_PX)
     return gaussian_blur(maps_PHW[:, None], sigmas_P, radii_P)[:, 0]
