@@ -6,7 +6,7 @@ Loads nothing heavy itself, so that a study may name its sizes at its top; what 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +16,17 @@ from orchestrator.study import Entry, Study
 from studies.preparing import check_large, data_context, is_decoded_at_once, prepared
 from trainables.api.card import Card
 from trainables.api.errors import BadData
-from trainables.api.names import SMOOTHGRAD, SMOOTHGRAD_OF_TOOL, Backbone, Head
+from trainables.api.names import (
+    AVERAGED_TRANSFORMS,
+    CONDITIONAL_OCCLUSION,
+    GRAD_CAM,
+    INTERACTION_CAM,
+    PAIRWISE_OCCLUSION,
+    SMOOTHGRAD,
+    SMOOTHGRAD_OF_TOOL,
+    Backbone,
+    Head,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from trainables.data.annotations import PixelAnnotation, Region
@@ -64,6 +74,15 @@ class CurveStudyOptions(EncoderStudyOptions):
 
     regions: DefaultInHelp[tuple[str, ...]] = ()
     """Regions that maps are compared with, such as white_matter grey_matter (default: the first of each data set)."""
+    methods: DefaultInHelp[tuple[str, ...]] = ()
+    """How pairs are explained: smoothgrad, smoothgrad_of_the_tool, averaged_transforms, conditional_occlusion,
+    pairwise_occlusion, grad_cam, interaction_cam_mean, _max or _attention (default: smoothgrad; at full scale also the
+    tool's)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            raise ValueError(f"--methods {' '.join(unknown)}: choose some of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,9 @@ class CurveSizes:
 
     num_images: int
     num_samples: int
+    num_windows: int = 21
+    """Of an occlusion, along each side."""
+    num_erasures: int = 100
 
 
 @dataclass(frozen=True)
@@ -128,7 +150,7 @@ SIZES: dict[str, Sizes] = {
             learning_rate=0.03,
             key_momentum=0.99,
         ),
-        CurveSizes(num_images=4, num_samples=2),
+        CurveSizes(num_images=4, num_samples=2, num_windows=4, num_erasures=8),
     ),
     # From random weights and in 80 steps, batches of 4 learn nothing that lasts: larger batches, a faster key encoder.
     "laptop": Sizes(
@@ -142,7 +164,7 @@ SIZES: dict[str, Sizes] = {
             learning_rate=0.06,
             key_momentum=0.99,
         ),
-        CurveSizes(num_images=16, num_samples=5),
+        CurveSizes(num_images=16, num_samples=5, num_windows=7, num_erasures=25),
     ),
     # The thesis: 75 images, every degree, MoCo as released (ResNet-50), 100 epochs of batches of 4, 50 noise samples.
     # Ours: Otsu's threshold and 224 px, the size of the released weights; the thesis states neither.
@@ -262,19 +284,43 @@ def pretrainings(source: Source, fitted: PretrainingSizes, options: EncoderStudy
     ]
 
 
-def methods_at(scale: str, num_samples: int) -> dict[str, SaliencyMethod]:
-    """The sound form of SmoothGrad; at full scale also that of the thesis's tool.
+def methods_of(options: CurveStudyOptions, sizes: CurveSizes) -> dict[str, SaliencyMethod]:
+    """The methods that were asked for; by default the sound form of SmoothGrad, at full scale also that of the thesis's
+    tool."""
+    names = options.methods or ((SMOOTHGRAD, SMOOTHGRAD_OF_TOOL) if options.scale == "full" else (SMOOTHGRAD,))
+    return {name: method(name, sizes) for name in dict.fromkeys(names)}
 
-    Its tool divides the noise by the range of the image, where the paper multiplies: on images that span [0, 1] both
-    are the same.
+
+def method(name: str, sizes: CurveSizes) -> SaliencyMethod:
+    """A method by its name, of the sound form where that is not the name's.
+
+    The thesis's tool divides SmoothGrad's noise by the range of the image, where the paper multiplies: on images that
+    span [0, 1] both are the same.
     """
+    from trainables.saliency.cam import GradCAM, InteractionCAM
     from trainables.saliency.gradients import SmoothGrad
+    from trainables.saliency.occlusion import ConditionalOcclusion, PairwiseOcclusion
+    from trainables.saliency.transforms import AveragedTransforms
 
-    methods: dict[str, SaliencyMethod] = {SMOOTHGRAD: SmoothGrad(num_samples)}
-    if scale == "full":
-        tool = SmoothGrad(num_samples, noise_on="both", times_input=True, guided=True, blur_map=True)
-        methods[SMOOTHGRAD_OF_TOOL] = tool
-    return methods
+    of_tool = {"noise_on": "both", "times_input": True, "guided": True, "blur_map": True}
+    made: dict[str, Callable[[], SaliencyMethod]] = {
+        SMOOTHGRAD: lambda: SmoothGrad(sizes.num_samples),
+        SMOOTHGRAD_OF_TOOL: lambda: SmoothGrad(sizes.num_samples, **of_tool),  # type: ignore[arg-type]
+        AVERAGED_TRANSFORMS: AveragedTransforms,
+        CONDITIONAL_OCCLUSION: lambda: ConditionalOcclusion(num_windows=sizes.num_windows),
+        PAIRWISE_OCCLUSION: lambda: PairwiseOcclusion(sizes.num_erasures),
+        GRAD_CAM: GradCAM,
+        f"{INTERACTION_CAM}_mean": lambda: InteractionCAM("mean"),
+        f"{INTERACTION_CAM}_max": lambda: InteractionCAM("max"),
+        f"{INTERACTION_CAM}_attention": lambda: InteractionCAM("attention"),
+    }
+    return made[name]()
+
+
+METHODS = (
+    SMOOTHGRAD, SMOOTHGRAD_OF_TOOL, AVERAGED_TRANSFORMS, CONDITIONAL_OCCLUSION, PAIRWISE_OCCLUSION, GRAD_CAM,
+    *(f"{INTERACTION_CAM}_{reduction}" for reduction in ("mean", "max", "attention")),
+)  # fmt: skip
 
 
 def curve_study(
@@ -294,10 +340,10 @@ def curve_study(
         fitted[source.name] = sizes.pretraining.fitted(source.name, cards[source.name].counts.get("train", 0))
         trained = pretrainings(source, fitted[source.name], options)
         for region in regions:
-            for method in methods_at(options.scale, sizes.curve.num_samples).items():
+            for explains in methods_of(options, sizes.curve).items():
                 for label, (sweep, values) in sweeps.items():
                     change = label, sweep, values
-                    trials |= curves(source, region, change, method, trained, sizes.curve, options)
+                    trials |= curves(source, region, change, explains, trained, sizes.curve, options)
     facts = facts_of(options, sizes.pretraining, fitted)
     return Study(name, question, trials, report=CURVE_REPORT, facts=facts, cards=cards)
 

@@ -445,3 +445,38 @@ def test_controls_without_an_encoder_hold_no_gpu(made):
     roles = {entry.role: entry.trainable for entry in study.entries.values()}
     assert {role for role, trainable in roles.items() if not trainable.uses_gpu} == {"mask", "intensity"}
     assert roles["trained"].encoder.uses_gpu
+
+
+def test_methods_are_chosen_by_name_and_each_is_what_it_says():
+    options = CurveStudyOptions(scale="smoke", methods=recipes.METHODS)
+    made = recipes.methods_of(options, SIZES["smoke"].curve)
+    assert list(made) == list(recipes.METHODS)
+    assert made["smoothgrad"] == SmoothGrad(2)
+    assert made["smoothgrad_of_the_tool"] == SmoothGrad(
+        2, noise_on="both", times_input=True, guided=True, blur_map=True
+    )
+    assert (made["conditional_occlusion"].num_windows, made["pairwise_occlusion"].num_erasures) == (4, 8)
+    full = recipes.methods_of(options, SIZES["full"].curve)
+    assert (full["conditional_occlusion"].num_windows, full["pairwise_occlusion"].num_erasures) == (21, 100)
+    for reduction in ("mean", "max", "attention"):
+        assert made[f"interaction_cam_{reduction}"].reduction == reduction
+    assert made["grad_cam"].rectify == "map"
+    assert made["averaged_transforms"].path == "sweep"
+    assert list(recipes.methods_of(CurveStudyOptions(scale="laptop"), SIZES["laptop"].curve)) == ["smoothgrad"]
+    assert list(recipes.methods_of(CurveStudyOptions(scale="full"), SIZES["full"].curve)) == [
+        "smoothgrad", "smoothgrad_of_the_tool",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="--methods lime: choose some of smoothgrad, "):
+        CurveStudyOptions(methods=("grad_cam", "lime"))
+
+
+def test_a_method_without_a_map_of_the_unchanged_image_has_no_fixed_map():
+    study = rotation_period.make_study(
+        CurveStudyOptions(scale="smoke", pretrain_seeds=1, methods=("grad_cam", "pairwise_occlusion"))
+    )
+    roles = {
+        method: {e.role for e in study.entries.values() if e.labels.get("method") == method}
+        for method in ("grad_cam", "pairwise_occlusion")
+    }
+    assert roles["pairwise_occlusion"] - roles["grad_cam"] == {"fixed map"}
+    assert {"trained", "untrained", "mask", "intensity"} <= roles["grad_cam"]

@@ -58,6 +58,12 @@ FIELDS_OF_VIEW: tuple[FieldOfView, ...] = get_args(FieldOfView)
 SMOOTHGRAD = "smoothgrad"
 SMOOTHGRAD_OF_TOOL = "smoothgrad_of_the_tool"
 """SmoothGrad in the form of the thesis's tool: guided backpropagation, blurred, times the input."""
+AVERAGED_TRANSFORMS = "averaged_transforms"
+CONDITIONAL_OCCLUSION = "conditional_occlusion"
+PAIRWISE_OCCLUSION = "pairwise_occlusion"
+GRAD_CAM = "grad_cam"
+INTERACTION_CAM = "interaction_cam"
+"""With the reduction after it: ``interaction_cam_mean``."""
 
 # Files of results.
 CURVE_FILE = "curve.parquet"
