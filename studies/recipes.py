@@ -373,7 +373,7 @@ def curves(
 
     (sweep_name, change, values), (method_name, explains) = sweep, method
     values = tuple(map(float, values))
-    images = _images(region, change, values, sizes.num_images, options)
+    images = images_of(region, change, values, sizes.num_images, options)
     labels = {"data": source.name, "region": region.name, "sweep": sweep_name}
     if method_name != SMOOTHGRAD:
         labels["method"] = method_name
@@ -422,7 +422,7 @@ def _smaller(wished: PretrainingSizes, found: PretrainingSizes) -> str:
     return ", ".join(said)
 
 
-def _images(
+def images_of(
     region: Region, sweep: Sweep, values: Sequence[float], num_wanted: int, options: CurveStudyOptions
 ) -> ImageChoice:
     """As many as are wanted, or as the data set has with a region inside what all values keep.

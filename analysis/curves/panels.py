@@ -17,9 +17,9 @@ import polars as pl
 from analysis.arrays import Bools, Floats
 from analysis.results import Entry, StudyResults
 from trainables.api.names import BINARISATION, CURVE_FILE, DICE, FIELD_OF_VIEW, GROUP, IMAGE_ID, POSITION, VALUE
+from trainables.api.names import TRAINED as TRAINED
+from trainables.api.names import UNTRAINED as UNTRAINED
 
-TRAINED = "trained"
-UNTRAINED = "untrained"
 RELEASED = "released"
 FIXED_MAP = "fixed map"
 MASK = "mask"

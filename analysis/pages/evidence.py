@@ -63,7 +63,8 @@ class CurveSet:
     @property
     def heading(self) -> str:
         """The sweep, and the method where a page shows several, with a capital."""
-        text = ", ".join([self.sweep.title, *(self.labels[name] for name in ("method",) if name in self.labels)])
+        method = self.labels.get("method", "").replace("_", " ")
+        text = ", ".join(filter(None, [self.sweep.title, method]))
         return text[:1].upper() + text[1:]
 
     @property

@@ -12,6 +12,7 @@ from tiny_shapes import TinyShapes
 from torch import nn
 
 from trainables import runtime
+from trainables.api.names import RANDOMISED_LAYERS
 from trainables.models.batch_norm import SplitBatchNorm2d
 from trainables.models.encoder import (
     build_encoder,
@@ -22,7 +23,7 @@ from trainables.models.encoder import (
 )
 from trainables.models.momentum import momentum_copy, update_momentum_encoder
 from trainables.models.queue import KeyQueue
-from trainables.models.sources import Untrained
+from trainables.models.sources import Randomised, Untrained
 
 
 def images(batch=4, channels=1, size=32):
@@ -197,3 +198,37 @@ def test_random_encoder_is_calibrated_standardised_and_repeatable(tmp_path):
     assert float((normalised.var(dim=(0, 2, 3)) - 1).abs().max()) < 0.2
     other = dataclasses.replace(source, init_seed=5).load(FakeContext(tmp_path / "a"))
     assert not torch.equal(other.trunk.conv1.weight, encoder.trunk.conv1.weight)
+
+
+@pytest.mark.parametrize("down_to", RANDOMISED_LAYERS)
+def test_cascading_randomisation_keeps_what_lies_below(down_to, tmp_path):
+    data = TinyShapes(num_train=12, num_val=4)
+    kept = Untrained(data, "resnet18", init_seed=1)
+    found = Randomised(kept, data, down_to, init_seed=2).load(FakeContext(tmp_path))
+    before, fresh = (Untrained(data, "resnet18", init_seed=seed).load(FakeContext(tmp_path)) for seed in (1, 2))
+    depth = RANDOMISED_LAYERS.index(down_to)
+    for place, name in enumerate(RANDOMISED_LAYERS):
+        modules = {"head": "head", "stem": "trunk.conv1"}.get(name, f"trunk.{name}")
+        weights = [
+            [p for n, p in encoder.get_submodule(modules).named_parameters()] for encoder in (found, before, fresh)
+        ]
+        of = 2 if place <= depth else 1
+        assert all(torch.equal(own, other) for own, other in zip(weights[0], weights[of], strict=True)), name
+        assert not torch.equal(weights[1][0], weights[2][0])
+    assert torch.equal(found.mean, before.mean)
+    assert not found.training
+    assert not [p for p in found.parameters() if p.requires_grad]
+
+
+def test_randomised_down_to_the_stem_is_the_untrained_encoder(tmp_path):
+    data = TinyShapes(num_train=12, num_val=4)
+    found = Randomised(Untrained(data, "resnet18", init_seed=1), data, "stem", 2).load(FakeContext(tmp_path))
+    expected = Untrained(data, "resnet18", init_seed=2).load(FakeContext(tmp_path))
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor, msg=name)
+
+
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="down_to = 'layer5'"):
+        Randomised(Untrained(TinyShapes()), TinyShapes(), "layer5")

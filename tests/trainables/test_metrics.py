@@ -4,7 +4,7 @@ import torch
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score, f1_score
 
-from trainables.metrics import overlap, ranking
+from trainables.metrics import localisation, overlap, ranking
 from trainables.metrics.binarise import BINARISATIONS, Binarisation, binarise, min_max, otsu_threshold
 
 
@@ -146,3 +146,27 @@ def test_binarise_refuses_an_unknown_rule_and_an_impossible_percentile() -> None
         binarise(torch.rand(1, 4), torch.ones(1, 4), "median")
     with pytest.raises(ValueError, match=r"percentile = 101.*0 to 100"):
         binarise(torch.rand(1, 4), torch.ones(1, 4), "percentile", 101)
+
+
+# -- where a map lies -----------------------------------------------------------------------------------------------
+
+
+def test_the_pointing_game_asks_for_the_highest_pixel() -> None:
+    maps_BN = torch.tensor([[0.1, 0.9, 0.3], [0.9, 0.1, 0.3], [0.5, 0.5, 0.2], [0.0, 0.0, 0.0]])
+    masks_BN = torch.tensor([[0, 1, 0]] * 4)
+    assert localisation.pointing_game(maps_BN, masks_BN).tolist() == pytest.approx([1, 0, 0.5, 1 / 3])
+
+
+def test_the_relevance_mass_is_the_share_of_the_map_inside() -> None:
+    maps_BN = torch.tensor([[0.1, 0.9, 0.3], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
+    masks_BN = torch.tensor([[0, 1, 0]] * 4)
+    assert localisation.relevance_mass(maps_BN, masks_BN).tolist() == pytest.approx([0.9 / 1.3, 0, 1, 1 / 3])
+
+
+def test_a_map_that_knows_nothing_has_the_mask_s_share_in_both() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps_BN = torch.rand(2000, 50, generator=generator)
+    masks_BN = torch.zeros(2000, 50)
+    masks_BN[:, :10] = 1
+    for score in (localisation.pointing_game, localisation.relevance_mass):
+        assert float(score(maps_BN, masks_BN).mean()) == pytest.approx(0.2, abs=0.03)

@@ -18,6 +18,8 @@ MAP_FRACTION = "map_fraction"
 CHANCE_DICE = "chance_dice"
 ALL_ONES_DICE = "all_ones_dice"
 AUPRC = "auprc"
+POINTING_GAME = "pointing_game"
+RELEVANCE_MASS = "relevance_mass"
 INTERPRETABILITY = "val/interpretability"
 """One number a curve: its mean headline Dice over the swept values, so that a search can take it as objective."""
 
@@ -28,6 +30,16 @@ SPECIFICITY = "specificity"
 CLASS_SCORES = (DICE, IOU, SENSITIVITY, SPECIFICITY)
 FOREGROUND_DICE = "foreground_dice"
 """The mean over all classes but the background."""
+
+# Roles of encoders that are explained.
+TRAINED = "trained"
+UNTRAINED = "untrained"
+ANCHOR = "trained, anchor"
+"""The map of the unchanged image of a pair, to look at beside that of its view."""
+RANDOMISED = "randomised down to "
+"""Before the name of the lowest layer that has fresh weights."""
+RANDOMISED_LAYERS = ("head", "layer4", "layer3", "layer2", "layer1", "stem")
+"""From the output to the input."""
 
 # Segmentation: roles of what is compared, a network and where its encoder comes from.
 UNET = "UNet"

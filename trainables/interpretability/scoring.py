@@ -16,8 +16,9 @@ from torch import Tensor
 
 from trainables.api import names
 from trainables.api.names import FieldOfView
-from trainables.api.trainable import Part
+from trainables.api.trainable import Part, added
 from trainables.metrics.binarise import Binarisation, binarise, check_binarisation
+from trainables.metrics.localisation import pointing_game, relevance_mass
 from trainables.metrics.overlap import all_ones_dice, chance_dice, dice
 from trainables.metrics.ranking import average_precision
 
@@ -25,6 +26,7 @@ _DEFAULT_PERCENTILE = 80.0
 _SCORES = (
     names.DICE, names.MASK_FRACTION, names.MAP_FRACTION, names.CHANCE_DICE, names.ALL_ONES_DICE, names.AUPRC,
 )  # fmt: skip
+_LOCALISATION = (names.POINTING_GAME, names.RELEVANCE_MASS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Scoring(Part):
 
     binarisations: tuple[Binarisation, ...] = ("otsu", "top_area", "mean", "percentile", "soft")
     percentile: float = _DEFAULT_PERCENTILE
+    localises: bool = added(False, unhashed_at=False)
+    """Also whether the highest pixel lies in the mask, and what share of the map."""
 
     def __post_init__(self) -> None:
         if not self.binarisations or len(set(self.binarisations)) != len(self.binarisations):
@@ -62,15 +66,20 @@ class Scoring(Part):
         """Scores of maps inside one field of view; thresholds and fractions are of these pixels only.
 
         Returns:
-            dice and map_fraction [R, N] for the R binarisations; mask_fraction and auprc [N]. All float64.
+            dice and map_fraction [R, N] for the R binarisations; mask_fraction and auprc [N], where asked for
+            pointing_game and relevance_mass [N]. All float64.
         """
         predictions_RNX = [binarise(maps_NX, masks_NX, rule, self.percentile) for rule in self.binarisations]
-        return {
+        found = {
             names.DICE: torch.stack([dice(prediction_NX, masks_NX) for prediction_NX in predictions_RNX]),
             names.MAP_FRACTION: torch.stack([prediction_NX.mean(dim=1) for prediction_NX in predictions_RNX]),
             names.MASK_FRACTION: masks_NX.double().mean(dim=1),
             names.AUPRC: average_precision(maps_NX, masks_NX),
         }
+        if self.localises:
+            found[names.POINTING_GAME] = pointing_game(maps_NX, masks_NX)
+            found[names.RELEVANCE_MASS] = relevance_mass(maps_NX, masks_NX)
+        return found
 
 
 def curve_frame(
@@ -98,7 +107,8 @@ def curve_frame(
 def means_over_images(frame: pl.DataFrame) -> pl.DataFrame:
     """Mean of each score for each value, field of view and binarisation, in the frame's order."""
     grouped = frame.group_by(names.VALUE, names.FIELD_OF_VIEW, names.BINARISATION, maintain_order=True)
-    return grouped.agg(pl.col(_SCORES).mean(), pl.len().alias("num_images"))
+    there = [name for name in (*_SCORES, *_LOCALISATION) if name in frame.columns]
+    return grouped.agg(pl.col(there).mean(), pl.len().alias("num_images"))
 
 
 def headline(means: pl.DataFrame, field_of_view: FieldOfView, scoring: Scoring) -> pl.DataFrame:
@@ -120,4 +130,5 @@ def _score_columns(
         names.ALL_ONES_DICE: all_ones_dice(mask_fraction).numpy(),
         names.AUPRC: scores[names.AUPRC][field_place],
     }
+    columns |= {name: scores[name][field_place] for name in _LOCALISATION if name in scores}
     return {name: pl.Series(name, values) for name, values in columns.items()}

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Protocol, get_args
 
 import numpy as np
+from torch import nn
 
 from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.context import Context
-from trainables.api.names import Backbone, Head
+from trainables.api.names import RANDOMISED_LAYERS, Backbone, Head
 from trainables.api.trainable import Part, recorded, seed
 from trainables.data.batches import DeviceImages
-from trainables.data.cache import open_images
+from trainables.data.cache import ImageTable, open_images
 from trainables.data.records import Dataset
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, calibrate_batch_norm, frozen
 from trainables.models.released import LoadReport, released_encoder
@@ -56,20 +57,68 @@ class Untrained(Part):
     def load(self, context: Context) -> Encoder:
         """Build and calibrate. Raises BadData when the data set cannot be read."""
         table = open_images(self.data, context)
-        rows = table.rows("train")
-        mean, std = table.mean_std(rows)
+        mean, std = table.mean_std(table.rows("train"))
         # Not the weights that a pretraining of the same seed starts from: a control is drawn by itself.
         weights_seed = runtime.seed_of("untrained", self.init_seed)
         encoder = build_encoder(
             self.backbone, self.head, self.data.num_channels, self.embedding_dim, mean, std, seed=weights_seed
         )
-        device = runtime.device()
-        images = DeviceImages(table, rows, device)
-        encoder.to(device)
-        num_batches = math.ceil(len(images) / _CALIBRATION_BATCH)
-        batches = np.array_split(np.arange(len(images)), num_batches)
-        calibrate_batch_norm(encoder, (images.images(positions) for positions in batches))
-        return frozen(encoder.cpu())
+        return _calibrated(encoder, table)
+
+
+@dataclass(frozen=True)
+class Randomised(Part):
+    """An encoder with fresh weights from its output down to some layer: cascading randomisation (Adebayo et al. 2018,
+    section 3.1). A map that explains what was learnt has to change with it.
+
+    The fresh weights are those of the untrained encoder of the same seed. Running statistics of batch normalisation are
+    those of the mixed network, over the training split without augmentation, as for ``Untrained``.
+
+    Args:
+        of: the encoder whose lower layers are kept.
+        down_to: the lowest layer that is randomised: ``head``, ``layer4`` ... ``layer1``, ``stem`` (which is all).
+    """
+
+    of: EncoderSource
+    data: Dataset
+    down_to: str = "head"
+    init_seed: int = seed()
+
+    def __post_init__(self) -> None:
+        check_choice("down_to", self.down_to, RANDOMISED_LAYERS)
+
+    @property
+    def backbone(self) -> Backbone:
+        """That of the encoder."""
+        backbone: Backbone = getattr(self.of, "backbone", "resnet50")
+        return backbone
+
+    def load(self, context: Context) -> Encoder:
+        """Mix and calibrate. Raises BadData when the data set cannot be read."""
+        encoder = self.of.load(context)
+        config, seed = encoder.config, runtime.seed_of("untrained", self.init_seed)
+        fresh = build_encoder(config.backbone, config.head, config.in_channels, config.embedding_dim, seed=seed)
+        for name in RANDOMISED_LAYERS[: RANDOMISED_LAYERS.index(self.down_to) + 1]:
+            for own, new in zip(_layers(encoder, name), _layers(fresh, name), strict=True):
+                own.load_state_dict(new.state_dict())
+        return _calibrated(encoder, open_images(self.data, context))
+
+
+def _layers(encoder: Encoder, name: str) -> list[nn.Module]:
+    if name == "head":
+        return [encoder.head]
+    trunk = encoder.trunk
+    return [trunk.conv1, trunk.bn1] if name == "stem" else [getattr(trunk, name)]
+
+
+def _calibrated(encoder: Encoder, table: ImageTable) -> Encoder:
+    """The encoder with its batch normalisation calibrated on the training split."""
+    device = runtime.device()
+    images = DeviceImages(table, table.rows("train"), device)
+    encoder.to(device)
+    batches = np.array_split(np.arange(len(images)), math.ceil(len(images) / _CALIBRATION_BATCH))
+    calibrate_batch_norm(encoder, (images.images(positions) for positions in batches))
+    return frozen(encoder.cpu())
 
 
 @dataclass(frozen=True)
