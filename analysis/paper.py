@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.exhibits import rotation, segmentation
+from analysis.exhibits import explanations, rotation, segmentation
 from analysis.exhibits.exhibit import Exhibit, Part
 from analysis.exhibits.submissions import results_by_scale
 from analysis.published.rotation import FULL_SCALE
@@ -25,6 +25,8 @@ _SEGMENTATION = (
     "python studies/segmentation.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets brats"
 )
 
+_METHODS = "python studies/saliency_methods.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
+
 EXHIBITS = (
     Exhibit(
         "Table 4.1", "Supervised model, training and validation", "segmentation", _SEGMENTATION,
@@ -36,6 +38,14 @@ EXHIBITS = (
     ),
     Exhibit(
         "Figure 4.1", "Sample result of the self-supervised model", "segmentation", _SEGMENTATION, segmentation.sample,
+    ),
+    Exhibit(
+        "Figure 5.1", "Explanation methods on a sample of BraTS", "saliency_methods", f"{_METHODS} brats",
+        explanations.pair,
+    ),
+    Exhibit(
+        "Section 5.1", "Explanation methods in numbers", "saliency_methods", f"{_METHODS} brats lung_mask kvasir",
+        explanations.scores,
     ),
     Exhibit(
         "Figure 5.6", "Interpretability over rotation, BraTS", "rotation_period", f"{_ROTATION} brats",

@@ -16,6 +16,7 @@ from analysis.render.tile import Pixels, Tile
 Samples = Mapping[str, NDArray[Any]]
 
 _TILE_PX = 160
+_ROUNDING = 1e-6
 _OUTLINE = (64, 224, 208)
 # Anchors of the magma colour map (S. van der Walt, N. Smith, matplotlib, CC0): even steps of lightness, dark is low.
 _MAGMA = np.array(
@@ -80,13 +81,14 @@ def _row_of(samples: Samples | None, name: str) -> int | None:
 
 
 def scaled(values_HW: NDArray[Any]) -> NDArray[np.float64]:
-    """Values from their least (0) to their largest (1); a constant map is 0. Not finite counts as least."""
+    """Values from their least (0) to their largest (1); a map that is constant but for rounding is 0. Not finite counts
+    as least."""
     values = np.asarray(values_HW, dtype=np.float64)
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros_like(values)
     low, high = values[finite].min(), values[finite].max()
-    if high == low:
+    if high - low <= _ROUNDING * max(abs(high), abs(low)):  # else rounding would be shown as a pattern
         return np.zeros_like(values)
     return np.where(finite, (np.where(finite, values, low) - low) / (high - low), 0.0)
 

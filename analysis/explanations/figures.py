@@ -30,7 +30,8 @@ def cascade_figure(found: RegionSet) -> Figure:
     x = alt.X(
         "randomised down to:N", sort=None, scale=alt.Scale(domain=_STEPS), axis=alt.Axis(labelAngle=-30, grid=False)
     )
-    colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=list(_COLOURS[: len(methods)])))
+    scale = alt.Scale(domain=methods, range=list(_COLOURS[: len(methods)]))
+    colour = alt.Color("method:N", scale=scale, legend=alt.Legend(columns=4))
     tooltip = ["method:N", "encoder:N", alt.Tooltip(f"{HEADLINE}:Q", format=".3f"),
                alt.Tooltip("correlation:Q", format=".2f")]  # fmt: skip
     panels = []

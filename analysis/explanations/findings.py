@@ -25,7 +25,8 @@ def answers(found: RegionSet, verdicts: Mapping[Against, Verdict]) -> list[str]:
     if len(ranked) > 1:
         leads += f"; {_rivals(best, [method for _, method in ranked[1:]], verdicts)}"
     said = [f"{leads}. {_of_training(found, best, verdicts)}"]
-    return said + [_of_training(found, method, verdicts) for _, method in ranked[1:]]
+    said += [_of_training(found, method, verdicts) for _, method in ranked[1:]]
+    return [text[:1].upper() + text[1:] for text in said]
 
 
 def _rivals(best: str, others: list[str], verdicts: Mapping[Against, Verdict]) -> str:
@@ -52,8 +53,8 @@ def _of_training(found: RegionSet, method: str, verdicts: Mapping[Against, Verdi
     p = f", p = {number(verdict.p_adjusted, 3)} after Holm" if verdict.p_adjusted is not None else ""
     if verdict.outcome is Outcome.NOT_TOLD_APART:
         return (
-            f"{name}: trained and untrained encoders cannot be told apart ({said}{p}), so nothing that was learnt "
-            "shows in how it fits the region."
+            f"{name}: whether maps of trained encoders fit the region better than those of untrained ones cannot be "
+            f"told ({said}{p}: {'; '.join(verdict.why)})."
         )
     word = "better" if verdict.difference > 0 else "worse"
     ending = {
@@ -70,7 +71,8 @@ def _whom(verdicts: Mapping[Against, Verdict]) -> str:
 
 
 def _name(method: str) -> str:
-    return method.replace("_", " ")
+    """For sentences; CAM is an abbreviation."""
+    return method.replace("_", " ").replace("cam", "CAM")
 
 
 def _listed(names: list[str]) -> str:

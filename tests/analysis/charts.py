@@ -22,7 +22,11 @@ def panels_of(figure):
     specification = figure.specification
     for kind in ("concat", "hconcat", "vconcat"):
         if kind in specification:
-            return [(part.get("title"), _layers(part, specification["datasets"])) for part in specification[kind]]
+            shared = specification.get("data")
+            return [
+                (part.get("title"), _layers({"data": shared} | part, specification["datasets"]))
+                for part in specification[kind]
+            ]
     return [(specification.get("title"), _layers(specification, specification["datasets"]))]
 
 
