@@ -53,6 +53,9 @@ FROZEN = ", frozen"
 CLASS = "class"
 NUM_BOTH, NUM_PREDICTED, NUM_TRUE, NUM_PIXELS = "num_both", "num_predicted", "num_true", "num_pixels"
 
+ACCURACY = "accuracy"
+"""Of a classifier; also the column of ``accuracy.parquet``."""
+
 # Columns of ``curve.parquet``: a row for each image, value, field of view and binarisation.
 IMAGE_ID = "image_id"
 GROUP = "group"
@@ -88,6 +91,7 @@ SEGMENTER_FILE = "segmenter.pt"
 LABELLED_FILE = "artifacts/labelled.json"
 """Which images a segmentation was trained on."""
 SCORES_FILE = "scores.parquet"
+ACCURACY_FILE = "accuracy.parquet"
 START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, on how many images and threads."""
 
