@@ -41,6 +41,12 @@ RANDOMISED = "randomised down to "
 RANDOMISED_LAYERS = ("head", "layer4", "layer3", "layer2", "layer1", "stem")
 """From the output to the input."""
 
+# HOG and SVM: roles, what is told from the unchanged image; and labels, of which pixels both show.
+ROTATED = "rotated"
+ROUND_TRIP = "round trip"
+FULL_FIELD = "full field"
+IN_CIRCLE = "inscribed circle"
+
 # Segmentation: roles of what is compared, a network and where its encoder comes from.
 UNET = "UNet"
 MOCO_TRUNK = "MoCo trunk"

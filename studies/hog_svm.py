@@ -1,0 +1,104 @@
+"""Does a rotation that a simple classifier tells well make an encoder more or less interpretable?
+
+The thesis (chapter 6) trains a support vector machine on histograms of oriented gradients to tell images rotated by an
+angle from the same images unrotated, plots its accuracy against the angle, and compares the plot by eye with the Dice
+curve. This study adds what tells gradients from side effects: the round trip (rotated and rotated back, which leaves
+the blur of two interpolations) and the inscribed circle (no corners); and tests whether the two curves' extrema
+coincide.
+
+    python studies/hog_svm.py                       # packaged T1 slices; shares the curves of the rotation study
+    python studies/hog_svm.py --no-curves           # the classifier alone: no encoder is trained
+    python studies/hog_svm.py --scale full --data-root DATA --datasets brats lung_mask kvasir --pretrained MOCO.pth.tar
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import main
+from orchestrator.study import Entry, Study
+from studies import recipes
+from studies.preparing import check_large
+from studies.recipes import CurveStudyOptions
+from studies.rotation_period import ANGLES_DEG
+from trainables.api.names import FULL_FIELD, IN_CIRCLE, ROTATED, ROUND_TRIP, SMOOTHGRAD
+
+if TYPE_CHECKING:
+    from trainables.data.datasets import Source
+
+QUESTION = (
+    "At which angles does a classifier of gradient histograms tell rotated from unrotated images, and do the extrema "
+    "of its accuracy coincide with those of the encoder's interpretability?"
+)
+REPORT = "analysis.hog.report:hog_report"
+
+
+@dataclass(frozen=True)
+class HogSvmOptions(CurveStudyOptions):
+    """Flags of the study."""
+
+    curves: bool = True
+    """Draw the rotation study's curves too, which the accuracy is held against."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.methods:
+            raise ValueError("--methods is for studies of curves alone: this one is held against SmoothGrad")
+
+
+NUM_IMAGES = {"smoke": 12, "laptop": 60, "full": 75}
+CELL_PX = {"smoke": 4, "laptop": 8, "full": 8}
+"""Side of a cell of the histograms: scikit-image's default where the image is large enough for it."""
+
+
+def make_study(options: HogSvmOptions) -> Study:
+    """The classifier and its controls on every data set, over as many draws of the folds as there are pretrainings."""
+    sizes, angles_deg = recipes.sizes_of(options), tuple(map(float, ANGLES_DEG[options.scale]))
+    trials: dict[str, Entry] = {}
+    cards, fitted = {}, {}
+    sources = list(recipes.sources_of(options, sizes.pretraining.image_size_px))
+    wanted = [(s, recipes.regions_of(s, options.regions) if options.curves else []) for s in sources]
+    check_large(wanted)
+    for source, regions in wanted:
+        cards[source.name] = recipes.card_of(source)
+        trials |= _classifiers(source, angles_deg, options)
+        if not options.curves:
+            continue
+        num_train = cards[source.name].counts.get("train", 0)
+        fitted[source.name] = sizes.pretraining.fitted(source.name, num_train)
+        trained = recipes.pretrainings(source, fitted[source.name], options)
+        method = SMOOTHGRAD, recipes.method(SMOOTHGRAD, sizes.curve)
+        for region in regions:
+            from trainables.sweeps import Rotation
+
+            change = "rotation", Rotation(), angles_deg
+            trials |= recipes.curves(source, region, change, method, trained, sizes.curve, options)
+    facts = recipes.facts_of(options, sizes.pretraining, fitted) if options.curves else {"scale": options.scale}
+    return Study("hog_svm", QUESTION, trials, report=REPORT, facts=facts, cards=cards)
+
+
+def _classifiers(source: Source, angles_deg: tuple[float, ...], options: HogSvmOptions) -> dict[str, Entry]:
+    from trainables.hog_svm import Hog, HogSvm
+
+    trials = {}
+    for field, cut_to_circle in ((FULL_FIELD, False), (IN_CIRCLE, True)):
+        labels = {"data": source.name, "field": field}
+        for role, change in ((ROTATED, "rotated"), (ROUND_TRIP, "round_trip")):
+            for seed in range(options.pretrain_seeds):
+                classifier = HogSvm(
+                    source.images,
+                    change,  # type: ignore[arg-type]
+                    cut_to_circle,
+                    angles_deg,
+                    NUM_IMAGES[options.scale],
+                    hog=Hog(pixels_per_cell=CELL_PX[options.scale]),
+                    fold_seed=seed,
+                )
+                name = " · ".join([*labels.values(), f"{role}, folds {seed}"])
+                trials[name] = Entry(classifier, role, labels)
+    return trials
+
+
+if __name__ == "__main__":
+    main(HogSvmOptions, make_study, __doc__)
