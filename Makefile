@@ -51,7 +51,7 @@ paper: $(INSTALLED) ## the thesis's studies at full scale, then its tables and f
 	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 
 test: $(INSTALLED) ## all tests but the slow ones, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python tests/in_halves.py $(ARGS)
 
 test-slow: $(INSTALLED) ## the slow tests: kills, restarts, whole clusters
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from in_halves import halves
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
@@ -191,3 +192,19 @@ def test_the_readmes_own_images_can_be_written_as_it_says(tmp_path):
     probability = nibabel.load(packaged_folder() / FILES["grey_matter"]).get_fdata()
     mask = np.asarray(Image.open(tmp_path / "my_images" / "masks" / "slice_100.png"))
     np.testing.assert_array_equal(mask > 0, probability[:, :, 100].T[::-1] / probability.max() >= 0.5)
+
+
+def test_every_folder_of_tests_is_in_one_of_the_halves():
+    tests = ROOT / "tests"
+    with_ray, others = halves()
+    named = [Path(path) for path in (*with_ray, *others)]
+    assert len(set(named)) == len(named)
+    files = {path for path in tests.rglob("test_*.py")}
+    assert files == {file for path in named for file in ([path] if path.is_file() else path.rglob("test_*.py"))}
+    assert [path.name for path in named[: len(with_ray)]] == ["orchestrator", "studies", "test_ray_cluster.py"]
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest would import the first for both."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -1,0 +1,50 @@
+"""The tests in two processes side by side: what starts Ray, and all the rest, each of which would leave a core idle.
+
+    python tests/in_halves.py [arguments of pytest]
+
+With a path among the arguments, one process that runs what is named. The output of the second half follows the first's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WITH_RAY = {"orchestrator", "studies", "test_ray_cluster.py"}
+NOTHING_COLLECTED = 5
+
+
+def halves() -> tuple[list[str], list[str]]:
+    """The folders and files of tests that start Ray, and the others."""
+    found = [path for path in sorted(HERE.iterdir()) if path.name.startswith("test_") or is_folder_of_tests(path)]
+    with_ray = [str(path) for path in found if path.name in WITH_RAY]
+    return with_ray, [str(path) for path in found if path.name not in WITH_RAY]
+
+
+def is_folder_of_tests(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("test_*.py"))
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status of pytest: 0 where both halves passed, or one did and the other had nothing to run."""
+    pytest = [sys.executable, "-m", "pytest"]
+    if any(Path(argument.partition("::")[0]).exists() for argument in arguments):
+        return subprocess.run([*pytest, *arguments], check=False).returncode
+    first, second = halves()
+    with tempfile.TemporaryFile("w+") as said:
+        beside = subprocess.Popen([*pytest, *second, *arguments], stdout=said, stderr=subprocess.STDOUT)
+        try:
+            codes = [subprocess.run([*pytest, *first, *arguments], check=False).returncode, beside.wait()]
+        finally:
+            beside.terminate()
+        said.seek(0)
+        print(said.read(), end="")
+    ran = [code for code in codes if code != NOTHING_COLLECTED]
+    return next((code for code in ran if code), 0) if ran else NOTHING_COLLECTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
