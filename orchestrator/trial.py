@@ -75,11 +75,16 @@ def run_trial(
     trial = payload.trial
     store = Store(payload.settings.storage_uri)
 
+    waited_for: list[str] = []
+
     def on_wait(holder: str) -> None:
+        waited_for.append(holder)
         say(f"waits for {holder}, which runs the same trial")
 
     while store.result(trial.key) is None:
         with Claim(store, f"trials/{trial.key}", on_wait) as claim:
+            if waited_for:
+                say(f"goes on: {waited_for.pop()} has let it go")  # the clock of a time limit starts here
             store.settle_damage(trial.key)
             if store.result(trial.key) is not None or store.failure(trial.key) is not None:
                 return  # it ended while this process waited, or ended the process before this one

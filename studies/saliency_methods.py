@@ -25,6 +25,7 @@ from studies.preparing import check_large
 from studies.recipes import CurveStudyOptions
 from trainables.api.names import (
     ANCHOR,
+    INTENSITY,
     RANDOMISED,
     RANDOMISED_LAYERS,
     SMOOTHGRAD_OF_TOOL,
@@ -54,6 +55,10 @@ ANGLES_DEG = {
 
 def make_study(options: CurveStudyOptions) -> Study:
     """Every method on every encoder of each data set and region."""
+    if options.released is not None:
+        raise ValueError(
+            "--released: this study explains encoders that it pretrains; --pretrained starts them from weights"
+        )
     sizes = recipes.sizes_of(options)
     trials: dict[str, Entry] = {}
     cards, fitted = {}, {}
@@ -77,6 +82,7 @@ def _explained(
     """Every method on every encoder of one region, by its name for people."""
     from trainables.interpretability.curve import InterpretabilityCurve
     from trainables.interpretability.scoring import Scoring
+    from trainables.saliency.controls import ImageIntensity
     from trainables.sweeps import Rotation
 
     angles_deg = ANGLES_DEG[options.scale]
@@ -95,7 +101,10 @@ def _explained(
             trials[" · ".join([*labels.values(), f"{role}, seed {seed}"])] = Entry(curve(encoder), role, labels)
         shown = replace(curve(trained[0]), explains="anchor")
         trials[" · ".join([*labels.values(), ANCHOR])] = Entry(shown, ANCHOR, labels)
-    return trials
+    labels = {"data": source.name, "region": region.name, "method": "image itself"}
+    scoring = Scoring(localises=True)
+    itself = InterpretabilityCurve(region, None, ImageIntensity(), Rotation(), angles_deg, images, scoring)
+    return trials | {" · ".join(labels.values()): Entry(itself, INTENSITY, labels)}
 
 
 def _encoders(source: Source, trained: Sequence[MoCo]) -> list[tuple[int, tuple[str, EncoderSource]]]:

@@ -120,9 +120,18 @@ def _facts(options: SegmentationOptions, sizes: SegmentationSizes) -> dict[str, 
 
 
 def _targets(source: Source, regions: Sequence[str]) -> list[Target]:
-    if regions or source.classes is None:
-        return [*recipes.regions_of(source, regions)]
-    return [source.classes]
+    """What is to be segmented. Raises ValueError where no validation image has a mask."""
+    is_by_region = regions or source.classes is None
+    targets: list[Target] = [*recipes.regions_of(source, regions)] if is_by_region else []
+    if source.classes is not None and not is_by_region:
+        targets = [source.classes]
+    for target in targets:
+        if not any(record.split == "val" for record in target.records()):
+            raise ValueError(
+                f"{source.name}: {target.name} is known for no validation image, and segmentations are scored on "
+                "these: give some images the split val in labels.csv, or add their masks"
+            )
+    return targets
 
 
 def _networks(

@@ -199,7 +199,7 @@ def test_every_folder_of_tests_is_in_one_of_the_halves():
     with_ray, others = halves()
     named = [Path(path) for path in (*with_ray, *others)]
     assert len(set(named)) == len(named)
-    files = {path for path in tests.rglob("test_*.py")}
+    files = set(tests.rglob("test_*.py"))
     assert files == {file for path in named for file in ([path] if path.is_file() else path.rglob("test_*.py"))}
     assert [path.name for path in named[: len(with_ray)]] == ["orchestrator", "studies", "test_ray_cluster.py"]
 

@@ -199,11 +199,13 @@ class HogSvm(Trainable):
 
     def check(self) -> None:
         """Raises ValueError where there are fewer groups than folds need."""
-        num_groups = len({record.group for record in self.data.records() if record.split in self.splits})
+        groups = [record.group for record in self.data.records() if record.split in self.splits]
+        num_groups = len({groups[place] for place in self._drawn(len(groups))})
         if num_groups < _LEAST_GROUPS:
             raise ValueError(
-                f"{self.data.name} has {num_groups} group(s) of images in {', '.join(self.splits)}: a group is on one "
-                f"side of each fold, and at least {_LEAST_GROUPS} are needed"
+                f"{self.data.name}: the {min(len(groups), self.num_images)} images drawn of {', '.join(self.splits)} "
+                f"are of {num_groups} group(s): a group is on one side of each fold, and at least {_LEAST_GROUPS} are "
+                "needed"
             )
 
     def run(self, context: Context) -> Mapping[str, float]:
@@ -246,8 +248,12 @@ class HogSvm(Trainable):
 
     def _rows(self, table: ImageTable) -> Places:
         there = np.flatnonzero(table.index["split"].is_in(self.splits).to_numpy())
-        order = np.random.default_rng(runtime.seed_of("hog images", self.selection_seed)).permutation(len(there))
-        return np.sort(there[order[: self.num_images]])
+        return there[self._drawn(len(there))]
+
+    def _drawn(self, num: int) -> Places:
+        """Which of so many images are used, in rising order."""
+        order = np.random.default_rng(runtime.seed_of("hog images", self.selection_seed)).permutation(num)
+        return np.sort(order[: self.num_images])
 
     def _write(self, folder: Path, frame: pl.DataFrame, results: Sequence[Arrays]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

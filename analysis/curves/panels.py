@@ -17,13 +17,13 @@ import polars as pl
 from analysis.arrays import Bools, Floats
 from analysis.results import Entry, StudyResults
 from trainables.api.names import BINARISATION, CURVE_FILE, DICE, FIELD_OF_VIEW, GROUP, IMAGE_ID, POSITION, VALUE
+from trainables.api.names import INTENSITY as INTENSITY
 from trainables.api.names import TRAINED as TRAINED
 from trainables.api.names import UNTRAINED as UNTRAINED
 
 RELEASED = "released"
 FIXED_MAP = "fixed map"
 MASK = "mask"
-INTENSITY = "intensity"
 ROLES = (TRAINED, UNTRAINED, RELEASED, FIXED_MAP, MASK, INTENSITY)
 CONTROLS = ROLES[1:]
 ROLE, SEED = "role", "seed"

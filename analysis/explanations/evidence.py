@@ -5,7 +5,7 @@ Shapes: S seeds, N images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -18,6 +18,7 @@ from scipy import stats
 from analysis.arrays import Floats
 from analysis.cards import group_kind
 from analysis.cells import Cell, cells_of
+from analysis.curves.panels import INTENSITY
 from analysis.results import Entry, StudyResults
 from analysis.significance import Comparison, Missing, Verdict, verdicts
 from trainables.api.names import (
@@ -40,11 +41,14 @@ from trainables.api.names import (
 )  # fmt: skip
 
 SCORES = (AUPRC, DICE, POINTING_GAME, RELEVANCE_MASS)
+CONTROL = INTENSITY
 HEADLINE = AUPRC
 """It needs no threshold, and counts every pixel."""
 CASCADE = (TRAINED, *(RANDOMISED + layer for layer in RANDOMISED_LAYERS[:-1]), UNTRAINED)
 """Encoders from trained to random; all layers randomised is the untrained one."""
-_FIELD = "full"
+_FIELD = "kept"
+"""The pixels that all angles keep. In the full field the corners that a rotation blackens would rank the centre first:
+a map that is the same everywhere would score more than the region's share of the pixels."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,13 @@ class RegionSet:
 
     @property
     def methods(self) -> list[str]:
-        """In the order of the manifest."""
-        return list(dict.fromkeys(method for method, _ in self.cells))
+        """Those that explain encoders, in the order of the manifest."""
+        return list(dict.fromkeys(method for method, role in self.cells if role != CONTROL))
+
+    @property
+    def controls(self) -> list[str]:
+        """Maps that no encoder takes part in."""
+        return [method for method, role in self.cells if role == CONTROL]
 
     def scores(self, method: str, role: str) -> list[pl.DataFrame]:
         """A frame a finished seed: image_id, group, position and each score, the mean over the angles; Dice is that of
@@ -121,18 +130,17 @@ class RegionSet:
         return Comparison(first_SN, second_SN, joined[GROUP].to_list(), group_kind(self.card), names)
 
     def map_correlation(self, method: str, role: str) -> float | None:
-        """Spearman's rank correlation of the maps with those of the trained encoder that the seed began with, the mean
-        over the shown images and seeds; None where maps of both are not there, or all are constant."""
-        found = []
-        for ours, theirs in self._partners(method, role):
-            samples = [self.results.samples(entry["key"], SAMPLES_FILE) for entry in (ours, theirs)]
-            if samples[0] is None or samples[1] is None:
-                continue
-            for one, two in zip(samples[0]["maps_KVHW"], samples[1]["maps_KVHW"], strict=True):
-                for first, second in zip(one, two, strict=True):
-                    if first.std() > 0 and second.std() > 0:
-                        found.append(float(stats.spearmanr(first.ravel(), second.ravel()).statistic))
-        return float(np.mean(found)) if found else None
+        """Spearman's rank correlation of the maps of the rotated view with those of the trained encoder that was begun
+        with, inside the inscribed circle; the mean over the shown images and seeds. None where maps of both are not
+        there, or all are constant."""
+        return _mean_correlation(self._samples(ours, theirs) for ours, theirs in self._partners(method, role))
+
+    def correlation_between_seeds(self, method: str) -> float | None:
+        """The same between trained encoders of two seeds: what maps have in common that were learnt anew."""
+        return _mean_correlation(self._samples(*pair) for pair in combinations(self._done(method, TRAINED), 2))
+
+    def _samples(self, *entries: Entry) -> list[Mapping[str, Any] | None]:
+        return [self.results.samples(entry["key"], SAMPLES_FILE) for entry in entries]
 
     def _partners(self, method: str, role: str) -> list[tuple[Entry, Entry]]:
         """Each finished trained encoder with that of the role which was made from it; an untrained one is made from
@@ -152,6 +160,26 @@ class RegionSet:
         headline = frame.filter(pl.col(BINARISATION) == frame[BINARISATION][0])
         grouped = headline.group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True)
         return grouped.agg(pl.col(*SCORES, MASK_FRACTION).mean())
+
+
+def far_place(samples: Mapping[str, Any]) -> int:
+    """Which of the shown angles is not the unchanged image's."""
+    return int(np.flatnonzero(np.mod(samples["values"], 360) != 0)[-1])
+
+
+def _mean_correlation(pairs: Iterable[Sequence[Mapping[str, Any] | None]]) -> float | None:
+    found = []
+    for one, two in pairs:
+        if one is None or two is None:
+            continue
+        maps_KHW = [samples["maps_KVHW"][:, far_place(samples)] for samples in (one, two)]
+        size = maps_KHW[0].shape[-1]
+        axis = (np.arange(size) * 2 + 1) / size - 1
+        inside_HW = axis**2 + axis[:, None] ** 2 <= 1
+        for first, second in zip(*maps_KHW, strict=True):
+            if first[inside_HW].std() > 0 and second[inside_HW].std() > 0:
+                found.append(float(stats.spearmanr(first[inside_HW], second[inside_HW]).statistic))
+    return float(np.mean(found)) if found else None
 
 
 def region_sets(results: StudyResults) -> list[RegionSet]:

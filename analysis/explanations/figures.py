@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analysis.curves.samples import grey, heat, outlined
-from analysis.explanations.evidence import CASCADE, HEADLINE, RegionSet
+from analysis.explanations.evidence import CASCADE, HEADLINE, RegionSet, far_place
 from analysis.explanations.tables import cascade_table
 from analysis.render.pictures import Pictures
 from analysis.render.style import Datasets, Figure, styled
@@ -42,7 +42,7 @@ def cascade_figure(found: RegionSet) -> Figure:
     caption = (
         "Layers of the trained encoder get fresh weights from the output down. Left: how well maps rank the region's "
         "pixels first. Right: Spearman's rank correlation of the maps of a few images with those of the trained "
-        "encoder; a method whose maps stay as they were does not explain the weights that went. Means over seeds."
+        "encoder, inside the circle at one angle; the table has it between seeds. Means over seeds."
     )
     return Figure("cascade", f"Cascading randomisation, {found.title}", caption, styled(alt.hconcat(*panels)), datasets)
 
@@ -56,17 +56,20 @@ def method_pictures(found: RegionSet) -> list[Pictures]:
     if not shown:
         return []
     first = next(iter(shown.values()))["view"]
-    mask_HW, view_HW = first["masks_KHW"][0], first["views_KVHW"][0, -1]
+    place = far_place(first)
+    mask_HW, view_HW = first["masks_KHW"][0], first["views_KVHW"][0, place]
     top = [Tile("image", outlined(grey(first["images_KHW"][0]), mask_HW))]
     bottom = [Tile("rotated image", grey(view_HW))]
     for method, sides in shown.items():
         name = method.replace("_", " ")
-        top.append(Tile(name, outlined(heat(sides["anchor"]["view_maps_KVHW"][0, -1]), mask_HW)))
-        bottom.append(Tile(f"{name}, rotated", heat(sides["view"]["view_maps_KVHW"][0, -1])))
+        top.append(
+            Tile(name, outlined(heat(sides["anchor"]["view_maps_KVHW"][0, far_place(sides["anchor"])]), mask_HW))
+        )
+        bottom.append(Tile(f"{name}, rotated", heat(sides["view"]["view_maps_KVHW"][0, far_place(sides["view"])])))
     caption = (
-        f"Image {first['image_id'][0]} and its view at {first['values'][-1]:g}°, the first trained encoder. Top: the "
-        "image, outline of the region in turquoise, and the map of each method for it; bottom: the rotated image and "
-        "its maps. Bright is salient, each map scaled to its own range."
+        f"Image {first['image_id'][0]} and its view at {first['values'][place]:g}°, the first trained encoder. Top: "
+        "the image, outline of the region in turquoise, and the map of each method for it; bottom: the rotated image "
+        "and its maps. Bright is salient, each map scaled to its own range."
     )
     rows = [("image", top), ("view", bottom)]
     return [Pictures("methods", f"Explanations of one pair, {found.title}", caption, rows)]

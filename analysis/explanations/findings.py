@@ -24,23 +24,32 @@ def answers(found: RegionSet, verdicts: Mapping[Against, Verdict]) -> list[str]:
     leads += f" (chance {number(chance[0], 3)})" if chance else ""
     if len(ranked) > 1:
         leads += f"; {_rivals(best, [method for _, method in ranked[1:]], verdicts)}"
-    said = [f"{leads}. {_of_training(found, best, verdicts)}"]
+    own = _of_training(found, best, verdicts)
+    said = [f"{leads}. {own[:1].upper()}{own[1:]}"]
     said += [_of_training(found, method, verdicts) for _, method in ranked[1:]]
     return [text[:1].upper() + text[1:] for text in said]
 
 
 def _rivals(best: str, others: list[str], verdicts: Mapping[Against, Verdict]) -> str:
+    """From which others the best is told apart, from which not, and with which there is no test."""
     apart: list[str] = []
     alike: list[str] = []
+    untested: list[str] = []
     for other in others:
         pairs = [Against((a, TRAINED), (b, TRAINED)) for a, b in ((best, other), (other, best))]
-        verdict = next(verdicts[pair] for pair in pairs if pair in verdicts)
-        (apart if verdict.outcome in _HOLDS else alike).append(_name(other))
-    if not alike:
-        return "every other method is told apart from it" + _whom(verdicts)
-    if not apart:
-        return f"it cannot be told apart from {_listed(alike)}"
-    return f"told apart from {_listed(apart)}{_whom(verdicts)}, and not from {_listed(alike)}"
+        outcome = next(verdicts[pair].outcome for pair in pairs if pair in verdicts)
+        where = apart if outcome in _HOLDS else alike if outcome is Outcome.NOT_TOLD_APART else untested
+        where.append(_name(other))
+    said = []
+    if apart and not (alike or untested):
+        said.append(f"every other method is told apart from it{_whom(verdicts)}")
+    elif apart:
+        said.append(f"it is told apart from {_listed(apart)}{_whom(verdicts)}")
+    if alike:
+        said.append(f"it cannot be told apart from {_listed(alike)}")
+    if untested:
+        said.append(f"with {_listed(untested)} there is no test over seeds")
+    return "; ".join(said)
 
 
 def _of_training(found: RegionSet, method: str, verdicts: Mapping[Against, Verdict]) -> str:
@@ -94,5 +103,7 @@ def caveats(found: RegionSet) -> list[str]:
         "Methods are compared in their sound forms; the thesis's tool has quirks (README), and it picked by eye.",
         "The largest of several averages is larger than what it estimates; being told apart accounts for all pairs of "
         "methods, the average itself does not.",
-        "Rank correlations are of a few shown images, and have no interval.",
+        "Rank correlations are of a few shown images at one angle, and have no interval; maps of smooth noise "
+        "correlate, too, and coarse ones (CAM) more than fine ones. The table has it between seeds.",
+        "Methods without a map of the unchanged image are measured at the same angles as the others.",
     ]

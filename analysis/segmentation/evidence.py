@@ -26,6 +26,7 @@ from trainables.api.names import (
     GROUP,
     IMAGE_ID,
     MOCO_TRUNK,
+    NUM_TRUE,
     POSITION,
     RANDOM_TRUNK,
     RELEASED_TRUNK,
@@ -126,9 +127,10 @@ class TargetSet:
         return min(row.cell.num_wanted for row in rows if row is not None)
 
     def comparison(self, pair: Pair) -> Comparison | Missing:
-        """The Dice of each validation image, the mean over its classes but the background, of both networks.
+        """The Dice of each validation image, the mean over the classes that it has but the background, of both arms.
 
-        An image in which some network finds no such class, and there is none, has no Dice, and is left out.
+        Which images and classes count follows from the truth alone; an image that shows the background only is left
+        out, and what a network finds of a class that an image has not does not count here.
         """
         frames = [self._dice_of_images(self.row(role, pair.fraction)) for role in (pair.first, pair.second)]
         lacking = [role for role, found in zip((pair.first, pair.second), frames, strict=True) if not found]
@@ -146,6 +148,19 @@ class TargetSet:
         groups, kind = joined[GROUP].to_list(), group_kind(self.card)
         return Comparison(first_SN, second_SN, groups, kind, (pair.first, pair.second))
 
+    def compared_levels(self, pair: Pair) -> list[tuple[float, float | None, int]]:
+        """Mean over images, its standard deviation over seeds and their number, of both networks, of what is compared;
+        nothing where there is no comparison."""
+        compared = self.comparison(pair)
+        if isinstance(compared, Missing):
+            return []
+        found = []
+        for values_SN in (compared.trained_SN, compared.untrained_SN):
+            of_seeds_S = np.real(values_SN.mean(axis=1))
+            std = float(of_seeds_S.std(ddof=1)) if len(of_seeds_S) > 1 else None
+            found.append((float(of_seeds_S.mean()), std, len(of_seeds_S)))
+        return found
+
     def _dice_of_images(self, row: Row | None) -> list[pl.DataFrame]:
         """image_id, group, position and dice of each image, a frame a seed."""
         if row is None:
@@ -153,7 +168,7 @@ class TargetSet:
         background = self.class_names[0] if self.class_names else ""
         return [
             self._scores(entry["key"])
-            .filter(pl.col(CLASS) != background)
+            .filter((pl.col(CLASS) != background) & (pl.col(NUM_TRUE) > 0))
             .group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True)
             .agg(pl.col(DICE).mean())
             for entry in row.cell.done

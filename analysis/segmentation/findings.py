@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from analysis.render.table import number
 from analysis.segmentation.evidence import Pair, TargetSet
 from analysis.significance import Outcome, Verdict
-from trainables.api.names import FOREGROUND_DICE
 
 _WHAT = "Dice without background"
 
@@ -25,7 +24,7 @@ def verdict_sentence(found: TargetSet, pair: Pair, verdict: Verdict) -> str:
     where = f"With {100 * pair.fraction:.3g} % of the masks"
     if verdict.outcome is Outcome.UNKNOWN:
         return f"{where}, {pair.first} and {pair.second} cannot be compared from what is there: {_why(verdict)}."
-    levels = f"{_level(found, pair.first, pair)} against {_level(found, pair.second, pair)}"
+    levels = " against ".join(map(_level, found.compared_levels(pair)))
     assert isinstance(verdict.difference, float)
     word = "higher" if verdict.difference > 0 else "lower"
     if verdict.outcome is Outcome.NOT_TOLD_APART:
@@ -42,13 +41,9 @@ def verdict_sentence(found: TargetSet, pair: Pair, verdict: Verdict) -> str:
     return f"{said}. It is said of these two trainings alone: one seed has no test."
 
 
-def _level(found: TargetSet, role: str, pair: Pair) -> str:
-    row = found.row(role, pair.fraction)
-    mean, std = (None, None) if row is None else (row.mean(FOREGROUND_DICE), row.std(FOREGROUND_DICE))
-    if row is None or mean is None:
-        return "–"
-    spread = f"({number(std, 3)})" if std is not None else ""
-    return f"{number(mean, 3)}{spread}, n = {row.cell.n}"
+def _level(level: tuple[float, float | None, int]) -> str:
+    mean, std, num_seeds = level
+    return f"{number(mean, 3)}{f'({number(std, 3)})' if std is not None else ''}, n = {num_seeds}"
 
 
 def _interval(verdict: Verdict) -> str:
@@ -90,6 +85,8 @@ def caveats(found: TargetSet) -> list[str]:
         "A difference is said to be there when a test over seeds and an interval over blocks of images both leave out "
         "0; all comparisons of the study share the level (Holm, Bonferroni). Seeds vary pretraining, fine-tuning and "
         "which masks are used together.",
+        "Networks are compared on the classes that an image has; what they find of others counts in the tables alone.",
+        "A released trunk is one training: its seeds vary the decoder, the order and the masks.",
         "The pretrainings have seen all training images, without masks, whatever share of the masks is used.",
         "Networks were trained for a fixed number of epochs, with rates of the thesis; none was tuned on validation.",
     ]

@@ -13,10 +13,18 @@ NUM_LABELLED = {0.1: 12, 0.5: 60, 1.0: 120}
 TARGET = {"data": "brats", "region": "tumour_classes"}
 
 
-def scores(dice_NK, groups):
-    """``scores.parquet`` of images whose classes have these Dice (NaN: undefined)."""
+def scores(dice_NK, groups, absent=()):
+    """``scores.parquet`` of images whose classes have these Dice (NaN: undefined, as the class is not there);
+    ``absent``: (image, class) that is not there either, where a network finds it."""
     rows = [
-        {"image_id": f"image {i:02d}", "group": group, "position": 0, "class": name, "dice": None if np.isnan(d) else d}
+        {
+            "image_id": f"image {i:02d}",
+            "group": group,
+            "position": 0,
+            "class": name,
+            "dice": None if np.isnan(d) else d,
+            "num_true": 0 if np.isnan(d) or (i, name) in absent else 9,
+        }
         for i, (dice_K, group) in enumerate(zip(dice_NK, groups, strict=True))
         for name, d in zip(CLASSES, dice_K, strict=True)
     ]
@@ -44,7 +52,8 @@ class FabricatedSegmentations(FabricatedStudy):
         self.manifest |= {"study": "segmentation", "question": "Which network is better?"}
         self.target = TARGET | {"data": card["name"]}
 
-    def scored(self, role, seed, dice_NK, *, fraction=1.0, split="val", groups=None, is_done=True):
+    def scored(self, role, seed, dice_NK, *, fraction=1.0, split="val", groups=None, is_done=True,
+               absent=()):  # fmt: skip
         """One trial; ``dice_NK``: Dice of each image and class."""
         groups = groups or [f"patient {i:02d}" for i in range(len(dice_NK))]
         given = self.target | {"masks": f"{100 * fraction:g} % of masks", "split": split}
@@ -59,7 +68,7 @@ class FabricatedSegmentations(FabricatedStudy):
         }
         metrics["num_labelled"] = float(NUM_LABELLED[fraction] + seed)
         files = {
-            SCORES_FILE: scores(dice_NK, groups).write_parquet,
+            SCORES_FILE: scores(dice_NK, groups, absent).write_parquet,
             SAMPLES_FILE: lambda path: np.savez(path, **samples(offset=len(role))),
         }
         self.add(

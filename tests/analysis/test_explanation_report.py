@@ -69,6 +69,15 @@ def test_one_volume_says_so(tmp_path):
     assert "of others nothing is said: one volume has no interval for people" in first
 
 
+def test_with_one_seed_nothing_is_called_alike_or_apart(tmp_path):
+    made = FabricatedExplanations(tmp_path)
+    made.arms({("smoothgrad", TRAINED): 0.6, ("smoothgrad", UNTRAINED): 0.3, ("grad_cam", TRAINED): 0.3,
+               ("grad_cam", UNTRAINED): 0.3}, num_seeds=1)  # fmt: skip
+    first, _ = said_of(made)
+    assert "with grad CAM there is no test over seeds. Smoothgrad: maps of trained" in first
+    assert "told apart from" not in first
+
+
 @pytest.mark.parametrize("num_seeds", [2, 3])
 def test_noise_is_rarely_called_a_difference(tmp_path, monkeypatch, num_seeds):
     """Four methods and encoders alike: at most one study in twenty tells any apart."""
@@ -119,11 +128,12 @@ def test_a_method_without_a_result_is_left_to_what_is_missing(tmp_path):
 # -- tables and figures --------------------------------------------------------------------------------------------
 
 
-def test_scores_are_of_the_full_field_and_the_first_rule(whole):
+def test_scores_are_of_the_circle_and_the_first_rule(whole):
     found = region_of(whole)
     verdicts = {pair: verdict for (_, pair), verdict in judged([found]).items()}
     frame = method_table(found, verdicts).frame
     assert frame["method"].to_list() == ["smoothgrad", "grad cam"]
+    assert frame["between seeds"].abs().max() < 0.3
     (row,) = frame.filter(method="smoothgrad").to_dicts()
     cell = found.cells["smoothgrad", TRAINED]
     wanted = cell.values["val/interpretability"]  # as fabricated: the mean of the images
@@ -164,6 +174,18 @@ def test_the_cascade_goes_from_trained_to_random_and_pairs_encoders_by_what_they
     assert [row["randomised down to"] for row in lines.rows] == ["trained", "head", "layer4", "all (untrained)"]
 
 
+def test_the_image_itself_has_a_row_and_no_comparison(tmp_path):
+    made = finished(tmp_path)
+    made.explained("image itself", "intensity", 0, np.full(12, 0.55))
+    found = region_of(made)
+    assert found.methods == ["smoothgrad", "grad_cam"]
+    verdicts = {pair: verdict for (_, pair), verdict in judged([found]).items()}
+    (row,) = method_table(found, verdicts).frame.filter(method="image itself").to_dicts()
+    assert row["auprc"] == pytest.approx(0.55)
+    assert row["difference"] is None
+    assert not any("image itself" in said.casefold() for said in answers(found, verdicts))
+
+
 def test_figure_5_1_shows_both_sides_of_one_pair_for_every_method(whole):
     (pictures,) = figures.method_pictures(region_of(whole))
     (_, top), (_, bottom) = pictures.rows
@@ -171,6 +193,8 @@ def test_figure_5_1_shows_both_sides_of_one_pair_for_every_method(whole):
     assert [tile.title for tile in bottom] == ["rotated image", "smoothgrad, rotated", "grad cam, rotated"]
     assert "its view at 95°" in pictures.caption
     assert not np.array_equal(top[1].pixels, top[2].pixels)  # the anchor's maps, of each method its own
+    assert (bottom[0].pixels == bottom[0].pixels[0, 0]).all()
+    assert bottom[1].pixels.std() > 10  # those of the unchanged image are constant
 
 
 def test_the_page_stands_alone(whole, tmp_path):

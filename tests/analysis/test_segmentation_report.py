@@ -171,11 +171,13 @@ def test_images_are_paired_by_id_and_the_background_does_not_count(tmp_path):
     np.testing.assert_allclose(compared.untrained_SN, [[0.7, 0.3]])
 
 
-def test_an_image_without_a_score_in_one_network_is_left_out_of_both(tmp_path):
+def test_which_images_and_classes_are_compared_follows_from_the_truth(tmp_path):
+    """Image 0 has the background only, and one network finds a class there; image 1 has one class, image 2 both."""
     made = FabricatedSegmentations(tmp_path)
     nan = np.nan
     made.scored(UNET, 0, np.array([[1, nan, nan], [1, 0.5, nan], [1, 0.1, 0.3]]))
-    made.scored(MOCO_TRUNK, 0, np.array([[1, 0.0, nan], [1, nan, 0.7], [1, 0.6, 0.8]]))
+    made.scored(MOCO_TRUNK, 0, np.array([[1, 0.0, nan], [1, 0.7, 0.0], [1, 0.6, 0.8]]),
+                absent={(0, "core"), (1, "oedema")})  # fmt: skip
     (found,) = sets_of(made)
     compared = found.comparison(Pair(MOCO_TRUNK, UNET, 1.0))
     np.testing.assert_allclose(compared.trained_SN, [[0.7, 0.7]])
@@ -186,6 +188,24 @@ def test_an_image_without_a_score_in_one_network_is_left_out_of_both(tmp_path):
     assert sets_of(empty)[0].comparison(Pair(MOCO_TRUNK, UNET, 1.0)) == Missing(
         "no validation image has a class but the background"
     )
+
+
+def test_levels_in_a_sentence_are_of_what_is_compared(tmp_path):
+    """A class that is in few images weighs otherwise in the table: there the other network leads."""
+    made = FabricatedSegmentations(tmp_path)
+    for role, common, rare in ((MOCO_TRUNK, 0.80, 0.40), (UNET, 0.77, 0.50)):
+        for seed in range(3):
+            dice_NK = np.full((12, 3), np.nan)
+            dice_NK[:, 0], dice_NK[:, 1] = 0.9, common + 0.001 * seed
+            dice_NK[0, 2] = rare
+            made.scored(role, seed, dice_NK)
+    (found,) = sets_of(made)
+    moco, unet = (found.row(role, 1.0).mean("foreground_dice") for role in (MOCO_TRUNK, UNET))
+    assert moco < unet
+    said = sentence(made)
+    levels = [float(level) for level in re.search(r"\((\d\.\d+)\(.*? against (\d\.\d+)\(", said).groups()]
+    assert levels[0] > levels[1]
+    assert "higher" in said or "cannot be told apart" in said
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

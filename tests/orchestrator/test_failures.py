@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import cloudpickle
 import pytest
@@ -218,3 +219,21 @@ def test_only_who_holds_the_claim_says_that_the_time_is_over(store, monkeypatch,
         with contextlib.suppress(TimeoutError):
             attempt.compute(attempt.Attempt(attempt.Payload(trial, quick_settings(store)), 1, holding), print, print)
     assert (store.failure(trial.key) is not None) is is_mine
+
+
+def test_whoever_waited_for_a_claim_says_when_it_goes_on(store, quick_settings):
+    """There the clock of a time limit starts."""
+    trial = trial_of(Count())
+    said, holds = [], Claim(store, f"trials/{trial.key}")
+    holds.__enter__()
+    payload = Payload(trial, quick_settings(store))
+    waiter = threading.Thread(target=run_trial, args=(payload,), kwargs={"say": said.append})
+    waiter.start()
+    deadline = time.monotonic() + 30
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [text.split(" ")[0] for text in said] == ["waits"]
+    holds.__exit__(None, None, None)
+    waiter.join(30)
+    assert [text.split(" ")[0] for text in said] == ["waits", "goes"]
+    assert store.result(trial.key) is not None

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_scheduler import names, plan_of, searcher_of
@@ -11,7 +12,7 @@ from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
 from toy_hang import Hangs
 
 from orchestrator.cluster import resources_for
-from orchestrator.launch import Outcome, _is_unfinished, launch
+from orchestrator.launch import Outcome, _Events, _is_unfinished, launch
 from orchestrator.plan import make_plan
 from orchestrator.store import Result, Store
 from orchestrator.study import Resources, Study
@@ -143,6 +144,23 @@ def test_what_hangs_in_code_that_records_nothing_hangs_once(cluster, tmp_path, q
     assert (tmp_path / "log").read_text() == "began\n"
     killed = make_plan(study, store, Keys(FileDigests())).planned[1]
     assert (killed.state.value, killed.result.attempt) == ("done", 2)  # a death in time is tried again
+
+
+@pytest.mark.parametrize(("said_at_s", "is_hung"), [(None, True), (95.0, False), (60.0, True)])
+def test_a_death_counts_as_hanging_only_by_the_time_since_the_attempt_began(tmp_path, monkeypatch, said_at_s, is_hung):
+    """Not while it waited for another driver's claim: it says when that has ended."""
+    store, clock = Store(str(tmp_path)), [0.0]
+    monkeypatch.setattr("orchestrator.launch.time.monotonic", lambda: clock[0])
+    events = _Events(Heard(), store, may_lend=False, time_limit_s=20.0)
+    trial = SimpleNamespace(config={"key": "k"}, error_file=None)
+    events.on_trial_start(0, [], trial)
+    if said_at_s is not None:
+        clock[0] = said_at_s
+        events.on_trial_result(0, [], trial, {"message": "goes on: the other driver has let it go"})
+    clock[0] = 100.0
+    events.on_trial_recover(0, [], trial)
+    failure = store.failure("k")
+    assert (failure is not None and failure.kind == "timed out") is is_hung
 
 
 def test_relative_paths_mean_the_same_in_trials(run):

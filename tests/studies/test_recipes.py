@@ -26,8 +26,11 @@ from trainables.data.kvasir import write_kvasir
 from trainables.data.mni152 import MNI152, MNI152Tissue
 from trainables.models.released import ReleasedWeights
 from trainables.models.sources import Released, Untrained
+from trainables.saliency.cam import GradCAM, InteractionCAM
 from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
 from trainables.saliency.gradients import SmoothGrad
+from trainables.saliency.occlusion import ConditionalOcclusion, PairwiseOcclusion
+from trainables.saliency.transforms import AveragedTransforms
 from trainables.ssl.moco import MoCo
 from trainables.sweeps import Brightness, CentreCrop, GaussianBlur, Rotation
 
@@ -447,21 +450,26 @@ def test_controls_without_an_encoder_hold_no_gpu(made):
     assert roles["trained"].encoder.uses_gpu
 
 
-def test_methods_are_chosen_by_name_and_each_is_what_it_says():
-    options = CurveStudyOptions(scale="smoke", methods=recipes.METHODS)
-    made = recipes.methods_of(options, SIZES["smoke"].curve)
+@pytest.mark.parametrize(
+    ("scale", "samples", "windows", "erasures"), [("smoke", 2, 4, 8), ("laptop", 5, 7, 25), ("full", 50, 21, 100)]
+)
+def test_methods_are_chosen_by_name_and_each_is_what_it_says(scale, samples, windows, erasures):
+    made = recipes.methods_of(CurveStudyOptions(scale=scale, methods=recipes.METHODS), SIZES[scale].curve)
     assert list(made) == list(recipes.METHODS)
-    assert made["smoothgrad"] == SmoothGrad(2)
-    assert made["smoothgrad_of_the_tool"] == SmoothGrad(
-        2, noise_on="both", times_input=True, guided=True, blur_map=True
-    )
-    assert (made["conditional_occlusion"].num_windows, made["pairwise_occlusion"].num_erasures) == (4, 8)
-    full = recipes.methods_of(options, SIZES["full"].curve)
-    assert (full["conditional_occlusion"].num_windows, full["pairwise_occlusion"].num_erasures) == (21, 100)
-    for reduction in ("mean", "max", "attention"):
-        assert made[f"interaction_cam_{reduction}"].reduction == reduction
-    assert made["grad_cam"].rectify == "map"
-    assert made["averaged_transforms"].path == "sweep"
+    assert made == {
+        "smoothgrad": SmoothGrad(samples),
+        "smoothgrad_of_the_tool": SmoothGrad(samples, noise_on="both", times_input=True, guided=True, blur_map=True),
+        "averaged_transforms": AveragedTransforms(9, "sweep"),
+        "conditional_occlusion": ConditionalOcclusion(2 / 7, windows, "coverage"),
+        "pairwise_occlusion": PairwiseOcclusion(erasures, credit="coverage"),
+        "grad_cam": GradCAM("map"),
+        "interaction_cam_mean": InteractionCAM("mean", scale_attention=True, interact_gradients=False),
+        "interaction_cam_max": InteractionCAM("max", scale_attention=True, interact_gradients=False),
+        "interaction_cam_attention": InteractionCAM("attention", scale_attention=True, interact_gradients=False),
+    }
+
+
+def test_methods_that_were_not_asked_for():
     assert list(recipes.methods_of(CurveStudyOptions(scale="laptop"), SIZES["laptop"].curve)) == ["smoothgrad"]
     assert list(recipes.methods_of(CurveStudyOptions(scale="full"), SIZES["full"].curve)) == [
         "smoothgrad", "smoothgrad_of_the_tool",

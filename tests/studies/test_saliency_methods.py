@@ -31,7 +31,10 @@ def entries_of(study, role):
 def test_every_arm_is_what_its_role_says():
     study = study_of(methods=("grad_cam",))
     roles = list(dict.fromkeys(entry.role for entry in study.entries.values()))
-    assert roles == [TRAINED, UNTRAINED, *CASCADE, ANCHOR]
+    assert roles == [TRAINED, UNTRAINED, *CASCADE, ANCHOR, "intensity"]
+    (itself,) = entries_of(study, "intensity")
+    assert (itself.trainable.encoder, itself.labels["method"]) == (None, "image itself")
+    assert itself.trainable.images == entries_of(study, TRAINED)[0].trainable.images
     trained = {entry.trainable.encoder.pretrain_seed: entry.trainable.encoder for entry in entries_of(study, TRAINED)}
     assert all(isinstance(encoder, MoCo) for encoder in trained.values())
     assert {entry.trainable.encoder.init_seed for entry in entries_of(study, UNTRAINED)} == {0, 1}
@@ -48,13 +51,19 @@ def test_every_arm_is_what_its_role_says():
 
 def test_eight_methods_are_the_default_and_all_are_scored_without_a_threshold_too():
     study = study_of(pretrain_seeds=1)
-    methods = list(dict.fromkeys(entry.labels["method"] for entry in study.entries.values()))
+    methods = list(dict.fromkeys(e.labels["method"] for e in study.entries.values() if e.role != "intensity"))
     assert methods == [name for name in recipes.METHODS if name != "smoothgrad_of_the_tool"]
     assert len(methods) == 8
     for entry in study.entries.values():
         assert entry.trainable.scoring.localises
         assert entry.trainable.values == ANGLES_DEG["smoke"]
-        assert entry.trainable.method == recipes.method(entry.labels["method"], recipes.SIZES["smoke"].curve)
+        if entry.role != "intensity":
+            assert entry.trainable.method == recipes.method(entry.labels["method"], recipes.SIZES["smoke"].curve)
+
+
+def test_a_released_encoder_is_not_taken_in_silence(tmp_path):
+    with pytest.raises(ValueError, match="--released: this study explains encoders that it pretrains"):
+        study_of(released=tmp_path / "resnet.pth")
 
 
 def test_pretrainings_are_those_of_the_rotation_study():
@@ -82,7 +91,7 @@ def test_the_study_ends_with_its_page(finished):
     for said in ("has the highest average precision", "Nothing: every seed is here.", "Explanations of one pair"):
         assert said in html, said
     table = pl.read_csv(page.parent / "tables/methods.csv")
-    assert set(table["method"]) == {"grad cam", "smoothgrad"}
+    assert set(table["method"]) == {"grad cam", "smoothgrad", "image itself"}
     cascade = pl.read_csv(page.parent / "tables/cascade.csv")
     assert cascade.filter(method="smoothgrad")["encoder"].to_list() == [TRAINED, *CASCADE, UNTRAINED]
     assert cascade.filter(pl.col("encoder") == TRAINED)["correlation"].to_list() == [1.0, 1.0]
@@ -96,7 +105,7 @@ def test_scores_of_the_table_are_those_of_the_store(finished):
     for entry in manifest["trials"]:
         if entry["role"] == TRAINED:
             frame = pl.read_parquet(store.fetch(entry["key"], folder / "fetched") / "curve.parquet")
-            frame = frame.filter(field_of_view="full", binarisation="otsu")
+            frame = frame.filter(field_of_view="kept", binarisation="otsu")
             (row,) = table.filter(method=entry["labels"]["method"].replace("_", " ")).to_dicts()
             for score in ("auprc", "dice", "pointing_game", "relevance_mass"):
                 assert row[score] == pytest.approx(frame[score].mean())

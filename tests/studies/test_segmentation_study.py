@@ -14,6 +14,7 @@ from studies.rotation_period import make_study as make_rotation_study
 from studies.segmentation import SIZES, SegmentationOptions, make_study
 from trainables.api.identity import FileDigests, Keys
 from trainables.api.names import FROZEN, MOCO_TRUNK, RANDOM_TRUNK, RELEASED_TRUNK, UNET
+from trainables.data.folder import write_folder
 from trainables.data.kvasir import write_kvasir
 from trainables.models.sources import Released, Untrained
 from trainables.segmentation.networks import TrunkUNet
@@ -116,6 +117,15 @@ def test_regions_are_segmented_each_by_itself_and_a_data_set_without_classes_by_
     study = study_of(datasets=("kvasir",), data_root=tmp_path, label_fractions=(1.0,))
     assert {entry.labels["region"] for entry in study.entries.values()} == {"polyp"}
     assert study.cards["kvasir"].counts["train"] > 0
+
+
+def test_a_data_set_without_validation_masks_is_named_once(tmp_path):
+    write_folder(tmp_path / "mine", 6)
+    (tmp_path / "mine/labels.csv").write_text(
+        "image,split\n" + "".join(f"{path.name},train\n" for path in (tmp_path / "mine/images").iterdir())
+    )
+    with pytest.raises(ValueError, match=r"folder-mine: mask is known for no validation image, .*labels\.csv"):
+        study_of(datasets=(f"folder:{tmp_path / 'mine'}",))
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,14 @@ def test_a_change_of_values_moves_no_class():
     assert not torch.equal(moved_B1HW, images_B1HW)
 
 
+@pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: Sometimes(inner, p=1.0)])
+def test_what_is_mirrored_is_mirrored_in_the_classes_too(wrap):
+    classes_BHW = torch.full((1, 16, 16), 3, dtype=torch.uint8)
+    turned = wrap(Combine((Rotation(45.0, 45.0),), fill="reflect"))
+    _, moved_BHW = augmented_with_classes(turned, classes_BHW[:, None].double(), classes_BHW, draws_for(turned, 1))
+    assert (moved_BHW == 3).all()
+
+
 def test_what_comes_in_from_outside_is_background():
     classes_BHW = torch.full((1, 16, 16), 3, dtype=torch.uint8)
     turned = Combine((Rotation(45.0, 45.0),))

@@ -220,6 +220,30 @@ def test_cascading_randomisation_keeps_what_lies_below(down_to, tmp_path):
     assert not [p for p in found.parameters() if p.requires_grad]
 
 
+def test_running_statistics_below_what_is_randomised_stay_as_they_were(tmp_path):
+    """Those of a pretraining are not the calibrated ones."""
+    data = TinyShapes(num_train=12, num_val=4)
+
+    class Trained(Untrained):
+        def load(self, context):
+            encoder = super().load(context)
+            for name, buffer in encoder.named_buffers():
+                if "running" in name:
+                    buffer.add_(0.25)
+            return encoder
+
+    before = Trained(data, "resnet18", init_seed=1)
+    context = FakeContext(tmp_path)
+    for down_to in ("head", "layer3"):
+        found = Randomised(before, data, down_to, init_seed=2).load(context)
+        changed = {
+            name.split(".")[1]
+            for (name, own), (_, was) in zip(found.named_buffers(), before.load(context).named_buffers(), strict=True)
+            if "running" in name and not torch.equal(own, was)
+        }
+        assert changed == (set() if down_to == "head" else {"layer3", "layer4"})
+
+
 def test_randomised_down_to_the_stem_is_the_untrained_encoder(tmp_path):
     data = TinyShapes(num_train=12, num_val=4)
     found = Randomised(Untrained(data, "resnet18", init_seed=1), data, "stem", 2).load(FakeContext(tmp_path))

@@ -292,7 +292,10 @@ def slow_transforms(method):
         anchor, view, sweep = anchors.images_NCHW[row], views.images_PCHW[place], anchors.sweep
         total, num = torch.zeros_like(anchor), method.num_strengths
         for z in range(1, num + 1):
-            at = torch.tensor([sweep.neutral + (value - sweep.neutral) * z / num], dtype=torch.float64)
+            away = value - sweep.neutral
+            if sweep.period is not None and away > sweep.period / 2:
+                away -= sweep.period
+            at = torch.tensor([sweep.neutral + away * z / num], dtype=torch.float64)
             if method.path == "pixels":
                 step = (1 - z / (num + 1)) * anchor + z / (num + 1) * view
             else:
@@ -347,6 +350,8 @@ def test_the_last_strength_is_the_view_itself_and_the_last_mixture_is_not():
         assert float(values[-1]) == 40.0
     _, values = AveragedTransforms(4)._steps(anchors, views[:1])
     np.testing.assert_allclose(values, [10, 20, 30, 40])
+    _, values = AveragedTransforms(2)._steps(anchors, all_views(anchors, (300.0,))[:1])
+    np.testing.assert_allclose(values, [-30, -60])
 
 
 @pytest.mark.parametrize(

@@ -217,5 +217,5 @@ def test_what_cannot_be_is_named(make, said):
 
 
 def test_too_few_groups_are_named():
-    with pytest.raises(ValueError, match=r"tiny_shapes has 3 group\(s\) of images in train, val"):
+    with pytest.raises(ValueError, match=r"tiny_shapes: the 3 images drawn of train, val are of 3 group\(s\)"):
         dataclasses.replace(TINY, data=TinyShapes(num_train=2, num_val=1)).check()

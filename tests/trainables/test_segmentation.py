@@ -16,6 +16,8 @@ from trainables import runtime
 from trainables.api import names
 from trainables.api.identity import FileDigests, Keys
 from trainables.augment.combine import THESIS_AUGMENTATION
+from trainables.augment.geometric import HorizontalFlip
+from trainables.data.batches import DeviceImages
 from trainables.data.cache import open_annotation, open_images
 from trainables.metrics.classes import mean_over_images, overlap
 from trainables.models.encoder import build_encoder
@@ -418,8 +420,6 @@ def _only_first_two(images):
 
 def test_predictions_set_evaluation_mode_and_take_no_gradient(undisturbed):
     segmenter = unet(num_classes=3).train()
-    from trainables.data.batches import DeviceImages
-
     context = undisturbed[0]
     images, annotation = open_images(DATA, context), open_annotation(TINY.target, context)
     shown = DeviceImages(images, np.arange(3), torch.device("cpu"), annotation=annotation)
@@ -429,3 +429,25 @@ def test_predictions_set_evaluation_mode_and_take_no_gradient(undisturbed):
     assert found.dtype == torch.uint8
     assert not found.requires_grad
     assert all(torch.equal(before[name], tensor) for name, tensor in segmenter.state_dict().items())
+
+
+def test_masks_are_trained_on_as_they_moved_with_the_images(tmp_path, monkeypatch):
+    """Flipping every image in training is training on data that were flipped before."""
+    flipping = dataclasses.replace(TINY, augmentation=HorizontalFlip(p=1.0))
+    flipping.run(found := FakeContext(tmp_path / "flipping"))
+    images, classes = DeviceImages.images, DeviceImages.classes
+    monkeypatch.setattr(DeviceImages, "images", lambda self, at: images(self, at).flip(3))
+    monkeypatch.setattr(DeviceImages, "classes", lambda self, at: classes(self, at).flip(2))
+    TINY.run(expected := FakeContext(tmp_path / "flipped"))
+    assert found.metric("train/loss") == pytest.approx(expected.metric("train/loss"), rel=1e-5)
+    monkeypatch.setattr(DeviceImages, "classes", classes)
+    mixed = TINY.run(FakeContext(tmp_path / "mixed", cache_dir=found.cache_dir))
+    assert mixed["train/loss"] != pytest.approx(found.metric("train/loss")[-1], rel=1e-3)
+
+
+def test_one_image_of_one_coarse_pixel_is_refused_before_anything_runs():
+    few = dataclasses.replace(ON_TRUNK, label_fraction=0.05)
+    with pytest.raises(ValueError, match=r"label_fraction = 0.05 leaves batches of 1 of the 1 training image"):
+        few.check()
+    dataclasses.replace(few, label_fraction=0.2).check()
+    dataclasses.replace(TINY, label_fraction=0.05).check()  # whose coarsest stage has 16 x 16

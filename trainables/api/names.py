@@ -34,6 +34,7 @@ FOREGROUND_DICE = "foreground_dice"
 # Roles of encoders that are explained.
 TRAINED = "trained"
 UNTRAINED = "untrained"
+INTENSITY = "intensity"
 ANCHOR = "trained, anchor"
 """The map of the unchanged image of a pair, to look at beside that of its view."""
 RANDOMISED = "randomised down to "

@@ -112,6 +112,13 @@ class Sometimes(Augmentation):
         return draws_BN[:, 0] < self.p
 
 
+def _fill_of(augmentation: Augmentation) -> Fill:
+    """What comes in from outside an image."""
+    if isinstance(augmentation, Sometimes):
+        return _fill_of(augmentation.augmentation)
+    return augmentation.fill if isinstance(augmentation, Combine) else "zero"
+
+
 def _is_geometric(augmentation: Augmentation) -> bool:
     if isinstance(augmentation, Sometimes):
         return _is_geometric(augmentation.augmentation)
@@ -147,9 +154,9 @@ def augmented_with_classes(
         Images [B, C, H, W], and classes [B, H, W] in the dtype that they had.
     """
     warp = warp_of(augmentation, draws_BN, *images_BCHW.shape[2:])
-    is_mirrored = isinstance(augmentation, Combine) and augmentation.fill == "reflect"
+    fill: Fill = "reflect" if _fill_of(augmentation) == "reflect" else "zero"
     # float32 is exact for 256 classes, and shared by the CPU and the GPU.
-    moved_B1HW = resample(classes_BHW[:, None].float(), warp, "nearest", "reflect" if is_mirrored else "zero")
+    moved_B1HW = resample(classes_BHW[:, None].float(), warp, "nearest", fill)
     return augmentation.apply(images_BCHW, draws_BN), moved_B1HW[:, 0].to(classes_BHW.dtype)
 
 

@@ -164,18 +164,24 @@ def load_encoder(path: Path) -> Encoder:
 
 
 @torch.no_grad()
-def calibrate_batch_norm(encoder: Encoder, batches: Iterable[Tensor]) -> None:
+def calibrate_batch_norm(encoder: Encoder, batches: Iterable[Tensor], parts: Iterable[nn.Module] | None = None) -> None:
     """Set the running statistics to their plain average over ``batches`` of images [B, C, H, W] in [0, 1].
 
     Of several workers each does it for itself, with all of the images.
+
+    Args:
+        parts: of the encoder, whose statistics alone are set; all where not given.
     """
-    layers = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    within = encoder.modules() if parts is None else (module for part in parts for module in part.modules())
+    layers = [module for module in within if isinstance(module, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the cumulative average
     was_training = encoder.training
-    encoder.train()
+    encoder.eval()
+    for layer in layers:
+        layer.train()
     with own_batch():
         for images_BCHW in batches:
             encoder.feature_maps(images_BCHW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, get_args
@@ -71,8 +72,8 @@ class Randomised(Part):
     """An encoder with fresh weights from its output down to some layer: cascading randomisation (Adebayo et al. 2018,
     section 3.1). A map that explains what was learnt has to change with it.
 
-    The fresh weights are those of the untrained encoder of the same seed. Running statistics of batch normalisation are
-    those of the mixed network, over the training split without augmentation, as for ``Untrained``.
+    The fresh weights are those of the untrained encoder of the same seed. The running statistics of the fresh layers
+    are taken over the training split without augmentation, as for ``Untrained``; what lies below is left as it was.
 
     Args:
         of: the encoder whose lower layers are kept.
@@ -98,10 +99,14 @@ class Randomised(Part):
         encoder = self.of.load(context)
         config, seed = encoder.config, runtime.seed_of("untrained", self.init_seed)
         fresh = build_encoder(config.backbone, config.head, config.in_channels, config.embedding_dim, seed=seed)
+        changed = []
         for name in RANDOMISED_LAYERS[: RANDOMISED_LAYERS.index(self.down_to) + 1]:
             for own, new in zip(_layers(encoder, name), _layers(fresh, name), strict=True):
                 own.load_state_dict(new.state_dict())
-        return _calibrated(encoder, open_images(self.data, context))
+                changed.append(own)
+        if self.down_to == "head":  # which has no statistics
+            return frozen(encoder)
+        return _calibrated(encoder, open_images(self.data, context), changed)
 
 
 def _layers(encoder: Encoder, name: str) -> list[nn.Module]:
@@ -111,13 +116,13 @@ def _layers(encoder: Encoder, name: str) -> list[nn.Module]:
     return [trunk.conv1, trunk.bn1] if name == "stem" else [getattr(trunk, name)]
 
 
-def _calibrated(encoder: Encoder, table: ImageTable) -> Encoder:
-    """The encoder with its batch normalisation calibrated on the training split."""
+def _calibrated(encoder: Encoder, table: ImageTable, parts: Sequence[nn.Module] | None = None) -> Encoder:
+    """The encoder with its batch normalisation, or that of some parts, calibrated on the training split."""
     device = runtime.device()
     images = DeviceImages(table, table.rows("train"), device)
     encoder.to(device)
     batches = np.array_split(np.arange(len(images)), math.ceil(len(images) / _CALIBRATION_BATCH))
-    calibrate_batch_norm(encoder, (images.images(positions) for positions in batches))
+    calibrate_batch_norm(encoder, (images.images(positions) for positions in batches), parts)
     return frozen(encoder.cpu())
 
 

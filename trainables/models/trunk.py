@@ -32,6 +32,7 @@ STAGE_CHANNELS: dict[Backbone, tuple[int, ...]] = {
     "resnet152": (64, 256, 512, 1024, 2048),
 }
 """Of ``Trunk.stages``, finest first."""
+NUM_STAGES = 5
 FINEST_STRIDE = 2
 """Pixels of the image to one of the finest stage."""
 

@@ -27,11 +27,12 @@ class AveragedTransforms(SaliencyMethod):
     """The mean over strengths of the change of the similarity's gradient, largest channel (thesis 2.2.2, after Sammani
     et al. 2022).
 
-    The strengths of a view at value x are the sweep's values at even steps from the neutral one to x, x included. Each
-    gradient is made at the view of that strength, moved back into the anchor's frame, and averaged there with its
-    sign; the view's map is the largest channel of its absolute value, moved into the view's frame. The anchor's map is
-    that of the mean over strengths of the gradient by the anchor. Where the view is the anchor, all similarities are at
-    their maximum, and there is no map.
+    The strengths of a view at value x are the sweep's values at even steps from the neutral one to x, x included; of a
+    rotation the shorter way round, so that 290 degrees is 70 the other way. Each gradient is made at the view of that
+    strength, moved back into the anchor's frame, and averaged there with its sign; the view's map is the largest
+    channel of its absolute value, moved into the view's frame. So a curve of it is interpolated three times, where
+    other methods' are once. The anchor's map is that of the mean over strengths of the gradient by the anchor. Where
+    the view is the anchor, all similarities are at their maximum, and there is no map.
 
     Args:
         num_strengths: 9, as the thesis's tool.
@@ -110,8 +111,11 @@ class AveragedTransforms(SaliencyMethod):
         if self.path == "pixels":
             shares_Z111 = (steps_Z / (self.num_strengths + 1)).to(anchor_ZCHW)[:, None, None, None]
             return torch.lerp(anchor_ZCHW, pair.images_PCHW, shares_Z111), pair.values_P.expand(self.num_strengths)
-        neutral = anchors.sweep.neutral
-        values_Z = neutral + (pair.values_P - neutral) * steps_Z / self.num_strengths
+        neutral, period = anchors.sweep.neutral, anchors.sweep.period
+        away = pair.values_P - neutral
+        if period is not None:  # the shorter way round
+            away = torch.remainder(away + period / 2, period) - period / 2
+        values_Z = neutral + away * steps_Z / self.num_strengths
         return anchors.sweep.view(anchor_ZCHW, values_Z), values_Z
 
     def _map(self, gradient_CHW: Tensor, image_CHW: Tensor) -> Tensor:

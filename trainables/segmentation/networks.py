@@ -44,6 +44,11 @@ class SegmentationNetwork(Part, ABC):
             seed: of the weights that it draws.
         """
 
+    @property
+    @abstractmethod
+    def coarsest_stride(self) -> int:
+        """Pixels of the image to one of the coarsest stage."""
+
     @abstractmethod
     def forward_flop(self, num_channels: int, image_size_px: int) -> float:
         """Rough floating-point operations of one image's forward pass."""
@@ -62,6 +67,10 @@ class UNet(SegmentationNetwork):
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ValueError(f"widths = {self.widths}: at least two blocks, of at least one channel each")
+
+    @property
+    def coarsest_stride(self) -> int:
+        return 1 << (len(self.widths) - 1)
 
     def build(self, inputs: Inputs, context: Context, seed: int) -> Segmenter:
         """With random weights."""
@@ -91,6 +100,10 @@ class TrunkUNet(SegmentationNetwork):
     encoder: EncoderSource
     is_frozen: bool = False
     """Train the decoder alone, on the encoder as it is, running statistics included."""
+
+    @property
+    def coarsest_stride(self) -> int:
+        return trunk.FINEST_STRIDE << (trunk.NUM_STAGES - 1)
 
     def build(self, inputs: Inputs, context: Context, seed: int) -> Segmenter:
         """With the encoder's weights, and random ones in the decoder.

@@ -93,11 +93,15 @@ class Segmentation(Trainable):
         return self.learning_rate * self.schedule.factor(epoch, self.schedule_epochs)
 
     def check(self) -> None:
-        """Raises ValueError where no training image has a mask."""
-        if self.num_labelled() == 0:
+        """Raises ValueError where no training image has a mask, or one alone and nothing to normalise it with."""
+        num_labelled, name = self.num_labelled(), f"{self.target.name} of {self.target.images.name}"
+        if num_labelled == 0:
+            raise ValueError(f"{name} is known for no training image: a segmentation needs masks in the training split")
+        if self.most_workers == 1 and self.target.images.image_size_px <= self.network.coarsest_stride:
             raise ValueError(
-                f"{self.target.name} of {self.target.images.name} is known for no training image: a segmentation needs "
-                "masks in the training split"
+                f"label_fraction = {self.label_fraction:g} leaves batches of 1 of the {num_labelled} training image(s) "
+                f"with {name}, which the network sees as one pixel at {self.network.coarsest_stride}: batch "
+                "normalisation needs two values; use a larger share of the masks, larger batches or larger images"
             )
 
     def num_labelled(self) -> int:
