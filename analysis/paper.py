@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.exhibits import explanations, rotation, segmentation
+from analysis.exhibits import explanations, hog, rotation, segmentation
 from analysis.exhibits.exhibit import Exhibit, Part
 from analysis.exhibits.submissions import results_by_scale
 from analysis.published.rotation import FULL_SCALE
@@ -26,6 +26,8 @@ _SEGMENTATION = (
 )
 
 _METHODS = "python studies/saliency_methods.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
+
+_HOG = "python studies/hog_svm.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
 
 EXHIBITS = (
     Exhibit(
@@ -63,6 +65,11 @@ EXHIBITS = (
         "Section 5.3", "Extrema and levels beside the published ones", "rotation_period",
         f"{_ROTATION} brats lung_mask kvasir", rotation.all_published,
     ),
+    Exhibit(
+        "Figure 6.1", "Sample HOG features of each data set", "hog_svm", f"{_HOG} brats lung_mask kvasir",
+        hog.histograms,
+    ),
+    Exhibit("Table 6.1", "Dice curves and SVM accuracy", "hog_svm", f"{_HOG} brats lung_mask kvasir", hog.curves),
 )  # fmt: skip
 
 

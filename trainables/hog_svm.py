@@ -35,6 +35,7 @@ Change = Literal["rotated", "round_trip"]
 Kernel = Literal["linear", "rbf"]
 
 _LEAST_GROUPS = 4
+_NUM_SHOWN = 2
 # One image of the smallest size: rough, for estimates only.
 _HOG_FLOP_PER_PIXEL, _FIT_FLOP_PER_PAIR = 2e3, 2e3
 
@@ -60,6 +61,15 @@ class Hog(Part):
                 f"an image of {image_size_px} pixels is smaller than one block of {self.cells_per_block} cells of "
                 f"{self.pixels_per_cell} pixels: lower pixels_per_cell or cells_per_block"
             )
+
+    def picture(self, image_HW: NDArray[Any]) -> Floats:
+        """The histogram of a grey image as scikit-image draws it [H, W]: in each cell strokes along the edges that it
+        counts."""
+        from skimage.feature import hog
+
+        cell, block = (self.pixels_per_cell,) * 2, (self.cells_per_block,) * 2
+        drawn: Floats = hog(image_HW, self.orientations, pixels_per_cell=cell, cells_per_block=block, visualize=True)[1]
+        return drawn
 
     def features(self, images_NHW: NDArray[Any]) -> Floats:
         """[N, F] of grey images in [0, 1]."""
@@ -162,7 +172,8 @@ class HogSvm(Trainable):
     """Accuracy of telling images rotated by an angle from the same images unrotated, for each angle.
 
     Writes ``accuracy.parquet`` (a row for each angle and image: the share of its two samples that was told right, .5 by
-    chance) and ``artifacts/accuracy.csv`` (means over images). Logs ``accuracy`` at each angle.
+    chance), ``artifacts/accuracy.csv`` (means over images), ``artifacts/settings.json`` (what each fold chose) and
+    ``samples.npz`` (a few images with their histograms drawn). Logs ``accuracy`` at each angle.
 
     Args:
         change: ``rotated``; or ``round_trip``, rotated and rotated back, which shows what of the accuracy is the blur
@@ -230,6 +241,7 @@ class HogSvm(Trainable):
         )  # fmt: skip
         frame.write_parquet(context.output_dir / names.ACCURACY_FILE)
         self._write(context.output_dir / "artifacts", frame, results)
+        np.savez_compressed(context.output_dir / names.SAMPLES_FILE, **self._samples(work, index))
         for place, (angle, result) in enumerate(zip(self.angles_deg, results, strict=True)):
             context.log({names.ACCURACY: float(result["right_N"].mean())}, int(angle) if self._is_whole else place)
         changed = frame.filter(~pl.col(names.VALUE).is_in([0.0, 360.0]))
@@ -254,6 +266,16 @@ class HogSvm(Trainable):
         """Which of so many images are used, in rising order."""
         order = np.random.default_rng(runtime.seed_of("hog images", self.selection_seed)).permutation(num)
         return np.sort(order[: self.num_images])
+
+    def _samples(self, work: _Work, index: pl.DataFrame) -> dict[str, Any]:
+        """A few images, spread evenly over those that are used."""
+        places = np.unique(np.linspace(0, index.height - 1, min(_NUM_SHOWN, index.height) + 2)[1:-1].astype(int))
+        images_KHW = work.images_of(places)
+        return {
+            names.IMAGE_ID: np.array(index["id"].gather(places.tolist()).to_list()),
+            "images_KHW": np.round(images_KHW * 255).astype(np.uint8),
+            "histograms_KHW": np.stack([self.hog.picture(image_HW) for image_HW in images_KHW]).astype(np.float32),
+        }
 
     def _write(self, folder: Path, frame: pl.DataFrame, results: Sequence[Arrays]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -295,6 +317,10 @@ class _Work:
         gram_MM[:, same + num] = gram_MM[:, same]
         right_M, chosen_K = config.svm.accuracies(gram_MM, classes_M, np.tile(self.groups_N, 2), config.fold_seed)
         return {"right_N": right_M.reshape(2, num).mean(axis=0), "chosen_K": chosen_K}
+
+    def images_of(self, places: Places) -> Floats:
+        """Some of the images, unchanged and grey [K, H, W] in [0, 1]."""
+        return self._images(None)[places]
 
     def _images(self, angle_deg: float | None) -> Floats:
         """Grey images [N, H, W] in [0, 1], changed by an angle where one is given."""

@@ -9,10 +9,10 @@ from analysis.curves.panels import TRAINED
 from analysis.published.rotation import FULL_SCALE
 from analysis.results import Entry, StudyResults, load_study
 from orchestrator.store import Store
-from trainables.api.names import MOCO_TRUNK
+from trainables.api.names import MOCO_TRUNK, ROTATED
 
 Manifest = Mapping[str, Any]
-_MAIN_ROLES = (TRAINED, MOCO_TRUNK)
+_MAIN_ROLES = (TRAINED, MOCO_TRUNK, ROTATED)
 """What a study is about: a submission counts once one of these is finished."""
 _Labels = tuple[tuple[str, str], ...]
 

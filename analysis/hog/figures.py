@@ -8,9 +8,12 @@ import altair as alt
 import polars as pl
 
 from analysis.curves.panels import TRAINED, UNTRAINED
+from analysis.curves.samples import grey
 from analysis.hog.evidence import FIELDS, ROLES, DataSet
+from analysis.render.pictures import Pictures
 from analysis.render.style import Datasets, Figure, styled
-from trainables.api.names import FULL_FIELD, ROTATED, ROUND_TRIP
+from analysis.render.tile import Tile
+from trainables.api.names import FULL_FIELD, ROTATED, ROUND_TRIP, SAMPLES_FILE
 
 _COLOURS = {ROTATED: "#D55E00", ROUND_TRIP: "#7F7F7F"}
 _DICE_COLOURS = {TRAINED: "#D55E00", UNTRAINED: "#0072B2"}
@@ -76,6 +79,22 @@ def angle_figure(found: DataSet) -> Figure:
     return Figure(
         "angles", f"Accuracy and Dice over the rotation angle, {found.name}", caption, styled(chart), datasets
     )
+
+
+def hog_pictures(found: DataSet) -> list[Pictures]:
+    """Figure 6.1: a few images with their histograms drawn, of the full field; nothing before a result is there."""
+    cell = found.cells.get((ROTATED, FULL_FIELD))
+    samples = found.results.samples(cell.done[0]["key"], SAMPLES_FILE) if cell is not None and cell.done else None
+    if samples is None:
+        return []
+    rows = [
+        (str(name), [Tile("image", grey(image_HW)), Tile("histogram of oriented gradients", grey(histogram_HW))])
+        for name, image_HW, histogram_HW in zip(
+            samples["image_id"], samples["images_KHW"], samples["histograms_KHW"], strict=True
+        )
+    ]
+    caption = "Images and their histograms of oriented gradients: in each cell strokes along the edges that it counts."
+    return [Pictures("histograms", f"Gradient histograms, {found.name}", caption, rows)]
 
 
 def _accuracy_panel(datasets: Datasets, data: pl.DataFrame, field: str) -> Any:

@@ -11,10 +11,10 @@ import polars as pl
 from analysis.cards import card_rows
 from analysis.cells import missing_lines, mixed_lines
 from analysis.hog.evidence import FIELDS, ROLES, DataSet, data_sets
-from analysis.hog.figures import angle_figure
+from analysis.hog.figures import angle_figure, hog_pictures
 from analysis.hog.findings import answers, caveats
 from analysis.render import page
-from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_tables
+from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_pictures, write_tables
 from analysis.render.table import Column, Table, to_html
 from analysis.results import load_study
 from orchestrator.store import Store
@@ -61,12 +61,15 @@ def _write(found: DataSet, out_dir: Path) -> list[Path]:
     paths, manifest = ReportPaths.below(out_dir), found.results.manifest
     drawn, table = [angle_figure(found)] if found.accuracies else [], accuracy_table(found)
     drawings = write_figures(drawn, paths.figures)
+    pictures = hog_pictures(found)
+    write_pictures(pictures, paths.figures)
     write_tables([table], paths.tables)
     cells = list(found.cells.values())
     missing = missing_lines(cells, manifest["command"])
     gap = page.paragraph(f"Incomplete: {'; '.join(name for name, _ in missing)}; see below.", "gap") if missing else ""
     first, *more = answers(found)
     charts = "".join(page.figure(i, each, drawings[each.name]) for i, each in enumerate(drawn, 1))
+    charts += "".join(page.picture_figure(i, each) for i, each in enumerate(pictures, len(drawn) + 1))
     facts = manifest["facts"]
     rows = card_rows(found.name, found.card)
     rows += [(name.replace("_", " ").capitalize(), value) for name, value in facts.items()]

@@ -10,13 +10,23 @@ from charts import layers_of, panels_of
 from synthetic_curves import ROTATION, frame
 from synthetic_study import BRATS, FabricatedStudy, writer
 
+from analysis.exhibits.hog import curves, histograms
 from analysis.hog import figures
 from analysis.hog.coincidence import Coincidence, coincidence, regular_grid
 from analysis.hog.evidence import data_sets
 from analysis.hog.findings import answers, coincidence_sentence
 from analysis.hog.report import accuracy_table, hog_report
 from analysis.results import load_study
-from trainables.api.names import ACCURACY_FILE, CURVE_FILE, FULL_FIELD, IN_CIRCLE, ROTATED, ROUND_TRIP, SWEEP_FILE
+from trainables.api.names import (
+    ACCURACY_FILE,
+    CURVE_FILE,
+    FULL_FIELD,
+    IN_CIRCLE,
+    ROTATED,
+    ROUND_TRIP,
+    SAMPLES_FILE,
+    SWEEP_FILE,
+)  # fmt: skip
 
 ANGLES = np.arange(0, 361, 5.0)
 NUM = 12
@@ -44,7 +54,10 @@ class FabricatedHog(FabricatedStudy):
         ]  # fmt: skip
         table = pl.concat(of_images).with_columns(pl.col("position").cast(pl.Int64)).sort("value", "image_id")
         key = f"{role}-{field}-{draw}".replace(" ", "_")
-        files = {ACCURACY_FILE: table.write_parquet} if is_done else None
+        shown = {"image_id": np.array(["image 00"]), "images_KHW": np.full((1, 8, 8), 90, np.uint8),
+                 "histograms_KHW": np.eye(8)[None]}  # fmt: skip
+        files = {ACCURACY_FILE: table.write_parquet, SAMPLES_FILE: lambda path: np.savez(path, **shown)}
+        files = files if is_done else None
         self.add(key, role, {"data": "brats", "field": field}, {"fold_seed": draw}, files=files,
                  metrics={"accuracy_mean": float(accuracy_V.mean())})  # fmt: skip
 
@@ -247,9 +260,19 @@ def test_the_page_names_what_is_missing(tmp_path):
     html = page.read_text()
     assert page.parent.name == "brats"
     assert "rotated · brats · full field: 2 of 3 seeds" in html
-    assert {path.name for path in drawn.iterdir()} == {"angles.svg", "angles.png"}
+    assert {path.name for path in drawn.iterdir()} == {"angles.svg", "angles.png", "histograms.png"}
     assert {path.stem for path in tables.iterdir()} == {"accuracy"}
     nothing = FabricatedHog(tmp_path / "nothing")
     nothing.told(ROTATED, FULL_FIELD, wave(0), is_done=False)
     html = hog_report(nothing.store, nothing.manifest, tmp_path / "none")[0].read_text()
     assert "No classifier is finished yet" in html
+
+
+def test_the_thesis_s_exhibits_are_of_every_data_set(whole):
+    results = load_study(whole.store, whole.manifest)
+    (pictures,) = histograms(results)
+    ((name, (image, histogram)),) = pictures.rows
+    assert (name, image.title, histogram.title) == ("image 00", "image", "histogram of oriented gradients")
+    assert (np.diagonal(histogram.pixels[..., 0]) == 255).all()
+    figure, table = curves(results)
+    assert (figure.name, table.name, pictures.name) == ("angles-brats", "accuracy-brats", "histograms-brats")

@@ -167,6 +167,17 @@ def test_killed_and_resumed_is_the_undisturbed_one(tmp_path):
     assert all(len(settings) == 3 and {c for c, _ in settings} <= set(Svm().penalties) for settings in chosen.values())
 
 
+def test_samples_are_images_with_their_histograms_drawn(tmp_path):
+    TINY.run(context := FakeContext(tmp_path))
+    samples = dict(np.load(context.output_dir / "samples.npz"))
+    assert len(samples["image_id"]) == 2
+    pixels = images_of(TINY)
+    for name, image, drawn in zip(samples["image_id"], samples["images_KHW"], samples["histograms_KHW"], strict=True):
+        np.testing.assert_allclose(image, pixels[name] * 255, atol=0.51)
+        wanted = hog(pixels[name].astype(np.float32).astype(np.float64), visualize=True)[1]
+        np.testing.assert_allclose(drawn, wanted, atol=1e-4)
+
+
 def test_which_images_and_folds_follow_from_their_seeds(tmp_path):
     def ids(config, name):
         config.run(context := FakeContext(tmp_path / name))
