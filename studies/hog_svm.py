@@ -7,7 +7,7 @@ the blur of two interpolations) and the inscribed circle (no corners); and tests
 coincide.
 
     python studies/hog_svm.py                       # packaged T1 slices; shares the curves of the rotation study
-    python studies/hog_svm.py --no-curves           # the classifier alone: no encoder is trained
+    python studies/hog_svm.py --without-curves      # the classifier alone: no encoder is trained
     python studies/hog_svm.py --scale full --data-root DATA --datasets brats lung_mask kvasir --pretrained MOCO.pth.tar
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import main
+from orchestrator.options import DefaultInHelp
 from orchestrator.study import Entry, Study
 from studies import recipes
 from studies.preparing import check_large
@@ -38,8 +39,8 @@ REPORT = "analysis.hog.report:hog_report"
 class HogSvmOptions(CurveStudyOptions):
     """Flags of the study."""
 
-    curves: bool = True
-    """Draw the rotation study's curves too, which the accuracy is held against."""
+    without_curves: DefaultInHelp[bool] = False
+    """Leave out the rotation study's curves, which the accuracy is held against: no encoder is trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,12 +59,12 @@ def make_study(options: HogSvmOptions) -> Study:
     trials: dict[str, Entry] = {}
     cards, fitted = {}, {}
     sources = list(recipes.sources_of(options, sizes.pretraining.image_size_px))
-    wanted = [(s, recipes.regions_of(s, options.regions) if options.curves else []) for s in sources]
+    wanted = [(s, [] if options.without_curves else recipes.regions_of(s, options.regions)) for s in sources]
     check_large(wanted)
     for source, regions in wanted:
         cards[source.name] = recipes.card_of(source)
         trials |= _classifiers(source, angles_deg, options)
-        if not options.curves:
+        if options.without_curves:
             continue
         num_train = cards[source.name].counts.get("train", 0)
         fitted[source.name] = sizes.pretraining.fitted(source.name, num_train)
@@ -74,7 +75,9 @@ def make_study(options: HogSvmOptions) -> Study:
 
             change = "rotation", Rotation(), angles_deg
             trials |= recipes.curves(source, region, change, method, trained, sizes.curve, options)
-    facts = recipes.facts_of(options, sizes.pretraining, fitted) if options.curves else {"scale": options.scale}
+    facts = {"scale": options.scale}
+    if not options.without_curves:
+        facts = recipes.facts_of(options, sizes.pretraining, fitted)
     return Study("hog_svm", QUESTION, trials, report=REPORT, facts=facts, cards=cards)
 
 

@@ -36,7 +36,7 @@ def test_every_arm_is_what_its_role_and_label_say():
         assert entry.trainable.angles_deg == tuple(map(float, ANGLES_DEG["smoke"]))
     assert {entry.trainable.fold_seed for entry in found} == {0, 1}
     assert {entry.trainable.selection_seed for entry in found} == {0}, "the same images in all arms"
-    full = classifiers(study_of(scale="laptop", curves=False))[0].trainable
+    full = classifiers(study_of(scale="laptop", without_curves=True))[0].trainable
     assert (full.hog.pixels_per_cell, full.num_images) == (8, NUM_IMAGES["laptop"])
 
 
@@ -45,7 +45,7 @@ def test_the_curves_are_those_of_the_rotation_study():
     rotation = make_rotation_study(CurveStudyOptions(scale="smoke", pretrain_seeds=2))
     ours = {keys.key(e.trainable) for e in study_of().entries.values() if not isinstance(e.trainable, HogSvm)}
     assert ours == {keys.key(entry.trainable) for entry in rotation.entries.values()}
-    assert len(study_of(curves=False).entries) == 8
+    assert len(study_of(without_curves=True).entries) == 8
 
 
 def test_another_method_is_refused():
@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
     """The folder of a finished study without encoders, and what its command printed."""
     folder = tmp_path_factory.mktemp("hog")
     places = ["--storage", str(folder / "results"), "--cache-dir", str(folder / "cache")]
-    flags = ["--scale", "smoke", "--pretrain-seeds", "1", "--no-curves"]
+    flags = ["--scale", "smoke", "--pretrain-seeds", "1", "--without-curves"]
     done = subprocess.run([sys.executable, str(STUDY), *flags, *places], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
