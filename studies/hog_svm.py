@@ -75,7 +75,7 @@ def make_study(options: HogSvmOptions) -> Study:
 
             change = "rotation", Rotation(), angles_deg
             trials |= recipes.curves(source, region, change, method, trained, sizes.curve, options)
-    facts = {"scale": options.scale}
+    facts: dict[str, str] = {"scale": options.scale}
     if not options.without_curves:
         facts = recipes.facts_of(options, sizes.pretraining, fitted)
     return Study("hog_svm", QUESTION, trials, report=REPORT, facts=facts, cards=cards)
