@@ -24,7 +24,7 @@ def test_two_methods_of_one_sweep_stand_on_one_page_with_files_of_their_own(plai
     made.curves(small(1, trained_amplitudes=(0.06,)), ROTATION, labels(method="smoothgrad_of_the_tool"))
     pages = reported(made, tmp_path / "out")
     html = only(pages)
-    for heading in ("Rotation angle", "Rotation angle, smoothgrad_of_the_tool"):
+    for heading in ("Rotation angle", "Rotation angle, smoothgrad of the tool"):
         assert f"<h2>{heading}</h2>" in html
         assert f'<p class="answer">{heading}: ' in html
     tables = tmp_path / "out" / "mni152-white_matter" / "tables"
