@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.exhibits import explanations, hog, rotation, segmentation
+from analysis.exhibits import claims, explanations, hog, rotation, samples, segmentation
 from analysis.exhibits.exhibit import Exhibit, Part
 from analysis.exhibits.submissions import results_by_scale
 from analysis.published.rotation import FULL_SCALE
@@ -31,6 +31,18 @@ _HOG = "python studies/hog_svm.py --scale full --pretrained MOCO.pth.tar --data-
 
 EXHIBITS = (
     Exhibit(
+        "Figure 3.1", "Sample image and mask, BraTS", "rotation_period", f"{_ROTATION} brats",
+        samples.image_of("brats"),
+    ),
+    Exhibit(
+        "Figure 3.2", "Sample image and mask, lung masks", "rotation_period", f"{_ROTATION} lung_mask",
+        samples.image_of("lung_mask"),
+    ),
+    Exhibit(
+        "Figure 3.3", "Sample image and mask, Kvasir-SEG", "rotation_period", f"{_ROTATION} kvasir",
+        samples.image_of("kvasir"),
+    ),
+    Exhibit(
         "Table 4.1", "Supervised model, training and validation", "segmentation", _SEGMENTATION,
         segmentation.scores_of(UNET),
     ),
@@ -50,6 +62,25 @@ EXHIBITS = (
         explanations.scores,
     ),
     Exhibit(
+        "Figure 5.2", "Saliency maps beside masks", "rotation_period", f"{_ROTATION} brats", samples.several_maps,
+    ),
+    Exhibit(
+        "Figure 5.3", "Maps of an image and of its rotation, BraTS", "rotation_period", f"{_ROTATION} brats",
+        samples.turned("brats"),
+    ),
+    Exhibit(
+        "Figure 5.4", "Maps of an image and of its rotation, lung masks", "rotation_period", f"{_ROTATION} lung_mask",
+        samples.turned("lung_mask"),
+    ),
+    Exhibit(
+        "Figure 5.5", "Maps of an image and of its rotation, Kvasir-SEG", "rotation_period", f"{_ROTATION} kvasir",
+        samples.turned("kvasir"),
+    ),
+    Exhibit(
+        "Figures 5.3 to 5.5", "Maps of an image and of its rotation, other data sets and regions", "rotation_period",
+        None, samples.turned(None),
+    ),
+    Exhibit(
         "Figure 5.6", "Interpretability over rotation, BraTS", "rotation_period", f"{_ROTATION} brats",
         rotation.curve_of("brats"),
     ),
@@ -62,6 +93,10 @@ EXHIBITS = (
         rotation.curve_of("kvasir"),
     ),
     Exhibit(
+        "Figures 5.6 to 5.8", "Interpretability over rotation, other data sets and regions", "rotation_period", None,
+        rotation.curve_of(None),
+    ),
+    Exhibit(
         "Section 5.3", "Extrema and levels beside the published ones", "rotation_period",
         f"{_ROTATION} brats lung_mask kvasir", rotation.all_published,
     ),
@@ -70,6 +105,15 @@ EXHIBITS = (
         hog.histograms,
     ),
     Exhibit("Table 6.1", "Dice curves and SVM accuracy", "hog_svm", f"{_HOG} brats lung_mask kvasir", hog.curves),
+    Exhibit("Claim 1", "Self-supervision and segmentation", "segmentation", _SEGMENTATION, claims.effective),
+    Exhibit(
+        "Claim 2", "A period of 90°", "rotation_period", f"{_ROTATION} brats lung_mask kvasir", claims.periodic,
+    ),
+    Exhibit(
+        "Claim 3", "Minima or maxima at multiples of 90°", "rotation_period", f"{_ROTATION} brats lung_mask kvasir",
+        claims.extrema,
+    ),
+    Exhibit("Claim 4", "No HOG-like features", "hog_svm", f"{_HOG} brats lung_mask kvasir", claims.not_hog),
 )  # fmt: skip
 
 
@@ -93,7 +137,7 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
     write_tables(tables, paths.tables)
     sections, number = [], 1
     for exhibit, scale, parts in made:
-        if scale == FULL_SCALE or parts:
+        if parts or (scale == FULL_SCALE and exhibit.command is not None):
             body, number = _html(parts, exhibit, drawings, number)
             sections.append((_heading(exhibit, scale), body))
     document = page.document("Interpretability of contrastive learning: the thesis's exhibits", store.uri, sections)

@@ -17,12 +17,13 @@ Part = Figure | Pictures | Table
 class Exhibit:
     """One entry of ``analysis.paper``.
 
-    ``study``: whose results it is made from; ``command``: what computes them. ``make`` gets what that study has at one
-    scale and returns what is drawn or printed; nothing where the data it shows were not measured.
+    ``study``: whose results it is made from; ``command``: what computes them, None for what the thesis has not, which
+    nobody misses. ``make`` gets what that study has at one scale and returns what is drawn or printed; nothing where
+    the data it shows were not measured.
     """
 
     number: str
     title: str
     study: str
-    command: str
+    command: str | None
     make: Callable[[StudyResults], Sequence[Part]]

@@ -20,8 +20,9 @@ from analysis.rotation.published_table import published_table
 from trainables.api.names import label_values
 
 
-def curve_of(data: str) -> Callable[[StudyResults], list[Figure]]:
-    """Figures 5.6 to 5.8: Dice over the rotation angle of one data set, the published extrema drawn in."""
+def curve_of(data: str | None) -> Callable[[StudyResults], list[Figure]]:
+    """Figures 5.6 to 5.8: Dice over the rotation angle of one data set, the published extrema drawn in; of each data
+    set and region that the thesis has not for None."""
 
     def make(results: StudyResults) -> list[Figure]:
         return [
@@ -34,8 +35,8 @@ def curve_of(data: str) -> Callable[[StudyResults], list[Figure]]:
                 ),
                 name=file_name("curve", *label_values(found.labels)),
             )
-            for found in _rotations(results)
-            if found.published is not None and found.published.data == data
+            for found in rotations(results)
+            if is_of(found, data)
         ]
 
     return make
@@ -44,7 +45,7 @@ def curve_of(data: str) -> Callable[[StudyResults], list[Figure]]:
 def all_published(results: StudyResults) -> list[Table]:
     """The thesis's three rows, and ours of every data set and region that was measured."""
     tables = []
-    for found in _rotations(results):
+    for found in rotations(results):
         panels = [panel for panel in found.panels if panel.binarisation == found.binarisation]
         extrema = statistics.extrema(fitted(panels, found.resampling_of))
         frame = levels(found.frame, found.sweep)
@@ -54,7 +55,17 @@ def all_published(results: StudyResults) -> list[Table]:
     return tables
 
 
+def is_of(found: CurveSet, data: str | None) -> bool:
+    """Whether curves are of a data set of the thesis, and what it measured there; of none of them for None."""
+    return (found.published.data if found.published is not None else None) == data
+
+
+def rotations(results: StudyResults) -> list[CurveSet]:
+    """The sets of curves over the rotation angle."""
+    return [found for found in all_curves(results) if found.sweep.is_rotation]
+
+
 @lru_cache(maxsize=8)
-def _rotations(results: StudyResults) -> list[CurveSet]:
-    """Read once for all exhibits that show them."""
-    return [found for found in curve_sets(results, Bootstrap()) if found.sweep.is_rotation]
+def all_curves(results: StudyResults) -> list[CurveSet]:
+    """Every set of curves, read once for all exhibits that show them."""
+    return curve_sets(results, Bootstrap())

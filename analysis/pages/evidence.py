@@ -15,6 +15,7 @@ from analysis.blocks import Blocks, choose_blocks
 from analysis.bootstrap import Bootstrap
 from analysis.cards import group_kind
 from analysis.curves.panels import ROLES, TRAINED, UNTRAINED, Curve, Panel, curve_frame, panels
+from analysis.curves.samples import Samples
 from analysis.curves.sweep import SweepFacts, read_sweep
 from analysis.headline import UnknownPeriod, headline
 from analysis.published.rotation import PublishedCurve, rotation_curve
@@ -22,10 +23,10 @@ from analysis.render.files import file_name
 from analysis.resampling import Resampling
 from analysis.results import Entry, StudyResults
 from analysis.rotation.wave import CoarseGrid
-from analysis.significance import Comparison, Missing, comparison_blocks
+from analysis.significance import Comparison, Missing, Verdict, comparison_blocks, verdicts
 from analysis.trends.trend import TooFewValues
 from trainables.api.card import Groups
-from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID, label_values
+from trainables.api.names import BINARISATION, FIELD_OF_VIEW, IMAGE_ID, SAMPLES_FILE, label_values
 
 NOT_GROUPING = ("sweep", "method")
 """Labels that tell the curve sets of one page apart; all others make pages."""
@@ -174,6 +175,23 @@ def num_planned(results: StudyResults, found: Sequence[CurveSet], *, least_seeds
         for labels, entries in _by_labels(results).items()
         if labels not in hopeless
     )
+
+
+def judged(results: StudyResults, sets: Sequence[CurveSet]) -> dict[int, Verdict]:
+    """The verdict of every set, by its place; all that the study plans share the level."""
+    compared = {place: found.comparison for place, found in enumerate(sets)}
+    return verdicts(compared, *(num_planned(results, sets, least_seeds=least) for least in (2, 1)))
+
+
+def sample_maps(results: StudyResults, found: CurveSet) -> dict[str, Samples]:
+    """Role -> the sample maps of its first finished curve."""
+    shown: dict[str, Samples] = {}
+    for role in (TRAINED, UNTRAINED):
+        entries = results.finished(results.entries(role=role, **found.labels))
+        samples = results.samples(entries[0]["key"], SAMPLES_FILE) if entries else None
+        if samples is not None:
+            shown[role] = samples
+    return shown
 
 
 def _rows_of(panel: Panel, frame: pl.DataFrame) -> pl.DataFrame:

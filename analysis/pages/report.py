@@ -9,15 +9,14 @@ from typing import Any
 
 from analysis.bootstrap import Bootstrap
 from analysis.cells import cells_of
-from analysis.curves.samples import Samples
 from analysis.health import pretraining_data
-from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, label_sets, num_planned
+from analysis.pages.evidence import NOT_GROUPING, CurveSet, curve_sets, judged, label_sets, sample_maps
 from analysis.pages.page import GroupPage, write_page
 from analysis.render.files import file_name
 from analysis.results import Entry, StudyResults, load_study
-from analysis.significance import Verdict, verdicts
+from analysis.significance import Verdict
 from orchestrator.store import Store
-from trainables.api.names import SAMPLES_FILE, START_FILE, label_values
+from trainables.api.names import START_FILE, label_values
 
 
 def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
@@ -28,14 +27,13 @@ def curve_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Seque
     """
     results = load_study(store, manifest)
     sets = curve_sets(results, Bootstrap())
-    compared = {place: found.comparison for place, found in enumerate(sets)}
-    judged = verdicts(compared, *(num_planned(results, sets, least_seeds=least) for least in (2, 1)))
+    verdicts = judged(results, sets)
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for labels in label_sets(results):
         groups.setdefault(_group(labels), _grouping(labels))
     written: list[Path] = []
     for group, labels in groups.items():
-        members = [(found, judged[place]) for place, found in enumerate(sets) if _group(found.labels) == group]
+        members = [(found, verdicts[place]) for place, found in enumerate(sets) if _group(found.labels) == group]
         written += write_page(_page(results, labels, members), out_dir / file_name(*group))
     return written
 
@@ -58,7 +56,7 @@ def _page(results: StudyResults, keys: Mapping[str, str], members: Sequence[tupl
         cells=cells_of(results, **keys),
         starts=_starts(results, pretrainings),
         history=pretraining_data({_seed_of(entry): results.history(entry["key"]) for entry in pretrainings}),
-        samples={found.name: _samples(results, found) for found, _ in members},
+        samples={found.name: sample_maps(results, found) for found, _ in members},
     )
 
 
@@ -81,14 +79,3 @@ def _starts(results: StudyResults, pretrainings: Sequence[Entry]) -> list[str]:
         if path.exists():
             found.append(str(json.loads(path.read_text())["summary"]))
     return list(dict.fromkeys(found))
-
-
-def _samples(results: StudyResults, found: CurveSet) -> dict[str, Samples]:
-    """Role -> the sample maps of its first finished curve."""
-    shown: dict[str, Samples] = {}
-    for role in ("trained", "untrained"):
-        entries = results.finished(results.entries(role=role, **found.labels))
-        samples = results.samples(entries[0]["key"], SAMPLES_FILE) if entries else None
-        if samples is not None:
-            shown[role] = samples
-    return shown

@@ -17,7 +17,6 @@ from analysis.render import page
 from analysis.render.style import Figure
 from analysis.render.table import Table, number, to_html
 from analysis.rotation import figures as wave_figures
-from analysis.rotation import statistics
 from analysis.rotation import tables as wave_tables
 from analysis.rotation.findings import WaveEvidence, binarisation_sentence, wave_sentences
 from analysis.rotation.fitted import fitted
@@ -78,8 +77,8 @@ def _part_of(found: CurveSet, level_frame: pl.DataFrame) -> Section:
 
 def _wave_section(found: CurveSet, level_frame: pl.DataFrame) -> Section:
     panels = fitted(found.panels, found.resampling_of)
-    extrema = statistics.extrema(panels)
-    evidence = WaveEvidence(statistics.coefficients(panels), statistics.explained(panels), extrema, found.binarisation)
+    evidence = WaveEvidence.of(panels, found.binarisation)
+    extrema = evidence.extrema
     titles = field_titles(found.sweep)
     main, every = [found.binarisation], found.binarisations
     plane = wave_figures.coefficient_data(panels)

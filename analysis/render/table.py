@@ -34,6 +34,8 @@ class Column:
     std: str | None = None
     significant_digits: int | None = None
     """Instead of ``decimals``, for what may be of any magnitude."""
+    width: float | None = None
+    """Share of the page's width, for sentences, which LaTeX does not break otherwise."""
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The cell as plain text: ``0.021 [0.018, 0.024]``, ``0.021(0.003)``, ``–`` for what is not defined."""
@@ -94,9 +96,9 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``table`` float in booktabs style, every text escaped; needs ``\\usepackage{booktabs}``."""
+    """A ``table`` float in booktabs style, every text escaped; needs ``\\usepackage{booktabs,array}``."""
     escape = _escaper(_LATEX_SPECIAL)
-    alignment = "".join("r" if table.is_numeric(column) else "l" for column in table.columns)
+    alignment = "".join(_alignment(table, column) for column in table.columns)
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -113,6 +115,12 @@ def to_latex(table: Table) -> str:
     if table.note:
         lines.append(rf"\par\smallskip{{\footnotesize {escape(table.note)}}}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _alignment(table: Table, column: Column) -> str:
+    if column.width is not None:
+        return rf">{{\raggedright\arraybackslash}}p{{{column.width:g}\linewidth}}"
+    return "r" if table.is_numeric(column) else "l"
 
 
 def to_csv(table: Table) -> str:

@@ -5,6 +5,7 @@ They describe; what may be said of training stands in the verdict (``analysis.pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,6 +14,8 @@ from analysis import paired
 from analysis.curves.panels import FIXED_MAP, TRAINED, UNTRAINED
 from analysis.curves.words import CONTROL_WORDS, UNLEARNT, Estimate, listed, percent, shares, with_interval
 from analysis.render.table import number
+from analysis.rotation import statistics
+from analysis.rotation.fitted import FittedPanel
 from analysis.rotation.statistics import is_none, look_up
 from trainables.api.names import BINARISATION, FIELD_OF_VIEW
 
@@ -32,6 +35,12 @@ class WaveEvidence:
     extrema: pl.DataFrame
     binarisation: str
 
+    @classmethod
+    def of(cls, panels: Sequence[FittedPanel], binarisation: str) -> WaveEvidence:
+        return cls(
+            statistics.coefficients(panels), statistics.explained(panels), statistics.extrema(panels), binarisation
+        )
+
     def own(self, role: str, field: str, quantity: str) -> Estimate:
         return look_up(self.coefficients, role, field, self.binarisation, quantity)
 
@@ -48,11 +57,12 @@ class WaveEvidence:
 
 def wave_sentences(evidence: WaveEvidence, field: str) -> list[str]:
     """What one field of view shows of the trained encoders' wave, one finding a sentence."""
-    makers = (_wave_sentence, _sizes_sentence, _spike_sentence, _control_sentence, _left_sentence)
+    makers = (wave_sentence, _sizes_sentence, spike_sentence, _control_sentence, _left_sentence)
     return [sentence for make in makers if (sentence := make(evidence, field))]
 
 
-def _wave_sentence(evidence: WaveEvidence, field: str) -> str:
+def wave_sentence(evidence: WaveEvidence, field: str) -> str:
+    """How large the trained encoders' wave is, whether it can be told from none, and where it is largest."""
     amplitude = evidence.own(TRAINED, field, "amplitude")
     value, low, _ = amplitude
     if value is None:
@@ -84,7 +94,8 @@ def _sizes_sentence(evidence: WaveEvidence, field: str) -> str:
     )
 
 
-def _spike_sentence(evidence: WaveEvidence, field: str) -> str:
+def spike_sentence(evidence: WaveEvidence, field: str) -> str:
+    """Whether the curve jumps up or drops at the exact multiples, and which controls do so, too."""
     spike = evidence.own(TRAINED, field, "spike")
     if spike[0] is None:
         return ""

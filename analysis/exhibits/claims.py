@@ -1,0 +1,89 @@
+"""The thesis's claims (chapter 7, 1 to 4), each beside what our numbers say of it.
+
+The sentences are those of the reports, so that they say it under the same tests, with the same corrections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from analysis.exhibits.rotation import all_curves, rotations
+from analysis.hog.evidence import data_sets
+from analysis.hog.findings import coincidence_sentences
+from analysis.pages.evidence import HEADLINE_FIELD, CurveSet, judged
+from analysis.pages.findings import verdict_sentence
+from analysis.render.table import Column, Table
+from analysis.results import StudyResults
+from analysis.rotation.findings import WaveEvidence, spike_sentence, wave_sentence
+from analysis.rotation.fitted import fitted
+from analysis.segmentation import evidence as segmentation
+from analysis.segmentation.findings import verdict_sentence as segmentation_sentence
+from trainables.api.names import MOCO_TRUNK, RANDOM_TRUNK, UNET
+
+Row = tuple[str, str, str]
+"""Data set and region, statistic, what it says."""
+
+
+def effective(results: StudyResults) -> list[Table]:
+    """Claim 1: representations of a fine-tuned self-supervised model improve segmentation."""
+    found = segmentation.target_sets(results)
+    rows = []
+    for (place, pair), verdict in segmentation.judged(found).items():
+        target = found[place]
+        with_all_masks = pair.first == MOCO_TRUNK and pair.fraction == max(target.fractions)
+        if with_all_masks and target.compared_levels(pair):
+            what = {UNET: "Dice against the UNet", RANDOM_TRUNK: "Dice against the same network from random weights"}
+            rows.append((target.title, what[pair.second], segmentation_sentence(target, pair, verdict)))
+    claim = "Representations of a fine-tuned self-supervised model are highly effective in improving segmentation"
+    return _table(1, claim, rows)
+
+
+def periodic(results: StudyResults) -> list[Table]:
+    """Claim 2: the similarity of maps and masks has a period of 90 degrees."""
+    sets = all_curves(results)
+    verdicts = judged(results, sets)  # of all sweeps, as in the report: they share the level
+    rows: list[Row] = []
+    for place, curve_set in enumerate(sets):
+        if not curve_set.sweep.is_rotation:
+            continue
+        wave = wave_sentence(_evidence(curve_set), HEADLINE_FIELD)
+        rows.append((curve_set.title, "90° wave of trained encoders", wave))
+        rows.append((curve_set.title, "the same against untrained encoders",
+                     verdict_sentence(curve_set.sweep, verdicts[place])))  # fmt: skip
+    return _table(2, "Interpretability over rotation is periodic, with a period of 90°", rows)
+
+
+def extrema(results: StudyResults) -> list[Table]:
+    """Claim 3: some data sets have minima at multiples of 90 degrees, others maxima."""
+    rows = [
+        (found.title, "curve at 90°, 180°, 270° against its wave", sentence)
+        for found in rotations(results)
+        if (sentence := spike_sentence(_evidence(found), HEADLINE_FIELD))
+    ]
+    return _table(3, "Some data sets have their minima at multiples of 90°, others their maxima", rows)
+
+
+def not_hog(results: StudyResults) -> list[Table]:
+    """Claim 4: angles of low interpretability are not those at which an SVM on HOG features fails."""
+    rows = [
+        (found.name, "circular correlation of Dice and accuracy", sentence)
+        for found in data_sets(results)
+        for sentence in coincidence_sentences(found)
+    ]
+    return _table(4, "Where interpretability is least, an SVM on HOG features need not struggle", rows)
+
+
+def _evidence(found: CurveSet) -> WaveEvidence:
+    return WaveEvidence.of(fitted([found.headline_panel], found.resampling_of), found.binarisation)
+
+
+def _table(number: int, claim: str, rows: Sequence[Row]) -> list[Table]:
+    """Nothing where nothing is measured that bears on the claim."""
+    if not rows:
+        return []
+    frame = pl.DataFrame(rows, schema=["data", "statistic", "finding"], orient="row")
+    columns = [Column("data", "data", width=0.18), Column("statistic", "statistic", width=0.22),
+               Column("what it says here", "finding", width=0.5)]  # fmt: skip
+    return [Table(f"claim-{number}", f"Claim {number}: {claim}", frame, columns)]
