@@ -42,12 +42,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED) ## the rotation study at scale laptop, on real images that come with a package
 	$(BIN)/python studies/rotation_period.py $(ARGS)
 
-paper: $(INSTALLED) ## the thesis's studies at full scale, then its tables and figures: make paper DATA=FOLDER PRETRAINED=FILE
-	@[ -n "$(DATA)" ] || { \
-	  echo "make: name the folder that holds the thesis's data sets: make paper DATA=/path/to/data" >&2; exit 1; }
-	$(BIN)/python studies/rotation_period.py --scale full --data-root "$(DATA)" --datasets brats lung_mask kvasir \
-	  $(if $(PRETRAINED),--pretrained "$(PRETRAINED)") \
-	  --storage "$(STORAGE)" $(ARGS)
+# The thesis has segmentations of BraTS only. Without DATA: the sizes of a laptop, on real images that come with a package.
+RUN = $(BIN)/python studies/$(1).py $(if $(DATA),--scale full --data-root "$(DATA)" --datasets $(2)) \
+  $(if $(PRETRAINED),--pretrained "$(PRETRAINED)") --storage "$(STORAGE)" $(ARGS)
+SETS := brats lung_mask kvasir
+
+paper: $(INSTALLED) ## every study of the thesis, then its tables and figures; at full scale: make paper DATA=FOLDER PRETRAINED=FILE
+	$(call RUN,rotation_period,$(SETS))
+	$(call RUN,segmentation,brats)
+	$(call RUN,saliency_methods,$(SETS))
+	$(call RUN,hog_svm,$(SETS))
 	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 
 test: $(INSTALLED) ## all tests but the slow ones, in two processes
