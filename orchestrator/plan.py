@@ -139,6 +139,11 @@ class Plan:
         """Seconds of work left over all trials, also those to be suggested, on one worker each."""
         return sum(p.estimated_s or 0.0 for p in self.planned) + self.to_come_s()
 
+    def finished_s(self) -> float:
+        """Seconds of work that the trials took that are done, summed over their workers, whenever they ran."""
+        done = [p.trial.key for p in self.planned if p.state is State.DONE]
+        return sum(self.spent[key].busy_s for key in done if key in self.spent)
+
     def to_json(self) -> dict[str, Any]:
         """The plan for scripts."""
         trials = [

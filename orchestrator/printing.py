@@ -156,9 +156,10 @@ def show_search(suggestions: Suggestions, console: Console) -> None:
 
 
 def show_end(plan: Plan, paths: list[str], tracking_uri: str, charts: str, console: Console) -> None:
-    """How many trials are done, where the report is, and how to open MLflow, at its page ``charts``."""
-    counts = plan.counts()
-    console.print(f"{plan.study.name}: {counts[State.DONE]} of {plan.num_needed} trials are done", highlight=False)
+    """How many trials are done, what they took, where the report is, and how to open MLflow, at its page ``charts``."""
+    done = plan.counts()[State.DONE]
+    took = f", after {plan.finished_s():.0f} s of work, summed over workers" if done else ""
+    console.print(f"{plan.study.name}: {done} of {plan.num_needed} trials are done{took}", highlight=False)
     shown = without_password(tracking_uri)
     if shown.startswith(("http://", "https://")):
         said = [f"Compare the runs in MLflow: {shown.rstrip('/')}{charts}"]

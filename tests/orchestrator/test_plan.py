@@ -172,6 +172,16 @@ def test_what_another_plan_knows_tells_what_a_trial_costs(store, quick_settings,
     assert plan.is_measured
     assert plan.planned[0].estimated_s == pytest.approx(16.0)
     assert plan.spent == known
+    assert plan.finished_s() == 0.0, "those of other plans are not this one's work"
+
+
+def test_a_plan_knows_what_its_finished_trials_took_whenever_they_ran(store, quick_settings, monkeypatch):
+    for first, busy_s in ((1, 8.0), (2, 3.0)):
+        monkeypatch.setattr("orchestrator.checkpoints.Checkpoints._busy_s", lambda self, busy_s=busy_s: busy_s)
+        run_all(plan_of(store, {"t": SeededWork(3, first)}), quick_settings(store))
+    trials = {str(own): SeededWork(3, own) for own in (1, 2, 3)}
+    assert plan_of(store, trials).finished_s() == pytest.approx(11.0)
+    assert plan_of(store, {"one": SeededWork(3, 2)}).finished_s() == pytest.approx(3.0)
 
 
 def test_a_plan_changes_nothing(store):

@@ -192,7 +192,7 @@ def test_a_damaged_journal_of_an_unfinished_trial_says_nothing_of_its_result(sub
     assert "t" not in runs_of(database, name)[1]
 
 
-def test_the_end_of_a_submission_names_the_page_with_the_charts(submitted, database, capsys):
+def test_the_end_of_a_submission_names_its_work_and_the_page_with_the_charts(submitted, database, capsys, monkeypatch):
     store, name = submitted({"t": Count(2)})
     assert publishing.known_of(store, name, database).charts == ""
     feeder.sync(store, name, database)
@@ -200,10 +200,12 @@ def test_the_end_of_a_submission_names_the_page_with_the_charts(submitted, datab
     number = MlflowClient(tracking_uri=database).get_experiment_by_name(name).experiment_id
     assert charts == f"/#/experiments/{number}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     plan = make_plan(Study(name, "?", {"t": Count(2)}), store, Keys(FileDigests()))
+    monkeypatch.setattr(type(plan), "finished_s", lambda self: 41.6)
     console = printing.make_console()
     printing.show_end(plan, ["/r/report.html"], "http://u:secret@host:5000/", charts, console)
     printing.show_end(plan, [], "sqlite:////a b.db", charts, console)
     said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{name}: 1 of 1 trials are done, after 42 s of work, summed over workers"
     assert said[1:3] == ["  /r/report.html", f"Compare the runs in MLflow: http://host:5000{charts}"]
     assert said[4:] == [
         "Compare the runs in MLflow: mlflow ui --backend-store-uri 'sqlite:////a b.db'",
