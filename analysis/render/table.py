@@ -35,7 +35,7 @@ class Column:
     significant_digits: int | None = None
     """Instead of ``decimals``, for what may be of any magnitude."""
     width: float | None = None
-    """Share of the page's width, for sentences, which LaTeX does not break otherwise."""
+    """Share of the page's width, for long texts, which LaTeX does not break otherwise."""
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The cell as plain text: ``0.021 [0.018, 0.024]``, ``0.021(0.003)``, ``–`` for what is not defined."""
@@ -96,7 +96,10 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``table`` float in booktabs style, every text escaped; needs ``\\usepackage{booktabs,array}``."""
+    """A ``table`` float in booktabs style, every text escaped, made smaller where it is wider than the line.
+
+    Needs ``\\usepackage[T1]{fontenc}`` and ``\\usepackage{array,booktabs,graphicx}``.
+    """
     escape = _escaper(_LATEX_SPECIAL)
     alignment = "".join(_alignment(table, column) for column in table.columns)
     lines = [
@@ -104,13 +107,15 @@ def to_latex(table: Table) -> str:
         r"\centering",
         rf"\caption{{{escape(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         " & ".join(escape(column.title) for column in table.columns) + r" \\",
         r"\midrule",
         *(" & ".join(escape(cell) for cell in row) + r" \\" for row in table.cells()),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}%",
+        "}",
     ]
     if table.note:
         lines.append(rf"\par\smallskip{{\footnotesize {escape(table.note)}}}")

@@ -35,8 +35,8 @@ def published_table(
         Column("source", "source"),
         Column("least Dice", "min"),
         Column("largest Dice", "max"),
-        Column("maxima", "maxima"),
-        Column("minima", "minima"),
+        Column("maxima", "maxima", width=0.25),
+        Column("minima", "minima", width=0.25),
         Column("mask fraction (published: implied)", "all_ones_fraction", 2),
         Column("n", "n"),
     ]

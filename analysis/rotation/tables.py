@@ -83,8 +83,8 @@ def extrema_table(extrema: pl.DataFrame, binarisations: Sequence[str], name: str
     )
     columns = [
         *label_columns(binarisations),
-        Column("maxima of the curve", "raw maximum"),
-        Column("minima of the curve", "raw minimum"),
+        Column("maxima of the curve", "raw maximum", width=0.25),
+        Column("minima of the curve", "raw minimum", width=0.25),
         Column("largest prominence", "prominence", 4),
         Column("noise alone", "noise", 4),
         Column("maxima of the wave", "wave maximum"),

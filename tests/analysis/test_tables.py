@@ -36,6 +36,13 @@ def test_latex_is_booktabs_and_escaped():
     assert r"\begin{tabular}{lrr}" in text
     assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
     assert r"Note \{1\}" in text
+    assert text.index(r"\resizebox") < text.index(r"\begin{tabular}") < text.index(r"\end{tabular}")
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_latex_breaks_the_lines_of_long_texts():
+    long = Table("t", "c", FRAME, [Column("first", "name", width=0.5), Column("n", "n")])
+    assert r"\begin{tabular}{>{\raggedright\arraybackslash}p{0.5\linewidth}r}" in to_latex(long)
 
 
 def test_markdown_escapes_bars():
