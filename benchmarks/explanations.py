@@ -4,8 +4,8 @@
     python benchmarks/explanations.py --methods grad_cam --size 224 --backbone resnet50
     python benchmarks/explanations.py --rounds 1 --images 1 --size 64  # does it run at all
 
-Both make the maps of the same views of packaged T1 slices (at 16 angles for class activation maps, 2 for gradients, 1
-for occlusion, where a map takes the loop seconds), in float32, with the same drawn noise and rectangles; the
+Both make the maps of the same views of packaged T1 slices (at 16 angles for class activation maps, 2 for gradients, 4
+and 1 for occlusion, where a map takes the loop seconds), in float32, with the same drawn noise and rectangles; the
 maps are compared. The loop is what a user writes by the methods' formulas, and what captum does by default: every image
 by itself through the plain encoder with frozen weights, one pair after another, both images of each pair. Ours makes
 what depends on the image alone once for all its views, which is counted. They take turns; a ratio is the median over
@@ -158,7 +158,7 @@ def contenders() -> dict[str, tuple[SaliencyMethod, Loop, int]]:
         "smoothgrad": (smooth, smoothgrad(smooth), 2),
         "averaged_transforms": (averaged, averaged_transforms(averaged), 2),
         "conditional_occlusion": (conditional, conditional_occlusion(conditional), 1),
-        "pairwise_occlusion": (pairwise, pairwise_occlusion(pairwise), 1),
+        "pairwise_occlusion": (pairwise, pairwise_occlusion(pairwise), 4),
         "grad_cam": (grad, activation_map(grad), 16),
     }
     for reduction in ("mean", "max", "attention"):

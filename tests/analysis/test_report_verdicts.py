@@ -10,7 +10,7 @@ from synthetic_curves import BLUR, ROTATION, frame, study
 from synthetic_study import BRATS, MNI152, FabricatedStudy, blur, labels
 
 from analysis.curves.sweep import SweepFacts
-from analysis.pages import report
+from analysis.pages import evidence
 from analysis.significance import Comparison, holm, seed_test
 
 # -- verdicts, both ways --------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_the_family_of_holm_is_every_set_of_the_study(plain, tmp_path, monkeypat
         sizes.append((size, num_intervals))
         return original(family, size, num_intervals)
 
-    monkeypatch.setattr(report, "verdicts", watched)
+    monkeypatch.setattr(evidence, "verdicts", watched)
     pages = reported(made, tmp_path / "out")
     assert list(pages) == ["brats-tumour", "brats-core", "mni152-white_matter"]
     (family,) = seen
@@ -122,13 +122,13 @@ def test_sets_that_are_planned_count_in_the_family_before_they_are_there(plain, 
         made.add(f"one-{role}-later", role, labels("brats", "oedema"))
     sizes = []
     monkeypatch.setattr(
-        report, "verdicts", lambda family, *size: sizes.append((len(family), *size)) or original(family)
+        evidence, "verdicts", lambda family, *size: sizes.append((len(family), *size)) or original(family)
     )
     reported(made, tmp_path / "out")
     assert sizes == [(1, 2, 3)], "a set of one seed has no test, and an interval"
 
 
-original = report.verdicts
+original = evidence.verdicts
 
 
 # -- published curves -----------------------------------------------------------------------------------------------
