@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from analysis.curves.words import listed
 from analysis.explanations.evidence import HEADLINE, Against, RegionSet
 from analysis.render.table import number
 from analysis.significance import Outcome, Verdict
@@ -44,11 +45,11 @@ def _rivals(best: str, others: list[str], verdicts: Mapping[Against, Verdict]) -
     if apart and not (alike or untested):
         said.append(f"every other method is told apart from it{_whom(verdicts)}")
     elif apart:
-        said.append(f"it is told apart from {_listed(apart)}{_whom(verdicts)}")
+        said.append(f"it is told apart from {listed(apart)}{_whom(verdicts)}")
     if alike:
-        said.append(f"it cannot be told apart from {_listed(alike)}")
+        said.append(f"it cannot be told apart from {listed(alike)}")
     if untested:
-        said.append(f"with {_listed(untested)} there is no test over seeds")
+        said.append(f"with {listed(untested)} there is no test over seeds")
     return "; ".join(said)
 
 
@@ -84,16 +85,10 @@ def _name(method: str) -> str:
     return method.replace("_", " ").replace("cam", "CAM")
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
-
-
 def caveats(found: RegionSet) -> list[str]:
     """What keeps the numbers from meaning more."""
     facts = found.results.manifest["facts"]
     said = []
-    if facts.get("scale") == "smoke":
-        said.append("Sizes are those of a smoke test: it shows that all fits, and nothing else.")
     if facts.get("pretraining_start", "").startswith("random"):
         said.append("The pretrainings started from random weights, the thesis's from released ones.")
     return [

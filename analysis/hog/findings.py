@@ -102,17 +102,13 @@ def _mean(found: DataSet, role: str, field: str) -> str:
     return number(float(accuracy.mean_V[accuracy.is_changed_V.astype(bool)].mean()), 3)
 
 
-def caveats(found: DataSet) -> list[str]:
-    """What keeps the numbers from meaning more."""
-    facts = found.results.manifest["facts"]
-    said = ["Sizes are those of a smoke test."] if facts.get("scale") == "smoke" else []
-    return [
-        *said,
-        "At each angle the classifier is trained anew on both versions of the same images; groups of images stay on "
-        "one side of a fold, and parameters are chosen within the training part.",
-        "An accuracy of the round trip above chance is interpolation that the rotated images have, too: what the "
-        "classifier tells of rotation itself is at most the difference.",
-        "Intervals are pointwise, over blocks of images; the several draws of the folds are averaged.",
-        "The coincidence test asks how rare so strong a correlation is among all turns of one curve against the other. "
-        "It does not ask whether either curve has a wave at all: the rotation study's report does.",
-    ]
+CAVEATS = (
+    "At each angle the classifier is trained anew on both versions of the same images; groups of images stay on "
+    "one side of a fold, and parameters are chosen within the training part.",
+    "An accuracy of the round trip above chance is interpolation that the rotated images have, too: what the "
+    "classifier tells of rotation itself is at most the difference.",
+    "Intervals are pointwise, over blocks of images; the several draws of the folds are averaged.",
+    "The coincidence test asks how rare so strong a correlation is among all turns of one curve against the other. "
+    "It does not ask whether either curve has a wave at all: the rotation study's report does.",
+)
+"""What keeps the numbers from meaning more."""

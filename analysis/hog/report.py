@@ -8,15 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.cards import card_rows
-from analysis.cells import missing_lines, mixed_lines
 from analysis.hog.evidence import FIELDS, ROLES, DataSet, data_sets
 from analysis.hog.figures import angle_figure, hog_pictures
-from analysis.hog.findings import answers, caveats
-from analysis.render import page
-from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_pictures, write_tables
-from analysis.render.table import Column, Table, to_html
+from analysis.hog.findings import CAVEATS, answers
+from analysis.render.files import file_name
+from analysis.render.table import Column, Table
 from analysis.results import load_study
+from analysis.study_page import StudyPage
 from orchestrator.store import Store
 
 
@@ -24,7 +22,7 @@ def hog_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequenc
     """Write the page of every data set of the study; returns page, figures and tables of each."""
     written: list[Path] = []
     for found in data_sets(load_study(store, manifest)):
-        written += _write(found, out_dir / file_name(found.name))
+        written += _page(found).write(out_dir / file_name(found.name))
     return written
 
 
@@ -57,38 +55,20 @@ def accuracy_table(found: DataSet) -> Table:
     return Table("accuracy", f"Accuracy over the angles: {found.name}", frame, columns, note)
 
 
-def _write(found: DataSet, out_dir: Path) -> list[Path]:
-    paths, manifest = ReportPaths.below(out_dir), found.results.manifest
-    drawn, table = [angle_figure(found)] if found.accuracies else [], accuracy_table(found)
-    drawings = write_figures(drawn, paths.figures)
-    pictures = hog_pictures(found)
-    write_pictures(pictures, paths.figures)
-    write_tables([table], paths.tables)
+def _page(found: DataSet) -> StudyPage:
     cells = list(found.cells.values())
-    missing = missing_lines(cells, manifest["command"])
-    gap = page.paragraph(f"Incomplete: {'; '.join(name for name, _ in missing)}; see below.", "gap") if missing else ""
-    first, *more = answers(found)
-    charts = "".join(page.figure(i, each, drawings[each.name]) for i, each in enumerate(drawn, 1))
-    charts += "".join(page.picture_figure(i, each) for i, each in enumerate(pictures, len(drawn) + 1))
-    facts = manifest["facts"]
-    rows = card_rows(found.name, found.card)
-    rows += [(name.replace("_", " ").capitalize(), value) for name, value in facts.items()]
-    details = "".join(
-        page.folded(cell.name, page.preformatted(page.as_json(shown["configuration"])))
-        for cell in cells
-        for shown in [[*cell.done, *(entry for entry, _ in cell.missing)][0]]
+    return StudyPage(
+        kind="HOG and SVM",
+        subject=found.name,
+        manifest=found.results.manifest,
+        data=found.name,
+        card=found.card,
+        cells=cells,
+        answers=answers(found),
+        parts=[*([angle_figure(found)] if found.accuracies else []), *hog_pictures(found)],
+        tables_title="Accuracy",
+        tables=[accuracy_table(found)],
+        caveats=CAVEATS,
+        configured=cells,
+        seed="draw",
     )
-    setup = page.pairs(rows) + f"<h3>Configuration of the trials (first draw)</h3>{details}"
-    sections = [
-        ("Question", page.paragraph(manifest["question"])),
-        ("Answer", page.paragraph(first, "answer") + page.bullets(more) + gap + charts),
-        ("Accuracy", to_html(table)),
-        ("Set-up", setup),
-        ("What is missing", page.pairs(missing) if missing else page.paragraph("Nothing: every draw is here.")),
-        ("Caveats", page.bullets([*caveats(found), *mixed_lines(cells)])),
-        ("How to reproduce", page.reproduction([manifest["command"]], manifest["provenance"])),
-    ]
-    scale = facts.get("scale", "")
-    byline = " · ".join(filter(None, [f"Study {manifest['study']}", f"scale {scale}" if scale else "", found.name]))
-    write_file(paths.report_html, page.document(f"HOG and SVM: {found.name}", byline, sections).encode())
-    return [paths.report_html, paths.figures, paths.tables]

@@ -25,6 +25,7 @@ from analysis.render.pictures import Pictures
 from analysis.render.style import Figure
 from analysis.render.tile import Tile
 from analysis.significance import Verdict
+from analysis.study_page import byline, configurations, fact_rows, incomplete, scale_caveats, what_is_missing
 from trainables.api.card import Groups
 
 _ASKED_START = "pretraining_start"
@@ -82,8 +83,7 @@ def _document(
 ) -> str:
     manifest = group.manifest
     missing = missing_lines(group.cells, manifest["command"])
-    warning = page.paragraph(f"Incomplete: {'; '.join(name for name, _ in missing)}; see below.", "gap")
-    answer = "".join(page.paragraph(text, "answer") for text in answers(group)) + (warning if missing else "")
+    answer = "".join(page.paragraph(text, "answer") for text in answers(group)) + incomplete(missing)
     sections = [("Question", page.paragraph(manifest["question"])), ("Answer", answer)]
     number = 1
     for part, (found, _) in zip(parts, group.members, strict=True):
@@ -94,39 +94,27 @@ def _document(
         sections.append((found.heading, body))
     sections += [
         ("Set-up", _setup(group) + "".join(page.figure(number, figure, drawings[figure.name]) for figure in health)),
-        (
-            "What is missing",
-            page.pairs(missing) if missing else page.paragraph("Nothing: every seed is in this report."),
-        ),
+        ("What is missing", what_is_missing(missing, "Nothing: every seed is in this report.")),
         ("Caveats", page.bullets(caveats(group))),
         ("How to reproduce", page.reproduction([manifest["command"]], manifest["provenance"])),
     ]
-    scale = manifest["facts"].get("scale", "")
-    byline = " · ".join(filter(None, [f"Study {manifest['study']}", f"scale {scale}" if scale else "", group.name]))
-    return page.document(f"Interpretability under change: {group.name}", byline, sections)
+    return page.document(f"Interpretability under change: {group.name}", byline(manifest, group.name), sections)
 
 
 def _setup(group: GroupPage) -> str:
     rows = card_rows(group.name, group.card)
     rows.append(("Pretraining starts from", "; ".join(group.starts) or "no pretraining is finished"))
     said = {name: value for name, value in group.manifest["facts"].items() if name != _ASKED_START}
-    rows += [(name.replace("_", " ").capitalize(), value) for name, value in said.items()]
+    rows += fact_rows(said)
     for found, verdict in group.members:
         if text := blocks_sentence(verdict):
             rows.append((f"Intervals, {found.heading}", text))
-    details = "".join(
-        page.folded(cell.name, page.preformatted(page.as_json(shown)))
-        for cell in group.cells
-        for shown in [(list(cell.done) + [entry for entry, _ in cell.missing])[0]["configuration"]]
-    )
-    return page.pairs(rows) + f"<h3>Configuration of the trials (first seed)</h3>{details}"
+    return page.pairs(rows) + configurations(group.cells, "first seed")
 
 
 def caveats(group: GroupPage) -> list[str]:
     """What keeps the numbers from meaning more."""
-    found = _image_caveats(group)
-    if group.manifest["facts"].get("scale") == "smoke":
-        found.insert(0, "Sizes are those of a smoke test: it shows that all fits, and nothing else.")
+    found = [*scale_caveats(group.manifest), *_image_caveats(group)]
     pretrainings = max((cell.num_wanted for cell in group.cells if cell.role == TRAINED), default=0)
     if pretrainings == 1:
         found.append("One pretraining: what is said is said of this encoder. --pretrain-seeds varies it.")

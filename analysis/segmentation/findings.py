@@ -74,8 +74,6 @@ def caveats(found: TargetSet) -> list[str]:
     """What keeps the numbers from meaning more."""
     facts = found.results.manifest["facts"]
     said = []
-    if facts.get("scale") == "smoke":
-        said.append("Sizes are those of a smoke test: it shows that all fits, and nothing else.")
     if facts.get("pretraining_start", "").startswith("random"):
         said.append("The pretrainings started from random weights, the thesis's from released ones.")
     return [
