@@ -20,7 +20,7 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp
 from orchestrator.study import Entry, Study
 from studies import recipes
-from studies.preparing import check_large
+from studies.preparing import check
 from studies.recipes import CurveStudyOptions
 from studies.rotation_period import ANGLES_DEG
 from trainables.api.names import FULL_FIELD, IN_CIRCLE, ROTATED, ROUND_TRIP, SMOOTHGRAD
@@ -60,7 +60,7 @@ def make_study(options: HogSvmOptions) -> Study:
     cards, fitted = {}, {}
     sources = list(recipes.sources_of(options, sizes.pretraining.image_size_px))
     wanted = [(s, [] if options.without_curves else recipes.regions_of(s, options.regions)) for s in sources]
-    check_large(wanted)
+    check(wanted, options)
     for source, regions in wanted:
         cards[source.name] = recipes.card_of(source)
         trials |= _classifiers(source, angles_deg, options)

@@ -1,18 +1,19 @@
-"""Looking at data before a study runs: the cache they are prepared in, and what is plainly wrong with large sets."""
+"""Looking at data before a study runs: the cache they are prepared in, and what is wrong with them."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.options import StudyOptions
 from trainables.api.errors import BadData
 
 if TYPE_CHECKING:
-    from trainables.data.annotations import PixelAnnotation, Region
-    from trainables.data.cache import OwnContext, RegionTable
+    from trainables.data.annotations import PixelAnnotation
+    from trainables.data.cache import OwnContext
     from trainables.data.datasets import Source
     from trainables.data.records import Dataset
 
@@ -56,39 +57,37 @@ def is_decoded_at_once(images: Dataset) -> bool:
     return len(images.records()) <= _DECODED_AT_ONCE
 
 
-def prepared(region: Region, context: OwnContext) -> RegionTable:
-    """The annotation of a data set that is decoded at once, its images prepared too.
+def check(sources: Iterable[tuple[Source, Sequence[PixelAnnotation]]], options: StudyOptions) -> None:
+    """Look at every image and annotation that a study is to use, before anything runs.
+
+    Sets that are decoded at once are prepared for the trials by it; of larger ones the files are glanced at.
 
     Raises:
-        BadData: every image and every annotation that cannot be used.
+        BadData: all files that cannot be used, of large sets those that are missing or empty or have no readable
+            header, of all data sets together.
     """
     from trainables.data.cache import open_annotation, open_images
-
-    try:
-        open_images(region.images, context)
-    except BadData as of_images:
-        try:
-            open_annotation(region, context)
-        except BadData as of_region:
-            both = of_images.problems | of_region.problems
-            raise BadData(f"data set {region.images.name}", dict(sorted(both.items()))) from None
-        raise
-    return open_annotation(region, context)
-
-
-def check_large(sources: Iterable[tuple[Source, Sequence[PixelAnnotation]]]) -> None:
-    """Look at the files of data sets that are too large to be decoded here.
-
-    Raises:
-        BadData: all files that are missing or empty or have no readable header, of all data sets at once.
-    """
     from trainables.data.glance import missing_files
 
-    problems: dict[str, str] = {}
-    for source, regions in sources:
-        if not is_decoded_at_once(source.images):
-            parts: list[Dataset | PixelAnnotation] = [source.images, *regions]
+    context, problems = data_context(options), dict[str, str]()
+
+    def look(source: Source, at: Callable[[], object]) -> None:
+        try:
+            at()
+        except BadData as error:
+            note(source, error.problems)
+
+    def note(source: Source, found: Mapping[str, str]) -> None:
+        problems.update({f"{source.name}: {name}": reason for name, reason in sorted(found.items())})
+
+    for source, read in sources:
+        if is_decoded_at_once(source.images):
+            look(source, partial(open_images, source.images, context))
+            for annotation in read:
+                look(source, partial(open_annotation, annotation, context))
+        else:
+            parts: list[Dataset | PixelAnnotation] = [source.images, *read]
             for part in parts:
-                problems |= {f"{source.name}: {name}": reason for name, reason in missing_files(part).items()}
+                note(source, missing_files(part))
     if problems:
         raise BadData("data sets", problems)

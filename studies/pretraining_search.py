@@ -39,7 +39,7 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Rungs, Search, Study
 from studies import recipes
-from studies.preparing import check_large
+from studies.preparing import check
 from trainables.api.names import Head
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
 
     scale, rotation = SCALES[options.scale], recipes.SIZES[options.scale].pretraining
     source = recipes.source_of(options.dataset or recipes.default_dataset(options.scale), scale.image_size_px, options)
-    check_large([(source, ())])
+    check([(source, ())], options)
     card = recipes.card_of(source)
     init, start = recipes.released_weights(options.pretrained)
     wished = replace(rotation, num_epochs=scale.lengths[-1], batch_size=scale.batch_size)

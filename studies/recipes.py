@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
-from studies.preparing import check_large, data_context, is_decoded_at_once, prepared
+from studies.preparing import check, data_context, is_decoded_at_once
 from trainables.api.card import Card
 from trainables.api.errors import BadData
 from trainables.api.names import (
@@ -334,7 +334,7 @@ def curve_study(
     trials: dict[str, Entry] = {}
     cards, fitted = {}, {}
     wanted = [(s, regions_of(s, options.regions)) for s in sources_of(options, sizes.pretraining.image_size_px)]
-    check_large(wanted)
+    check(wanted, options)
     for source, regions in wanted:
         cards[source.name] = card_of(source)
         fitted[source.name] = sizes.pretraining.fitted(source.name, cards[source.name].counts.get("train", 0))
@@ -427,9 +427,10 @@ def images_of(
 ) -> ImageChoice:
     """As many as are wanted, or as the data set has with a region inside what all values keep.
 
-    A small data set is prepared for it here. In a large one, which its trials prepare, the records of the region have
+    A small data set is decoded. In a large one, which its trials prepare, the records of the region have
     to do, whatever of it the values keep.
     """
+    from trainables.data.cache import open_annotation
     from trainables.interpretability.selection import ImageChoice, num_with_region
 
     shown = [record.split for record in region.records()]
@@ -438,7 +439,7 @@ def images_of(
     if not is_decoded_at_once(region.images):
         return replace(choice, num=max(1, min(num_wanted, sum(split in choice.splits for split in shown))))
     splits = [record.split for record in region.images.records()]
-    masks = prepared(region, data_context(options))
+    masks = open_annotation(region, data_context(options))
     kept_HW = sweep.kept(region.images.image_size_px, values).numpy()
     there = num_with_region(choice, splits, masks, kept_HW)
     if not there:

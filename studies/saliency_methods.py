@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import main
 from orchestrator.study import Entry, Study
 from studies import recipes
-from studies.preparing import check_large
+from studies.preparing import check
 from studies.recipes import CurveStudyOptions
 from trainables.api.names import (
     ANCHOR,
@@ -64,7 +64,7 @@ def make_study(options: CurveStudyOptions) -> Study:
     cards, fitted = {}, {}
     sources = list(recipes.sources_of(options, sizes.pretraining.image_size_px))
     wanted = [(source, recipes.regions_of(source, options.regions)) for source in sources]
-    check_large(wanted)
+    check(wanted, options)
     for source, regions in wanted:
         cards[source.name] = recipes.card_of(source)
         num_train = cards[source.name].counts.get("train", 0)

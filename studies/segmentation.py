@@ -24,7 +24,7 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp
 from orchestrator.study import Entry, Study
 from studies import recipes
-from studies.preparing import check_large
+from studies.preparing import check
 from studies.recipes import EncoderStudyOptions
 from trainables.api.names import FROZEN, MOCO_TRUNK, RANDOM_TRUNK, RELEASED_TRUNK, UNET
 
@@ -93,7 +93,7 @@ def make_study(options: SegmentationOptions) -> Study:
     cards, fitted = {}, {}
     sources = list(recipes.sources_of(options, encoder_sizes.pretraining.image_size_px))
     wanted = [(source, _targets(source, options.regions)) for source in sources]
-    check_large(wanted)
+    check(wanted, options)
     for source, targets in wanted:
         cards[source.name] = recipes.card_of(source)
         num_train = cards[source.name].counts.get("train", 0)

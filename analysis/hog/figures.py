@@ -76,9 +76,8 @@ def angle_figure(found: DataSet) -> Figure:
         f"gradients, n = {num_images} images; grey: images rotated and rotated back. Bands: pointwise 95 % intervals "
         "over blocks of images, where there are enough. Chance is 0.5."
     )
-    return Figure(
-        "angles", f"Accuracy and Dice over the rotation angle, {found.name}", caption, styled(chart), datasets
-    )
+    what = "Accuracy and Dice" if len(rows) > 1 else "Accuracy"
+    return Figure("angles", f"{what} over the rotation angle, {found.name}", caption, styled(chart), datasets)
 
 
 def hog_pictures(found: DataSet) -> list[Pictures]:

@@ -179,6 +179,7 @@ def test_without_encoders_the_accuracy_stands_alone(tmp_path):
     assert (lines.fields["x"], lines.fields["y"], lines.fields["color"]) == ("angle_deg", "accuracy", "what")
     assert layers_of(other, "line")[0].rows == []
     assert answers(data_set(found))[0].startswith("Rotated images are told")
+    assert (figure.title.startswith("Accuracy over"), "Dice" in figure.caption) == (True, False)
 
 
 def test_the_page_names_what_is_missing(tmp_path):
@@ -203,4 +204,5 @@ def test_the_thesis_s_exhibits_are_of_every_data_set(whole):
     assert (name, image.title, histogram.title) == ("image 00", "image", "histogram of oriented gradients")
     assert (np.diagonal(histogram.pixels[..., 0]) == 255).all()
     figure, table = curves(results)
+    assert figure.title.startswith("Accuracy and Dice over")
     assert (figure.name, table.name, pictures.name) == ("angles-brats", "accuracy-brats", "histograms-brats")

@@ -6,11 +6,16 @@ import itertools
 import pytest
 
 from studies import preparing, recipes
+from studies.hog_svm import HogSvmOptions
+from studies.hog_svm import make_study as hog_study
 from studies.preparing import ProgressLine, data_context
 from studies.pretraining_search import PretrainingSearchOptions
 from studies.pretraining_search import make_study as make_search
 from studies.recipes import CurveStudyOptions
 from studies.rotation_period import make_study
+from studies.saliency_methods import make_study as methods_study
+from studies.segmentation import SegmentationOptions
+from studies.segmentation import make_study as segmentation_study
 from trainables.api.errors import BadData
 from trainables.data import cache
 from trainables.data.cache import OwnContext, open_images
@@ -126,4 +131,43 @@ def test_bad_images_and_bad_masks_are_named_together(tmp_path, bad):
     options = CurveStudyOptions(scale="smoke", datasets=(f"folder:{root}",), cache_dir=tmp_path / "cache")
     with pytest.raises(BadData) as caught:
         make_study(options)
-    assert sorted(caught.value.problems) == [path.relative_to(root).as_posix() for path in paths]
+    assert sorted(caught.value.problems) == [f"folder-mine: {path.relative_to(root).as_posix()}" for path in paths]
+
+
+def segmentation(places, name):
+    return segmentation_study(SegmentationOptions(scale="smoke", datasets=(name,), **places))
+
+
+def methods(places, name):
+    return methods_study(CurveStudyOptions(scale="smoke", datasets=(name,), **places))
+
+
+def hog(places, name):
+    return hog_study(HogSvmOptions(scale="smoke", datasets=(name,), without_curves=True, **places))
+
+
+def search(places, name):
+    return make_search(PretrainingSearchOptions(scale="smoke", dataset=name, **places))
+
+
+@pytest.mark.parametrize(
+    ("study", "reads_masks"), [(segmentation, True), (methods, True), (hog, False), (search, False)]
+)
+def test_every_study_names_the_bad_files_of_what_it_reads_before_anything_runs(tmp_path, study, reads_masks):
+    root = write_folder(tmp_path / "mine", num_images=8)
+    (root / "images" / "picture 3.png").write_text("no image")
+    (root / "masks" / "picture 5.png").write_text("no image")
+    with pytest.raises(BadData) as caught:
+        study({"cache_dir": tmp_path / "cache"}, f"folder:{root}")
+    named = {"folder-mine: images/picture 3.png"} | ({"folder-mine: masks/picture 5.png"} if reads_masks else set())
+    assert set(caught.value.problems) == named
+
+
+def test_bad_files_of_all_data_sets_are_named_together(tmp_path):
+    roots = [write_folder(tmp_path / name, num_images=8) for name in ("one", "two")]
+    for root in roots:
+        (root / "images" / "picture 3.png").write_text("no image")
+    names = tuple(f"folder:{root}" for root in roots)
+    with pytest.raises(BadData) as caught:
+        make_study(CurveStudyOptions(scale="smoke", datasets=names, cache_dir=tmp_path / "cache"))
+    assert list(caught.value.problems) == [f"folder-{name}: images/picture 3.png" for name in ("one", "two")]

@@ -27,7 +27,11 @@ class BadData(Exception):
         self.what, self.problems = what, problems
 
     def __str__(self) -> str:
+        """One line for one file. Of several the first line, which is all that a table shows, names the first."""
+        first = next(iter(self.problems), "")
+        if len(self.problems) == 1:
+            return f"{self.what}: {first}: {self.problems[first]}"
         shown = [f"  {name}: {reason}" for name, reason in list(self.problems.items())[:50]]
         if len(self.problems) > len(shown):
             shown.append(f"  ... and {len(self.problems) - len(shown)} more")
-        return f"{self.what}: {len(self.problems)} unusable file(s)\n" + "\n".join(shown)
+        return f"{self.what}: {len(self.problems)} unusable files, {first} among them\n" + "\n".join(shown)
