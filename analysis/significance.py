@@ -33,6 +33,7 @@ from scipy import stats
 
 from analysis.arrays import Complexes, Floats
 from analysis.blocks import MIN_BLOCKS, Blocks, choose_blocks
+from analysis.render.table import number
 from trainables.api.card import Groups
 
 LEVEL = 0.05  # of the whole family of verdicts: Holm over the tests, Bonferroni over the intervals
@@ -142,6 +143,19 @@ class Verdict:
     interval: Interval | None = None
     blocks: Blocks | None = None
     why: tuple[str, ...] = ()
+
+    @property
+    def p_text(self) -> str:
+        """The adjusted p for a sentence; ``no test`` where there is none."""
+        p = self.p_adjusted
+        if p is None:
+            return "no test"
+        return "p < 0.001 after Holm" if p < 0.001 else f"p = {number(p, 3)} after Holm"
+
+    @property
+    def why_text(self) -> str:
+        """``why`` for a sentence."""
+        return "; ".join(self.why) or "no reason was recorded"
 
 
 def seed_test(trained_S: Floats | Complexes, untrained_S: Floats | Complexes) -> SeedTest | None:

@@ -82,16 +82,17 @@ def make_study(options: HogSvmOptions) -> Study:
 
 
 def _classifiers(source: Source, angles_deg: tuple[float, ...], options: HogSvmOptions) -> dict[str, Entry]:
-    from trainables.hog_svm import Hog, HogSvm
+    from trainables.hog_svm import Change, Hog, HogSvm
 
+    changes: dict[str, Change] = {ROTATED: "rotated", ROUND_TRIP: "round_trip"}
     trials = {}
     for field, cut_to_circle in ((FULL_FIELD, False), (IN_CIRCLE, True)):
         labels = {"data": source.name, "field": field}
-        for role, change in ((ROTATED, "rotated"), (ROUND_TRIP, "round_trip")):
+        for role, change in changes.items():
             for seed in range(options.pretrain_seeds):
                 classifier = HogSvm(
                     source.images,
-                    change,  # type: ignore[arg-type]
+                    change,
                     cut_to_circle,
                     angles_deg,
                     NUM_IMAGES[options.scale],

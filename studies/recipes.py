@@ -302,10 +302,11 @@ def method(name: str, sizes: CurveSizes) -> SaliencyMethod:
     from trainables.saliency.occlusion import ConditionalOcclusion, PairwiseOcclusion
     from trainables.saliency.transforms import AveragedTransforms
 
-    of_tool = {"noise_on": "both", "times_input": True, "guided": True, "blur_map": True}
     made: dict[str, Callable[[], SaliencyMethod]] = {
         SMOOTHGRAD: lambda: SmoothGrad(sizes.num_samples),
-        SMOOTHGRAD_OF_TOOL: lambda: SmoothGrad(sizes.num_samples, **of_tool),  # type: ignore[arg-type]
+        SMOOTHGRAD_OF_TOOL: lambda: SmoothGrad(
+            sizes.num_samples, noise_on="both", times_input=True, guided=True, blur_map=True
+        ),
         AVERAGED_TRANSFORMS: AveragedTransforms,
         CONDITIONAL_OCCLUSION: lambda: ConditionalOcclusion(num_windows=sizes.num_windows),
         PAIRWISE_OCCLUSION: lambda: PairwiseOcclusion(sizes.num_erasures),

@@ -245,7 +245,7 @@ class HogSvm(Trainable):
         for place, (angle, result) in enumerate(zip(self.angles_deg, results, strict=True)):
             context.log({names.ACCURACY: float(result["right_N"].mean())}, int(angle) if self._is_whole else place)
         changed = frame.filter(~pl.col(names.VALUE).is_in([0.0, 360.0]))
-        mean = float(changed[names.ACCURACY].mean()) if len(changed) else 0.5  # type: ignore[arg-type]
+        mean = float(changed[names.ACCURACY].to_numpy().mean()) if len(changed) else 0.5
         return {f"{names.ACCURACY}_mean": mean, "num_images": float(len(rows))}
 
     def work_flop(self) -> float:

@@ -96,7 +96,7 @@ class RegionSet:
 
     def mean(self, method: str, role: str, score: str) -> tuple[float, float | None] | None:
         """Mean and standard deviation over the seeds of the mean over images; None before any seed is finished."""
-        values = [float(frame[score].mean()) for frame in self.scores(method, role)]  # type: ignore[arg-type]
+        values = [float(frame[score].to_numpy().mean()) for frame in self.scores(method, role)]
         if not values:
             return None
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -57,20 +57,20 @@ def _of_training(found: RegionSet, method: str, verdicts: Mapping[Against, Verdi
     verdict = verdicts[Against((method, TRAINED), (method, UNTRAINED))]
     name = _name(method)
     if verdict.outcome is Outcome.UNKNOWN or not isinstance(verdict.difference, float):
-        return f"Whether training changes what {name} finds cannot be told: {'; '.join(verdict.why)}."
+        return f"Whether training changes what {name} finds cannot be told: {verdict.why_text}."
     levels = [found.mean(method, role, HEADLINE) for role in (TRAINED, UNTRAINED)]
     said = " against ".join(number(level[0], 3) for level in levels if level is not None)
-    p = f", p = {number(verdict.p_adjusted, 3)} after Holm" if verdict.p_adjusted is not None else ""
+    p = f", {verdict.p_text}" if verdict.p_adjusted is not None else ""
     if verdict.outcome is Outcome.NOT_TOLD_APART:
         return (
             f"{name}: whether maps of trained encoders fit the region better than those of untrained ones cannot be "
-            f"told ({said}{p}: {'; '.join(verdict.why)})."
+            f"told ({said}{p}: {verdict.why_text})."
         )
     word = "better" if verdict.difference > 0 else "worse"
     ending = {
         Outcome.LEARNT: "over seeds and over blocks of images",
-        Outcome.NO_INTERVAL: f"over seeds, on these images; of others nothing is said: {'; '.join(verdict.why)}",
-    }.get(verdict.outcome, f"for this encoder; {'; '.join(verdict.why)}")
+        Outcome.NO_INTERVAL: f"over seeds, on these images; of others nothing is said: {verdict.why_text}",
+    }.get(verdict.outcome, f"for this encoder; {verdict.why_text}")
     return f"{name}: maps of trained encoders fit the region {word} than those of untrained ones ({said}{p}), {ending}."
 
 

@@ -25,26 +25,26 @@ def verdict_sentence(sweep: SweepFacts, verdict: Verdict) -> str:
     changed = what + _of_what(verdict)
     seeds = f"{verdict.num_trained} pretraining(s) against {verdict.num_untrained} untrained encoder(s)"
     if verdict.outcome is Outcome.UNKNOWN:
-        return f"Whether training changes the {what} cannot be answered from what is there: {_why(verdict)}."
+        return f"Whether training changes the {what} cannot be answered from what is there: {verdict.why_text}."
     if verdict.outcome is Outcome.LEARNT:
         return (
             f"Learnt: training changes the {changed}, by {_difference(verdict)}. It holds over seeds ({seeds}, "
-            f"{_p(verdict)}) and over blocks of images{_of_images(verdict)}."
+            f"{verdict.p_text}) and over blocks of images{_of_images(verdict)}."
         )
     if verdict.outcome is Outcome.NO_INTERVAL:
         return (
-            f"On these images training changes the {changed}, by {_size(verdict)} ({seeds}, {_p(verdict)}); of "
-            f"others nothing is said: {_why(verdict)}."
+            f"On these images training changes the {changed}, by {_size(verdict)} ({seeds}, {verdict.p_text}); of "
+            f"others nothing is said: {verdict.why_text}."
         )
     if verdict.outcome is Outcome.THIS_ENCODER:
         return (
             f"This encoder's {what} is {_size(verdict)} away from that of the untrained ones{_of_images(verdict)}; it "
-            f"says nothing about training: {_why(verdict)}."
+            f"says nothing about training: {verdict.why_text}."
         )
-    p = f", {_p(verdict)}" if verdict.p_adjusted is not None else ""
+    p = f", {verdict.p_text}" if verdict.p_adjusted is not None else ""
     return (
-        f"The {what} of trained and untrained encoders cannot be told apart ({seeds}{p}: {_why(verdict)}). Only this "
-        "coefficient is compared; levels and shapes may differ."
+        f"The {what} of trained and untrained encoders cannot be told apart ({seeds}{p}: {verdict.why_text}). Only "
+        "this coefficient is compared; levels and shapes may differ."
     )
 
 
@@ -108,14 +108,3 @@ def _size(verdict: Verdict) -> str:
     if isinstance(difference, complex):
         return number(abs(difference), 4)
     return "undefined" if difference is None else number(difference, 4, signed=True)
-
-
-def _p(verdict: Verdict) -> str:
-    p = verdict.p_adjusted
-    if p is None:
-        return "no test"
-    return "p < 0.001 after Holm" if p < 0.001 else f"p = {number(p, 3)} after Holm"
-
-
-def _why(verdict: Verdict) -> str:
-    return "; ".join(verdict.why) or "no reason was recorded"

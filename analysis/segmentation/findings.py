@@ -23,21 +23,22 @@ def verdict_sentence(found: TargetSet, pair: Pair, verdict: Verdict) -> str:
     """What is said of two networks at one share of the masks."""
     where = f"With {100 * pair.fraction:.3g} % of the masks"
     if verdict.outcome is Outcome.UNKNOWN:
-        return f"{where}, {pair.first} and {pair.second} cannot be compared from what is there: {_why(verdict)}."
+        return f"{where}, {pair.first} and {pair.second} cannot be compared from what is there: {verdict.why_text}."
     levels = " against ".join(map(_level, found.compared_levels(pair)))
+    levels += f"; {verdict.p_text}" if verdict.p_adjusted is not None else ""
     assert isinstance(verdict.difference, float)
     word = "higher" if verdict.difference > 0 else "lower"
     if verdict.outcome is Outcome.NOT_TOLD_APART:
         return (
-            f"{where}, the {_WHAT} of {pair.first} and {pair.second} cannot be told apart ({levels}{_p(verdict)}: "
-            f"{_why(verdict)})."
+            f"{where}, the {_WHAT} of {pair.first} and {pair.second} cannot be told apart ({levels}: "
+            f"{verdict.why_text})."
         )
     by = f"that of {pair.second}, by {number(abs(verdict.difference), 3)}{_interval(verdict)}"
-    said = f"{where}, the {_WHAT} of {pair.first} is {word} than {by} ({levels}{_p(verdict)})"
+    said = f"{where}, the {_WHAT} of {pair.first} is {word} than {by} ({levels})"
     if verdict.outcome is Outcome.LEARNT:
         return f"{said}. It holds over seeds and over {_whom(verdict)}."
     if verdict.outcome is Outcome.NO_INTERVAL:
-        return f"{said}. It holds over seeds, on these images; of others nothing is said: {_why(verdict)}."
+        return f"{said}. It holds over seeds, on these images; of others nothing is said: {verdict.why_text}."
     return f"{said}. It is said of these two trainings alone: one seed has no test."
 
 
@@ -57,17 +58,6 @@ def _interval(verdict: Verdict) -> str:
 def _whom(verdict: Verdict) -> str:
     kind = verdict.blocks.kind if verdict.blocks is not None else "images"
     return "images like these; patients are not known" if kind == "images" else f"{kind} like these"
-
-
-def _p(verdict: Verdict) -> str:
-    p = verdict.p_adjusted
-    if p is None:
-        return ""
-    return "; p < 0.001 after Holm" if p < 0.001 else f"; p = {number(p, 3)} after Holm"
-
-
-def _why(verdict: Verdict) -> str:
-    return "; ".join(verdict.why) or "no reason was recorded"
 
 
 def caveats(found: TargetSet) -> list[str]:

@@ -204,6 +204,8 @@ def test_the_page_stands_alone(whole, tmp_path):
     assert 'src="http' not in html
     assert "Smoothgrad has the highest average precision" in html
     assert "Nothing: every seed is here." in html
+    assert "p &lt; 0.001 after Holm" in html
+    assert "p = 0.000" not in html
     assert {path.stem for path in drawn.iterdir()} == {"cascade", "methods"}
     assert {path.stem for path in tables.iterdir()} == {"cascade", "methods"}
 

@@ -18,6 +18,7 @@ from analysis.significance import (
     Interval,
     Missing,
     Outcome,
+    Verdict,
     block_interval,
     comparison_blocks,
     holm,
@@ -94,6 +95,17 @@ def test_no_test_without_spread_or_from_one_seed():
     assert seed_test(np.array([]), two) is None
     assert seed_test(np.full(3, 0.1 + 0.2), np.full(3, 0.4)) is None, "seeds that change nothing are one seed"
     assert seed_test(two, np.array([0.3, 0.4])).freedom <= 2
+
+
+def test_what_a_verdict_says_of_its_p_and_its_reasons():
+    def said(p):
+        return Verdict(Outcome.NOT_TOLD_APART, p_adjusted=p).p_text
+
+    assert said(None) == "no test"
+    assert said(0.0004) == "p < 0.001 after Holm"
+    assert said(0.0412) == "p = 0.041 after Holm"
+    assert Verdict(Outcome.UNKNOWN).why_text == "no reason was recorded"
+    assert Verdict(Outcome.UNKNOWN, why=("one seed", "one volume")).why_text == "one seed; one volume"
 
 
 def test_holm_by_hand():
