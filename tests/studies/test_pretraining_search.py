@@ -14,7 +14,6 @@ from studies.recipes import CurveStudyOptions
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
 from trainables.augment.combine import THESIS_AUGMENTATION
-from trainables.data.brats import write_brats
 from trainables.models.released import ReleasedWeights
 
 STUDY = Path(__file__).parents[2] / "studies" / "pretraining_search.py"
@@ -114,7 +113,7 @@ def test_data_that_is_not_packaged_has_to_be_named():
         study_of(dataset="brats")
 
 
-def test_released_weights_head_and_size_reach_every_pretraining(tmp_path):
+def test_released_weights_head_and_size_reach_every_pretraining(tmp_path, small_brats):
     path = tmp_path / "released.pth.tar"
     path.write_bytes(b"weights")
     study = study_of(pretrained=path, head="v1")
@@ -123,8 +122,7 @@ def test_released_weights_head_and_size_reach_every_pretraining(tmp_path):
         assert encoder.head == "v1"
         assert encoder.data.image_size_px == SCALES["smoke"].image_size_px
     assert study.facts["pretraining_start"] == "released weights (released.pth.tar)"
-    write_brats(tmp_path, 12, modalities=["flair"], volume_shape=(8, 8, 155), suffix=".nii")
-    (encoder, *_) = study_of(dataset="brats", data_root=tmp_path).search.make(PARAMS, 2)[OBJECTIVE]
+    (encoder, *_) = study_of(dataset="brats", data_root=small_brats(12).data_root).search.make(PARAMS, 2)[OBJECTIVE]
     assert encoder.data.image_size_px == SCALES["smoke"].image_size_px
     encoder.check()
 
