@@ -52,6 +52,7 @@ paper: $(INSTALLED) ## every study of the thesis, then its tables and figures; a
 	$(call RUN,segmentation,brats)
 	$(call RUN,saliency_methods,$(SETS))
 	$(call RUN,hog_svm,$(SETS))
+	$(call RUN,augmentation_types,$(SETS))
 	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 
 test: $(INSTALLED) ## all tests but the slow ones, in two processes

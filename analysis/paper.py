@@ -29,6 +29,10 @@ _METHODS = "python studies/saliency_methods.py --scale full --pretrained MOCO.pt
 
 _HOG = "python studies/hog_svm.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
 
+_AUGMENTATIONS = (
+    "python studies/augmentation_types.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
+)
+
 EXHIBITS = (
     Exhibit(
         "Figure 3.1", "Sample image and mask, BraTS", "rotation_period", f"{_ROTATION} brats",
@@ -114,6 +118,10 @@ EXHIBITS = (
         claims.extrema,
     ),
     Exhibit("Claim 4", "No HOG-like features", "hog_svm", f"{_HOG} brats lung_mask kvasir", claims.not_hog),
+    Exhibit(
+        "Conclusion", "Optimal augmentations to train with", "augmentation_types",
+        f"{_AUGMENTATIONS} brats lung_mask kvasir", claims.optimal,
+    ),
 )  # fmt: skip
 
 

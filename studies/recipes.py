@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trainables.models.released import ReleasedWeights
     from trainables.models.sources import EncoderSource
     from trainables.saliency.base import SaliencyMethod
+    from trainables.segmentation.target import Target
     from trainables.ssl.moco import MoCo
     from trainables.sweeps import Sweep
 
@@ -211,13 +212,22 @@ def source_of(name: str, image_size_px: int, options: StudyOptions) -> Source:
     return without_bad_files(source, options) if options.skip_bad_files else source
 
 
-def regions_of(source: Source, wanted: Sequence[str]) -> list[Region]:
+def regions_of(source: Source, wanted: Sequence[str], flag: str = "--regions") -> list[Region]:
     """The regions that were asked for, or the default one. Raises ValueError naming those that the data set has."""
     if not wanted:
         return [source.region]
     if unknown := [name for name in wanted if name not in source.regions]:
-        raise ValueError(f"--regions {' '.join(unknown)}: {source.name} has {', '.join(source.regions) or 'no masks'}")
+        raise ValueError(f"{flag} {' '.join(unknown)}: {source.name} has {', '.join(source.regions) or 'no masks'}")
     return [source.regions[name] for name in wanted]
+
+
+def check_is_validated(source: Source, target: Target) -> None:
+    """Raises ValueError where no validation image has a mask of what is to be segmented."""
+    if not any(record.split == "val" for record in target.records()):
+        raise ValueError(
+            f"{source.name}: {target.name} is known for no validation image, and segmentations are scored on "
+            "these: give some images the split val in labels.csv, or add their masks"
+        )
 
 
 def without_bad_files(source: Source, options: StudyOptions) -> Source:
@@ -424,7 +434,7 @@ def _smaller(wished: PretrainingSizes, found: PretrainingSizes) -> str:
 
 
 def images_of(
-    region: Region, sweep: Sweep, values: Sequence[float], num_wanted: int, options: CurveStudyOptions
+    region: Region, sweep: Sweep, values: Sequence[float], num_wanted: int, options: StudyOptions
 ) -> ImageChoice:
     """As many as are wanted, or as the data set has with a region inside what all values keep.
 

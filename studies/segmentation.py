@@ -126,11 +126,7 @@ def _targets(source: Source, regions: Sequence[str]) -> list[Target]:
     if source.classes is not None and not is_by_region:
         targets = [source.classes]
     for target in targets:
-        if not any(record.split == "val" for record in target.records()):
-            raise ValueError(
-                f"{source.name}: {target.name} is known for no validation image, and segmentations are scored on "
-                "these: give some images the split val in labels.csv, or add their masks"
-            )
+        recipes.check_is_validated(source, target)
     return targets
 
 

@@ -14,18 +14,20 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 WITH_RAY = {"orchestrator", "studies", "test_ray_cluster.py"}
+# In a folder of these, a file that says none of it starts neither Ray nor a command that does.
+SIGNS = ("cluster", "subprocess", "main(")
 NOTHING_COLLECTED = 5
 
 
 def halves() -> tuple[list[str], list[str]]:
-    """The folders and files of tests that start Ray, and the others."""
-    found = [path for path in sorted(HERE.iterdir()) if path.name.startswith("test_") or is_folder_of_tests(path)]
-    with_ray = [str(path) for path in found if path.name in WITH_RAY]
-    return with_ray, [str(path) for path in found if path.name not in WITH_RAY]
+    """The files of tests that start Ray, and the others."""
+    found = sorted(HERE.rglob("test_*.py"))
+    with_ray = [str(path) for path in found if starts_ray(path)]
+    return with_ray, [str(path) for path in found if str(path) not in with_ray]
 
 
-def is_folder_of_tests(path: Path) -> bool:
-    return path.is_dir() and any(path.glob("test_*.py"))
+def starts_ray(path: Path) -> bool:
+    return path.relative_to(HERE).parts[0] in WITH_RAY and any(sign in path.read_text() for sign in SIGNS)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The thesis's claims (chapter 7, 1 to 4), each beside what our numbers say of it.
+"""The thesis's claims (chapter 7, 1 to 4, and what it concludes from them), each beside what our numbers say of it.
 
 The sentences are those of the reports, so that they say it under the same tests, with the same corrections.
 """
@@ -6,21 +6,27 @@ The sentences are those of the reports, so that they say it under the same tests
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
+from analysis.augmentations import evidence as augmentations
+from analysis.augmentations.figures import angle_figure
+from analysis.augmentations.findings import angle_sentence, measure_sentence
 from analysis.exhibits.rotation import all_curves, rotations
 from analysis.hog.evidence import data_sets
 from analysis.hog.findings import coincidence_sentences
 from analysis.pages.evidence import HEADLINE_FIELD, CurveSet, judged
 from analysis.pages.findings import verdict_sentence
+from analysis.render.files import file_name
+from analysis.render.style import Figure
 from analysis.render.table import Column, Table
 from analysis.results import StudyResults
 from analysis.rotation.findings import WaveEvidence, spike_sentence, wave_sentence
 from analysis.rotation.fitted import fitted
 from analysis.segmentation import evidence as segmentation
 from analysis.segmentation.findings import verdict_sentence as segmentation_sentence
-from trainables.api.names import MOCO_TRUNK, RANDOM_TRUNK, UNET
+from trainables.api.names import EXACT_ANGLE, MOCO_TRUNK, RANDOM_TRUNK, UNET
 
 Row = tuple[str, str, str]
 """Data set and region, statistic, what it says."""
@@ -37,7 +43,7 @@ def effective(results: StudyResults) -> list[Table]:
             what = {UNET: "Dice against the UNet", RANDOM_TRUNK: "Dice against the same network from random weights"}
             rows.append((target.title, what[pair.second], segmentation_sentence(target, pair, verdict)))
     claim = "Representations of a fine-tuned self-supervised model are highly effective in improving segmentation"
-    return _table(1, claim, rows)
+    return _claim(1, claim, rows)
 
 
 def periodic(results: StudyResults) -> list[Table]:
@@ -52,7 +58,7 @@ def periodic(results: StudyResults) -> list[Table]:
         rows.append((curve_set.title, "90° wave of trained encoders", wave))
         rows.append((curve_set.title, "the same against untrained encoders",
                      verdict_sentence(curve_set.sweep, verdicts[place])))  # fmt: skip
-    return _table(2, "Interpretability over rotation is periodic, with a period of 90°", rows)
+    return _claim(2, "Interpretability over rotation is periodic, with a period of 90°", rows)
 
 
 def extrema(results: StudyResults) -> list[Table]:
@@ -62,7 +68,7 @@ def extrema(results: StudyResults) -> list[Table]:
         for found in rotations(results)
         if (sentence := spike_sentence(_evidence(found), HEADLINE_FIELD))
     ]
-    return _table(3, "Some data sets have their minima at multiples of 90°, others their maxima", rows)
+    return _claim(3, "Some data sets have their minima at multiples of 90°, others their maxima", rows)
 
 
 def not_hog(results: StudyResults) -> list[Table]:
@@ -72,18 +78,42 @@ def not_hog(results: StudyResults) -> list[Table]:
         for found in data_sets(results)
         for sentence in coincidence_sentences(found)
     ]
-    return _table(4, "Where interpretability is least, an SVM on HOG features need not struggle", rows)
+    return _claim(4, "Where interpretability is least, an SVM on HOG features need not struggle", rows)
+
+
+def optimal(results: StudyResults) -> list[Table | Figure]:
+    """What the thesis concludes (chapter 7): there are optimal augmentations when training for interpretability."""
+    found = augmentations.data_sets(results)
+    verdicts = augmentations.judged(found)
+    rows, figures = list[Row](), list[Figure]()
+    for place, of_data in enumerate(found):
+        if not (of_data.points() and of_data.of(EXACT_ANGLE)):
+            continue
+        own = {(effect, measure): v for (where, effect, measure), v in verdicts.items() if where == place}
+        for measure, name in augmentations.MEASURES.items():
+            rows.append(
+                (of_data.name, f"{name}, by what augments the training", measure_sentence(of_data, measure, own))
+            )
+            rows.append((of_data.name, f"{name}, training with one angle", angle_sentence(of_data, measure, own)))
+        figure = angle_figure(of_data)
+        figures.append(replace(figure, name=file_name("angles", of_data.name)))
+    claim = "There are optimal augmentations when training for interpretability"
+    return [*_table("conclusion", f"Conclusion: {claim}", rows), *figures]
 
 
 def _evidence(found: CurveSet) -> WaveEvidence:
     return WaveEvidence.of(fitted([found.headline_panel], found.resampling_of), found.binarisation)
 
 
-def _table(number: int, claim: str, rows: Sequence[Row]) -> list[Table]:
+def _claim(number: int, claim: str, rows: Sequence[Row]) -> list[Table]:
+    return _table(f"claim-{number}", f"Claim {number}: {claim}", rows)
+
+
+def _table(name: str, caption: str, rows: Sequence[Row]) -> list[Table]:
     """Nothing where nothing is measured that bears on the claim."""
     if not rows:
         return []
     frame = pl.DataFrame(rows, schema=["data", "statistic", "finding"], orient="row")
     columns = [Column("data", "data", width=0.18), Column("statistic", "statistic", width=0.22),
                Column("what it says here", "finding", width=0.5)]  # fmt: skip
-    return [Table(f"claim-{number}", f"Claim {number}: {claim}", frame, columns)]
+    return [Table(name, caption, frame, columns)]

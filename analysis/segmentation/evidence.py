@@ -165,17 +165,18 @@ class TargetSet:
         """image_id, group, position and dice of each image, a frame a seed."""
         if row is None:
             return []
-        background = self.class_names[0] if self.class_names else ""
-        return [
-            self._scores(entry["key"])
-            .filter((pl.col(CLASS) != background) & (pl.col(NUM_TRUE) > 0))
-            .group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True)
-            .agg(pl.col(DICE).mean())
-            for entry in row.cell.done
-        ]
+        return [dice_of_images(self._scores(entry["key"])) for entry in row.cell.done]
 
     def _scores(self, key: str) -> pl.DataFrame:
         return pl.read_parquet(self.results.folder(key) / SCORES_FILE)
+
+
+def dice_of_images(scores: pl.DataFrame) -> pl.DataFrame:
+    """image_id, group, position and dice of each image, from the rows of a result: the mean over the classes that it
+    has but the background, which is the first; no row for an image that has no other."""
+    background = scores[CLASS][0] if scores.height else ""
+    shown = scores.filter((pl.col(CLASS) != background) & (pl.col(NUM_TRUE) > 0))
+    return shown.group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True).agg(pl.col(DICE).mean())
 
 
 def target_sets(results: StudyResults) -> list[TargetSet]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import synthetic_augmentations as augmented
 from reported import small
 from synthetic_curves import BLUR, ROTATION
 from synthetic_hog import ANGLES, FabricatedHog
@@ -192,3 +193,27 @@ def test_claim_4_has_a_line_a_region_and_field_and_tells_same_from_opposite_angl
     assert full.startswith("Full")
     assert words in full
     assert len(rest) <= 1
+
+
+@pytest.mark.parametrize(("own", "word"), [(0.40, "raises"), (0.20, "lowers")])
+def test_the_conclusion_is_set_against_trainings_with_the_angle_of_the_maximum(tmp_path, own, word):
+    levels = [(augmented.NONE, 0.5, 0.3), (augmented.STRONG, 0.7, 0.3)]
+    levels += [(augmented.exact(angle), 0.5, own if angle == 60 else 0.3) for angle in (30, 60, 90)]
+    curve = 0.4 + 0.05 * np.cos(np.deg2rad(augmented.CIRCLE - 60))
+    table, figure = claims.optimal(results_of(augmented.made(tmp_path, levels, circle=curve)))
+    found = {row["statistic"]: row["finding"] for row in table.frame.to_dicts()}
+    assert "is higher with rotation up to 180°" in found["use, by what augments the training"]
+    assert "not shown to change" in found["interpretability, by what augments the training"].split("lower")[0] or (
+        "rotation by 60°" in found["interpretability, by what augments the training"]
+    )
+    assert "is not shown" in found["use, training with one angle"]
+    assert (
+        f"highest at 60°; training with exactly that angle {word} the Dice of the encoder's maps"
+        in (found["interpretability, training with one angle"])
+    )
+    assert figure.name == "angles-brats"
+
+
+def test_the_conclusion_needs_trainings_with_one_angle(tmp_path):
+    levels = [(augmented.NONE, 0.5, 0.3), (augmented.STRONG, 0.7, 0.3)]
+    assert claims.optimal(results_of(augmented.made(tmp_path, levels))) == []

@@ -56,6 +56,20 @@ RELEASED_TRUNK = "released trunk"
 FROZEN = ", frozen"
 """After the role of a trunk that is not trained along."""
 
+# Augmentation types: roles of pretrainings, by what augmented them.
+NO_AUGMENTATION = "no augmentation"
+ONE_AUGMENTATION = "one augmentation"
+TWO_AUGMENTATIONS = "two augmentations"
+EXACT_ANGLE = "one exact angle"
+THESIS_AUGMENTATIONS = "rotation or flip (thesis)"
+"""One of three transformations for each image."""
+THESIS_CURVE = "rotation or flip (thesis), whole circle"
+"""The curve over all angles of these encoders."""
+
+# Labels: what of an encoder is measured.
+OF_USE = "segmentation"
+OF_MAPS = "interpretability"
+
 # Columns of ``scores.parquet``: a row for each image and class.
 CLASS = "class"
 NUM_BOTH, NUM_PREDICTED, NUM_TRUE, NUM_PIXELS = "num_both", "num_predicted", "num_true", "num_pixels"
@@ -103,7 +117,7 @@ START_FILE = "artifacts/provenance.json"
 """How a pretraining really started: from which weights, on how many images and threads."""
 
 
-_LABEL_ORDER = ("data", "region", "sweep", "method")
+_LABEL_ORDER = ("data", "region", "sweep", "method", "augmentation", "range", "second", "second_range", "measure")
 
 
 def label_values(labels: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,57 @@
+"""The report of a study of augmentation types: one self-contained page a data set, figures and tables beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.augmentations.evidence import DataSet, Effect, data_sets, judged
+from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
+from analysis.augmentations.findings import answers, caveats
+from analysis.augmentations.tables import arm_table, effect_table
+from analysis.render.files import file_name
+from analysis.render.style import Figure
+from analysis.results import load_study
+from analysis.significance import Verdict
+from analysis.study_page import StudyPage
+from orchestrator.store import Store
+
+
+def augmentation_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
+    """Write the page of every data set of the study; returns page, figures and tables of each.
+
+    All that is said of the study, what is not there yet included, shares the level.
+    """
+    found = data_sets(load_study(store, manifest))
+    verdicts = judged(found)
+    written: list[Path] = []
+    for place, of_data in enumerate(found):
+        own = {(effect, measure): v for (where, effect, measure), v in verdicts.items() if where == place}
+        written += _page(of_data, own).write(out_dir / file_name(of_data.name))
+    return written
+
+
+def figures_of(found: DataSet) -> list[Figure]:
+    """What can be drawn of what is there."""
+    if not found.points():
+        return []
+    effects = [effect_figure(found)] if found.effects() else []
+    return [pareto_figure(found), *effects, *([angle_figure(found)] if len(found.exact) > 1 else [])]
+
+
+def _page(found: DataSet, verdicts: Mapping[tuple[Effect, str], Verdict]) -> StudyPage:
+    return StudyPage(
+        kind="Augmentation types",
+        subject=found.name,
+        manifest=found.results.manifest,
+        data=found.name,
+        card=found.card,
+        cells=found.cells,
+        answers=answers(found, verdicts),
+        parts=figures_of(found),
+        tables_title="Augmentations and their effects",
+        tables=[arm_table(found), effect_table(found, verdicts)],
+        caveats=caveats(found),
+        configured=found.cells,
+    )

@@ -1,0 +1,329 @@
+"""The report of a study of augmentation types: what is measured, what is compared, what is said."""
+
+import numpy as np
+import polars as pl
+import pytest
+from charts import layers_of, panels_of
+from scipy import stats
+from synthetic_augmentations import (
+    ANGLES,
+    BLUR,
+    BOTH,
+    CIRCLE,
+    MILD,
+    NONE,
+    RANDOM,
+    STRONG,
+    THESIS,
+    FabricatedAugmentations,
+    exact,
+    made,
+)
+
+from analysis.augmentations.evidence import ALONE, BESIDE, BEST_ANGLE, INTERACTION, OF_RANGE, OF_TYPE, data_sets, judged
+from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
+from analysis.augmentations.findings import answers
+from analysis.augmentations.report import augmentation_report
+from analysis.augmentations.tables import arm_table, effect_table, expected_front_size
+from analysis.results import load_study
+from trainables.api.names import OF_MAPS, OF_USE
+
+PEAK_AT_60 = 0.4 + 0.05 * np.cos(np.deg2rad(CIRCLE - 60))
+ALL = [
+    (NONE, 0.50, 0.30), (THESIS, 0.55, 0.33), (MILD, 0.52, 0.31), (STRONG, 0.60, 0.34), (BLUR, 0.50, 0.38),
+    (exact(30), 0.51, 0.30), (exact(60), 0.51, 0.36), (exact(90), 0.53, 0.30), (BOTH, 0.70, 0.42),
+    (RANDOM, 0.40, 0.25),
+]  # fmt: skip
+
+
+def found_of(study):
+    (found,) = data_sets(load_study(study.store, study.manifest))
+    return found
+
+
+def verdicts_of(found):
+    return {(effect, measure): verdict for (_, effect, measure), verdict in judged([found]).items()}
+
+
+def said_of(study):
+    found = found_of(study)
+    return answers(found, verdicts_of(found))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Every role, with levels far apart."""
+    return made(tmp_path_factory.mktemp("whole"), ALL, circle=PEAK_AT_60)
+
+
+def rows_of(table, **where):
+    return table.frame.filter(**where).to_dicts()
+
+
+# -- what is measured ----------------------------------------------------------------------------------------------
+
+
+def test_measures_of_an_arm_are_those_of_its_published_rows(tmp_path):
+    study = FabricatedAugmentations(tmp_path)
+    study.arm(STRONG, 0.6, 0.3, num_seeds=2, wave=0.1)
+    (row,) = arm_table(found_of(study)).frame.to_dicts()
+    use, maps, spread = [], [], []
+    for entry in study.trials:
+        folder = study.store.fetch(entry["key"], tmp_path / "fetched" / entry["key"])
+        if entry["labels"]["measure"] == OF_USE:
+            scores = pl.read_parquet(folder / "scores.parquet").filter(pl.col("class") != "background")
+            use.append(scores["dice"].mean())
+        else:
+            rows = pl.read_parquet(folder / "curve.parquet").filter(field_of_view="full", binarisation="otsu")
+            maps.append(rows["dice"].mean())
+            spread.append(rows.group_by("value").agg(pl.col("dice").mean())["dice"].to_numpy().std())
+    assert row["augmentation"] == "rotation up to 180°"
+    for name, values in (("use", use), ("interpretability", maps), ("anisotropy", spread)):
+        assert row[name] == pytest.approx(np.mean(values))
+        assert row[f"{name} std"] == pytest.approx(np.std(values, ddof=1))
+    assert row["anisotropy"] == pytest.approx(0.1 / np.sqrt(2), rel=0.35), "of a wave sampled at 12 angles"
+    assert row["n"] == 2
+
+
+def test_the_unchanged_image_counts_in_no_level(tmp_path):
+    study = made(tmp_path, [(exact(30), 0.5, 0.3), (exact(60), 0.5, 0.3)], circle=PEAK_AT_60)
+    curve = found_of(study).reference_dice
+    assert 0.0 not in curve
+    assert 360.0 not in curve
+    assert curve[60.0] == pytest.approx(0.45)
+
+
+def test_a_seed_without_one_measure_counts_in_the_other(tmp_path):
+    study = made(tmp_path, [(NONE, 0.5, 0.3)])
+    study.arm(STRONG, 0.6, 0.4, done=(OF_USE,))
+    found = found_of(study)
+    assert set(found.levels("rotation up to 180°", OF_USE)) == {0, 1, 2}
+    assert found.levels("rotation up to 180°", OF_MAPS) == {}
+    assert list(found.points()) == ["no augmentation"]
+    said = " ".join(said_of(study))
+    assert "Nothing can be said of rotation up to 180° (no result of rotation up to 180°)" in said
+
+
+# -- what is compared ----------------------------------------------------------------------------------------------
+
+
+def test_every_effect_is_the_difference_that_it_says(whole):
+    found = found_of(whole)
+    levels = {arm.name: np.mean([*found.levels(arm.name, OF_USE).values()]) for arm in found.arms}
+    table = effect_table(found, verdicts_of(found))
+
+    def effect(title, kind):
+        ((row,),) = [rows_of(table, effect=title, what=kind)]
+        return row["use"]
+
+    none, mild, strong, blur = (levels[n] for n in ("no augmentation", "rotation up to 30°", "rotation up to 180°",
+                                                    "blur up to 2 %"))  # fmt: skip
+    both = levels["rotation up to 180° and blur up to 2 %"]
+    assert effect("rotation up to 180°", ALONE) == pytest.approx(strong - none)
+    assert effect("untrained", ALONE) == pytest.approx(levels["untrained"] - none)
+    assert effect("rotation", OF_TYPE) == pytest.approx((mild + strong) / 2 - none)
+    assert effect("rotation", OF_RANGE) == pytest.approx(strong - mild)
+    assert effect("blur up to 2 %", BESIDE) == pytest.approx(both - strong)
+    assert effect("rotation up to 180°", BESIDE) == pytest.approx(both - blur)
+    assert effect("rotation up to 180° and blur up to 2 %", INTERACTION) == pytest.approx(both - strong - blur + none)
+    others = (levels["rotation by 30°"] + levels["rotation by 90°"]) / 2
+    assert effect("rotation by 60°", BEST_ANGLE) == pytest.approx(levels["rotation by 60°"] - others)
+    assert "blur" not in table.frame.filter(what=OF_TYPE)["effect"].to_list(), "it has one range"
+
+
+def test_intervals_are_students_over_the_pairs_of_seeds(whole):
+    found = found_of(whole)
+    ((row,),) = [rows_of(effect_table(found, verdicts_of(found)), effect="blur up to 2 %", what=ALONE)]
+    ours, none = (found.levels(name, OF_MAPS) for name in ("blur up to 2 %", "no augmentation"))
+    expected = stats.ttest_rel([ours[s] for s in range(3)], [none[s] for s in range(3)]).confidence_interval(0.95)
+    assert (row["interpretability low"], row["interpretability high"]) == pytest.approx((expected.low, expected.high))
+    assert row["n"] == 3
+
+
+def test_pairs_of_seeds_are_those_of_the_same_number(tmp_path):
+    study = made(tmp_path, [(NONE, 0.5, 0.3)])
+    study.arm(STRONG, 0.6, 0.4, num_seeds=2)
+    found = found_of(study)
+    (effect,) = found.effects()
+    none = found.levels("no augmentation", OF_USE)
+    ours = found.levels("rotation up to 180°", OF_USE)
+    differences = found.differences(effect, lambda name: found.levels(name, OF_USE))
+    assert differences == pytest.approx([ours[0] - none[0], ours[1] - none[1]])
+
+
+def test_the_front_is_of_means_and_leaves_the_untrained_out(tmp_path):
+    levels = [(NONE, 0.5, 0.3), (STRONG, 0.6, 0.2), (BLUR, 0.55, 0.25), (MILD, 0.5, 0.1), (RANDOM, 0.9, 0.9)]
+    found = found_of(made(tmp_path, levels, spread=0.001, noise=0.001))
+    assert sorted(found.front()) == ["blur up to 2 %", "no augmentation", "rotation up to 180°"]
+    table = arm_table(found)
+    assert dict(table.frame.select("augmentation", "front").rows()) == {
+        "no augmentation": "yes", "rotation up to 180°": "yes", "blur up to 2 %": "yes", "rotation up to 30°": "no",
+        "untrained": None,
+    }  # fmt: skip
+    assert table.frame["augmentation"][0] == "untrained", "the most useful first"
+    assert rows_of(table, augmentation="blur up to 2 %")[0]["front seeds"] == "3 of 3"
+    assert rows_of(table, augmentation="rotation up to 30°")[0]["front seeds"] == "0 of 3"
+
+
+def test_the_size_of_a_front_of_luck_is_what_luck_makes():
+    rng = np.random.default_rng(0)
+    sizes = []
+    for _ in range(4000):
+        points = rng.normal(size=(12, 2))
+        sizes.append(sum(not any((other > point).all() for other in points) for point in points))
+    assert np.mean(sizes) == pytest.approx(expected_front_size(12), rel=0.03)
+
+
+# -- what is said --------------------------------------------------------------------------------------------------
+
+
+def test_what_raises_and_what_lowers_is_said_in_both_directions(tmp_path):
+    said = said_of(made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.7, 0.1), (BLUR, 0.3, 0.5), (MILD, 0.5, 0.3)]))
+    use, maps = said[:2]
+    assert "the Dice of a decoder on the encoder is higher with rotation up to 180° (+0." in use
+    assert ", and is lower with blur up to 2 % (−0." in use
+    assert "Of rotation up to 30° no difference is shown." in use
+    assert "over seeds and over blocks of images" in use
+    assert "the Dice of the encoder's maps is higher with blur up to 2 % (+0." in maps
+    assert ", and is lower with rotation up to 180° (−0." in maps
+
+
+def test_of_augmentations_that_are_alike_nothing_is_said_to_change(tmp_path):
+    said = said_of(made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.5, 0.3), (BLUR, 0.5, 0.3)]))
+    for sentence in said[:2]:
+        assert "is not shown to change with rotation up to 180° and blur up to 2 %" in sentence
+        assert "higher" not in sentence
+        assert "lower" not in sentence
+
+
+def test_one_seed_says_nothing_of_others(tmp_path):
+    said = said_of(made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.7, 0.1)], num_seeds=1))
+    assert "With one seed there is no test, so nothing is said of rotation up to 180°." in said[0]
+    assert "higher" not in said[0]
+
+
+@pytest.mark.parametrize(("level", "word"), [(0.45, "higher"), (0.2, "lower")])
+def test_untrained_encoders_are_set_against_those_without_augmentation(tmp_path, level, word):
+    said = said_of(made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.5, 0.3), (RANDOM, 0.5, level)]))
+    assert f"Of untrained encoders it is {word} than of those without augmentation" in said[1]
+    assert "Untrained encoders cannot be told apart" in said[0]
+
+
+@pytest.mark.parametrize(("own", "words"), [(0.40, "raises"), (0.20, "lowers"), (0.30, "is not shown")])
+def test_the_angle_of_the_maximum_is_said_to_matter_where_it_does(tmp_path, own, words):
+    levels = [(NONE, 0.5, 0.3), (exact(30), 0.5, 0.3), (exact(60), 0.5, own), (exact(90), 0.5, 0.3)]
+    study = made(tmp_path, levels, circle=PEAK_AT_60)
+    (sentence,) = [text for text in said_of(study) if "highest at 60°" in text and "encoder's maps" in text]
+    assert words in sentence
+    assert f"{own:.1f}" in sentence
+    assert "0.3" in sentence
+
+
+def test_which_angle_is_best_is_read_from_the_curve_and_not_from_the_trainings(tmp_path):
+    levels = [(NONE, 0.5, 0.3), (exact(30), 0.9, 0.9), (exact(60), 0.5, 0.3), (exact(90), 0.5, 0.3)]
+    assert found_of(made(tmp_path, levels, circle=PEAK_AT_60)).best_angle_deg == 60.0
+
+
+def test_without_another_exact_angle_or_a_curve_the_question_stays_open(tmp_path):
+    one = said_of(made(tmp_path / "one", [(NONE, 0.5, 0.3), (exact(60), 0.5, 0.3)], circle=PEAK_AT_60))
+    assert len([text for text in one if "no other exact angle is in the study" in text]) == 1
+    none = said_of(made(tmp_path / "none", [(NONE, 0.5, 0.3), (exact(30), 0.5, 0.3), (exact(60), 0.5, 0.3)]))
+    assert len([text for text in none if "cannot be told yet" in text]) == 1
+
+
+@pytest.mark.parametrize(("together", "word"), [(0.8, "more"), (0.5, "less"), (0.65, None)])
+def test_interactions_are_said_in_both_directions(tmp_path, together, word):
+    said = said_of(made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.6, 0.3), (BLUR, 0.55, 0.3), (BOTH, together, 0.3)]))
+    (use, maps) = [text for text in said if "interaction" in text.lower()]
+    assert maps == "No interaction of two augmentations is shown in the Dice of the encoder's maps."
+    if word is None:
+        assert use.startswith("No interaction")
+    else:
+        assert f"rotation up to 180° and blur up to 2 % ({word} than the sum of both" in use
+
+
+def test_all_that_is_planned_shares_the_level(tmp_path):
+    """Ten more arms that are not there yet leave less for those that are."""
+    levels = [(NONE, 0.5, 0.3), (STRONG, 0.52, 0.32)]
+    few = verdicts_of(found_of(made(tmp_path / "few", levels)))
+    study = made(tmp_path / "many", levels)
+    for angle in range(10, 60, 10):
+        study.arm(exact(angle), 0.5, 0.3, done=())
+    many = verdicts_of(found_of(study))
+
+    def p(verdicts):
+        return next(v.p_adjusted for (e, m), v in verdicts.items() if e.title == "rotation up to 180°" and m == OF_USE)
+
+    # Six arms in two measures, and the angle of the maximum, which is not known yet, in two.
+    assert p(many) == pytest.approx(min(1.0, p(few) * 14 / 2)) or p(few) * 7 > 1
+
+
+# -- figures and page ----------------------------------------------------------------------------------------------
+
+
+def test_the_front_figure_draws_use_against_interpretability(whole):
+    panel = panels_of(pareto_figure(found_of(whole)))[0]
+    seeds, means = layers_of(panel, "point")
+    assert (means.fields["x"], means.fields["y"]) == ("use", "interpretability")
+    by_name = {row["augmentation"]: row for row in means.rows}
+    assert by_name["rotation up to 180° and blur up to 2 %"]["use"] == pytest.approx(0.70, abs=0.04)
+    assert by_name["blur up to 2 %"]["interpretability"] == pytest.approx(0.38, abs=0.04)
+    assert len(seeds.rows) == 3 * len(ALL)
+    (line,) = layers_of(panel, "line")
+    assert {row["augmentation"] for row in line.rows} == set(found_of(whole).front())
+
+
+def test_the_effect_figure_has_a_panel_a_measure(whole):
+    panels = panels_of(effect_figure(found_of(whole)))
+    assert [title for title, _ in panels] == ["use", "interpretability"]
+    for panel, name in zip(panels, ("use", "interpretability"), strict=True):
+        (points,) = layers_of(panel, "point")
+        assert (points.fields["x"], points.fields["y"]) == ("difference", "augmentation")
+        assert {row["measure"] for row in points.rows} == {name}
+        bars = layers_of(panel, "rule")[1]
+        assert (bars.fields["x"], bars.fields["x2"]) == ("low", "high")
+        assert all(row["low"] < row["difference"] < row["high"] for row in bars.rows)
+
+
+def test_the_angle_figure_draws_trainings_by_their_angle_and_the_curve_beside(whole):
+    use, maps, curve = panels_of(angle_figure(found_of(whole)))
+    for panel, name in ((use, "use"), (maps, "interpretability")):
+        (points,) = layers_of(panel, "point")
+        assert (points.fields["x"], points.fields["y"]) == ("angle_deg", "value")
+        assert {row["measure"] for row in points.rows} == {name}
+        assert {row["angle_deg"] for row in points.rows} == {0.0, 30.0, 60.0, 90.0}
+    at_60 = [row["value"] for row in layers_of(maps, "point")[0].rows if row["angle_deg"] == 60.0]
+    assert np.mean(at_60) == pytest.approx(0.36, abs=0.04)
+    (line,) = layers_of(curve, "line")
+    assert (line.fields["x"], line.fields["y"]) == ("angle_deg", "dice")
+    assert max(line.rows, key=lambda row: row["dice"])["angle_deg"] == 60.0
+    assert max(row["angle_deg"] for row in line.rows) == 90.0
+
+
+def test_the_page_says_it_all_and_what_is_missing(whole, tmp_path):
+    study = made(tmp_path / "study", ALL[:3], circle=PEAK_AT_60)
+    study.arm(BLUR, 0.5, 0.3, done=())
+    page, figures, tables = augmentation_report(study.store, study.manifest, tmp_path / "out")
+    html = page.read_text()
+    assert "blur · up to 2 % · interpretability: 0 of 3 seeds" in html
+    assert {path.stem for path in tables.glob("*.csv")} == {"augmentations", "effects"}
+    assert {path.stem for path in figures.glob("*.svg")} == {"pareto", "effects"}
+    page, figures, _ = augmentation_report(whole.store, whole.manifest, tmp_path / "whole")
+    assert {path.stem for path in figures.glob("*.svg")} == {"pareto", "effects", "angles"}
+    assert "Nothing: every seed is here." in page.read_text()
+
+
+def test_a_study_without_any_result_says_so(tmp_path):
+    study = FabricatedAugmentations(tmp_path / "study")
+    study.arm(NONE, 0.5, 0.3, done=())
+    page, _, _ = augmentation_report(study.store, study.manifest, tmp_path / "out")
+    assert "No encoder has been measured yet, so nothing can be said." in page.read_text()
+
+
+def test_angles_are_spread_evenly_so_that_their_mean_is_the_published_one(whole):
+    """``val/interpretability`` weighs angles with the share of the circle that they stand for."""
+    assert len({*np.diff(ANGLES)}) == 1
+    found = found_of(whole)
+    cell = found.arm("blur up to 2 %").cells[OF_MAPS]
+    levels = found.levels("blur up to 2 %", OF_MAPS)
+    assert list(levels.values()) == pytest.approx(cell.values["val/interpretability"])
