@@ -359,12 +359,11 @@ def curve_study(
     return Study(name, question, trials, report=CURVE_REPORT, facts=facts, cards=cards)
 
 
-def sizes_of(options: EncoderStudyOptions) -> Sizes:
-    """The sizes of the scale, with the epochs that were asked for."""
+def sizes_of(options: EncoderStudyOptions, num_epochs: int | None = None) -> Sizes:
+    """The sizes of the scale, with the epochs that were asked for, else the study's own, else those of the scale."""
     sizes = SIZES[options.scale]
-    if options.num_epochs is None:
-        return sizes
-    return replace(sizes, pretraining=replace(sizes.pretraining, num_epochs=options.num_epochs))
+    wanted = options.num_epochs or num_epochs or sizes.pretraining.num_epochs
+    return replace(sizes, pretraining=replace(sizes.pretraining, num_epochs=wanted))
 
 
 def curves(
@@ -413,8 +412,8 @@ def facts_of(
     """What plan, report and MLflow say of a study: its scale and start, epochs that are not the scale's, and sizes that
     the data made smaller."""
     facts = {"scale": options.scale, "pretraining_start": released_weights(options.pretrained)[1]}
-    if options.num_epochs not in (None, SIZES[options.scale].pretraining.num_epochs):
-        facts["num_epochs"] = str(options.num_epochs)
+    if sizes.num_epochs != SIZES[options.scale].pretraining.num_epochs:
+        facts["num_epochs"] = str(sizes.num_epochs)
     return facts | fitted_facts(sizes, fitted)
 
 
