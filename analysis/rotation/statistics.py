@@ -34,6 +34,7 @@ from analysis.resampling import Resampling
 from analysis.rotation import wave
 from analysis.rotation.fitted import FITS, FittedCurve, FittedPanel, fitted_angles, without_full_turn
 from analysis.rotation.wave import WaveFit
+from trainables.api.wave import PERIOD_DEG
 
 PROMINENCE_SHARE = 0.25  # of the range of the mean curve: a smaller bump is not an extremum
 
@@ -240,7 +241,7 @@ def _wave_extrema(curve: FittedCurve, resampling: Resampling) -> list[Row]:
     whole = curve.fits["interpolated"]
     fit, found = whole.of_mean(), describe(whole.coefficients(), resampling)
     may_be_noise = is_none(found.size, found.null) if resampling.can_give_intervals else None
-    angles = np.arange(0, wave.PERIOD_DEG, 0.25)
+    angles = np.arange(0, PERIOD_DEG, 0.25)
     values = fit.terms_NP[0, 0] + fit.wave(angles)[0]
     own = {"source": "wave", "noise": None, "may_be_noise": may_be_noise}
     return [own | row for row in _circular_extrema(angles, values)]

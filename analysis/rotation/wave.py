@@ -16,7 +16,6 @@ Shapes: N images, A angles, P terms of the model, B resamples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,12 +23,10 @@ import numpy as np
 
 from analysis.arrays import Bools, Complexes, Floats
 from trainables.api import axis
+from trainables.api.wave import NUISANCE_ORDERS, ORDER, PERIOD_DEG, design, fit_operator, max_harmonics
 
-PERIOD_DEG = 90.0
 _TURN_DEG = 360.0
 DEFAULT_MAX_HARMONICS = 4
-_NUISANCE_ORDERS = (1, 2, 3)
-_ORDER = 4  # periods of the wave in one turn
 _SAME_ANGLE_DEG = 1e-6
 
 
@@ -48,26 +45,6 @@ def is_multiple_of_90(angles_deg_A: Floats) -> Bools:
     """Whether a rotation is exact on a pixel grid (0, 90, 180, 270): no interpolation and no black corners."""
     residue = np.mod(angles_deg_A, PERIOD_DEG)
     return np.asarray(np.minimum(residue, PERIOD_DEG - residue) < _SAME_ANGLE_DEG)
-
-
-def max_harmonics(angles_deg_A: Floats) -> int:
-    """The highest k whose wave of period 90°/k the grid resolves: two angles a period in its widest gap (Nyquist).
-
-    0 where not even the fundamental is resolved (gaps of 45° and more).
-    """
-    distinct = np.unique(angles_deg_A)
-    if len(distinct) < 2:
-        return 0
-    gap = float(np.diff(distinct, append=distinct[0] + 360).max())
-    return math.ceil(PERIOD_DEG / 2 / gap - _SAME_ANGLE_DEG) - 1
-
-
-def design(angles_deg_A: Floats, num_harmonics: int) -> Floats:
-    """The terms of the model at each angle, [A, P]: 1, orders 1 to 3, then orders 4, 8, … 4K (cos, sin each)."""
-    orders = [*_NUISANCE_ORDERS, *(_ORDER * k for k in range(1, num_harmonics + 1))]
-    phase_AO = np.deg2rad(np.asarray(angles_deg_A, dtype=np.float64))[:, None] * np.array(orders)
-    waves_AP = np.stack([np.cos(phase_AO), np.sin(phase_AO)], axis=2).reshape(len(angles_deg_A), -1)
-    return np.concatenate([np.ones((len(angles_deg_A), 1)), waves_AP], axis=1)
 
 
 def mean_over_angles(values_NA: Floats, angles_deg_A: Floats) -> Floats:
@@ -94,7 +71,7 @@ class WaveFit:
         if not 1 <= harmonic <= self.num_harmonics:
             raise ValueError(f"harmonic {harmonic} was not fitted; fitted are 1 to {self.num_harmonics}")
         terms = self.terms_NP if terms_NP is None else terms_NP
-        column = 1 + 2 * len(_NUISANCE_ORDERS) + 2 * (harmonic - 1)
+        column = 1 + 2 * len(NUISANCE_ORDERS) + 2 * (harmonic - 1)
         return np.asarray(terms[:, column] + 1j * terms[:, column + 1])
 
     def predict(self, angles_deg_A: Floats) -> Floats:
@@ -103,7 +80,7 @@ class WaveFit:
 
     def wave(self, angles_deg_A: Floats, num_harmonics: int | None = None, terms_NP: Floats | None = None) -> Floats:
         """Only the wave of period 90° (without mean and orders 1 to 3), [N, A], up to ``num_harmonics``."""
-        first = 1 + 2 * len(_NUISANCE_ORDERS)
+        first = 1 + 2 * len(NUISANCE_ORDERS)
         last = first + 2 * (self.num_harmonics if num_harmonics is None else num_harmonics)
         terms = self.terms_NP if terms_NP is None else terms_NP
         return np.asarray(terms[:, first:last] @ design(angles_deg_A, self.num_harmonics)[:, first:last].T)
@@ -131,8 +108,7 @@ def fit_wave(dice_NA: Floats, angles_deg_A: Floats, num_harmonics: int | None = 
             f"{PERIOD_DEG / 2 / max(num_harmonics, 1):g}°. Measure more angles or ask for fewer harmonics"
         )
     weights_A = axis.shares(angles_deg_A, _TURN_DEG)
-    root_A = np.sqrt(weights_A)
-    operator_PA = np.linalg.pinv(design(angles_deg_A, num_harmonics) * root_A[:, None]) * root_A
+    operator_PA = fit_operator(angles_deg_A, num_harmonics)
     return WaveFit(angles_deg_A, weights_A, num_harmonics, np.asarray(dice_NA @ operator_PA.T))
 
 
@@ -155,7 +131,7 @@ def _check(dice_NA: Floats, angles_deg_A: Floats) -> None:
 def phase_deg(coefficient: complex, harmonic: int = 1) -> float:
     """The angle of the first maximum of a wave |c| cos(4kθ - arg c), in [0, 90/k) degrees."""
     period = PERIOD_DEG / harmonic
-    return float(np.rad2deg(np.angle(coefficient)) / (_ORDER * harmonic) % period)
+    return float(np.rad2deg(np.angle(coefficient)) / (ORDER * harmonic) % period)
 
 
 def share_of_variance(mean_BA: Floats, wave_BA: Floats, weights_A: Floats) -> Floats:
