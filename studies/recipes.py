@@ -79,6 +79,9 @@ class CurveStudyOptions(EncoderStudyOptions):
     """How pairs are explained: smoothgrad, smoothgrad_of_the_tool, averaged_transforms, conditional_occlusion,
     pairwise_occlusion, grad_cam, interaction_cam_mean, _max or _attention (default: smoothgrad; at full scale also the
     tool's)."""
+    two_stage: DefaultInHelp[bool] = False
+    """Let a pilot of a few images choose the angles of a rotation and the noise samples, for an interval that is hardly
+    wider; at scale full that saves most of the passes (default: all angles)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -356,6 +359,8 @@ def curve_study(
                     change = label, sweep, values
                     trials |= curves(source, region, change, explains, trained, sizes.curve, options)
     facts = facts_of(options, sizes.pretraining, fitted)
+    if options.two_stage:
+        facts["angles_of_rotations"] = "in two stages: a pilot chose angles and noise samples (artifacts/grid.json)"
     return Study(name, question, trials, report=CURVE_REPORT, facts=facts, cards=cards)
 
 
@@ -378,8 +383,10 @@ def curves(
     """Every curve of one region and sweep by its name for people: trained and untrained encoders, one a seed, the
     released one where weights are given, and the controls without training."""
     from trainables.interpretability.curve import InterpretabilityCurve
+    from trainables.interpretability.two_stage import CurvePilot, TwoStageCurve
     from trainables.models.sources import Released, Untrained
     from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
+    from trainables.sweeps import Rotation
 
     (sweep_name, change, values), (method_name, explains) = sweep, method
     values = tuple(map(float, values))
@@ -392,6 +399,8 @@ def curves(
     def curve(method: SaliencyMethod, encoder: EncoderSource | None = None) -> InterpretabilityCurve:
         return InterpretabilityCurve(region, encoder, method, change, values, images)
 
+    in_two_stages = options.two_stage and isinstance(change, Rotation)
+    pilot = CurvePilot.of(curve(explains, trained[0])) if in_two_stages else None
     made = {f"trained, seed {moco.pretrain_seed}": ("trained", curve(explains, moco)) for moco in trained}
     for seed in range(options.pretrain_seeds):
         untrained = Untrained(source.images, backbone, options.head, seed)
@@ -402,6 +411,8 @@ def curves(
     if fixed_of is not None:
         made["fixed map"] = "fixed map", curve(FixedMap(fixed_of), trained[0])
     made |= {"mask": ("mask", curve(MaskRoundTrip())), "intensity": ("intensity", curve(ImageIntensity()))}
+    if pilot is not None:
+        made = {name: (role, TwoStageCurve.of(whole, pilot)) for name, (role, whole) in made.items()}
     prefix = " · ".join(labels.values())
     return {f"{prefix} · {name}": Entry(trainable, role, labels) for name, (role, trainable) in made.items()}
 

@@ -59,6 +59,8 @@ def make_study(options: CurveStudyOptions) -> Study:
         raise ValueError(
             "--released: this study explains encoders that it pretrains; --pretrained starts them from weights"
         )
+    if options.two_stage:
+        raise ValueError("--two-stage is for curves, and this study has a few angles: leave it out")
     sizes = recipes.sizes_of(options)
     trials: dict[str, Entry] = {}
     cards, fitted = {}, {}

@@ -24,6 +24,7 @@ from trainables.data.folder import write_folder
 from trainables.data.folder_volumes import FolderVolumes, write_volumes
 from trainables.data.kvasir import write_kvasir
 from trainables.data.mni152 import MNI152, MNI152Tissue
+from trainables.interpretability.two_stage import CurvePilot, TwoStageCurve
 from trainables.models.released import ReleasedWeights
 from trainables.models.sources import Released, Untrained
 from trainables.saliency.cam import GradCAM, InteractionCAM
@@ -488,3 +489,33 @@ def test_a_method_without_a_map_of_the_unchanged_image_has_no_fixed_map():
     }
     assert roles["pairwise_occlusion"] - roles["grad_cam"] == {"fixed map"}
     assert {"trained", "untrained", "mask", "intensity"} <= roles["grad_cam"]
+
+
+# -- curves in two stages ------------------------------------------------------------------------------------------
+
+
+def test_in_two_stages_all_curves_of_a_rotation_share_one_pilot_and_others_none():
+    whole = augmentation_sweeps.make_study(
+        AugmentationSweepsOptions(scale="full", data_root=None, datasets=("mni152",))
+    )
+    staged = augmentation_sweeps.make_study(
+        AugmentationSweepsOptions(scale="full", data_root=None, datasets=("mni152",), two_stage=True)
+    )
+    assert list(whole.entries) == list(staged.entries)
+    pilots = {"smoothgrad": set(), "smoothgrad_of_the_tool": set()}
+    for name, entry in staged.entries.items():
+        without = whole.entries[name]
+        assert (entry.role, entry.labels) == (without.role, without.labels)
+        if entry.labels["sweep"] != "rotation":
+            assert entry == without
+            continue
+        assert isinstance(entry.trainable, TwoStageCurve)
+        method = entry.labels.get("method", "smoothgrad")
+        pilots[method].add(entry.trainable.pilot)
+        assert entry.trainable == TwoStageCurve.of(without.trainable, entry.trainable.pilot)
+    (pilot,), (of_tool,) = pilots.values()
+    trained = of(whole, "trained")
+    assert pilot == CurvePilot.of(next(curve for curve in trained if curve.method == SmoothGrad(50)))
+    assert of_tool != pilot
+    assert "a pilot chose angles" in staged.facts["angles_of_rotations"]
+    assert "angles_of_rotations" not in whole.facts

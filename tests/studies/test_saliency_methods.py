@@ -110,3 +110,8 @@ def test_scores_of_the_table_are_those_of_the_store(finished):
             for score in ("auprc", "dice", "pointing_game", "relevance_mass"):
                 assert row[score] == pytest.approx(frame[score].mean())
             assert row["chance"] == pytest.approx(frame["mask_fraction"].mean())
+
+
+def test_a_few_angles_are_not_piloted():
+    with pytest.raises(ValueError, match="--two-stage is for curves"):
+        study_of(two_stage=True)

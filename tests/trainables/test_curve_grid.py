@@ -1,0 +1,129 @@
+"""At which angles, and with how many noise samples, a curve is measured: against curves whose coefficient is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trainables.api.wave import fit_operator
+from trainables.interpretability.grid import choose_grid, exact_and_neighbours, placed
+
+FULL = tuple(map(float, range(361)))
+PILOT = np.arange(7.5, 360, 15)
+COUNTS = (10, 25, 50)
+TRUE = 0.02 + 0.01j
+
+
+def curves(rng, num_images, angles_deg, *, of_images=0.02, about=0.03, coefficient=TRUE, like=None):
+    """Curves [N, A] with noise at each angle, of images whose coefficients vary about one, with a standard deviation of
+    ``of_images`` on each axis, or are ``like``; and the coefficients."""
+    theta = np.deg2rad(np.asarray(angles_deg))
+    if like is None:
+        like = coefficient + of_images * (rng.normal(size=num_images) + 1j * rng.normal(size=num_images))
+    wave = np.real(like[:, None] * np.exp(-4j * theta))
+    level = 0.5 + 0.05 * rng.normal(size=(num_images, 1)) + 0.03 * np.cos(theta - 1)
+    return level + wave + about * rng.normal(size=wave.shape), like
+
+
+def chosen(rng, *, bias=(0.0, 0.0), num_images=16, widening=1.05, **changes):
+    """The choice of a pilot whose smaller numbers of samples are off by ``bias``."""
+    first, _ = curves(rng, num_images, PILOT, **changes)
+    fewer = [first + b * np.cos(4 * np.deg2rad(PILOT)) + 0.002 * rng.normal(size=first.shape) for b in bias]
+    return choose_grid(np.stack([*fewer, first]), PILOT, COUNTS, FULL, 75, widening)
+
+
+def interval(dice_NA, angles_deg):
+    """Of the real part of the coefficient: middle and half-width of Student's interval over images."""
+    places = np.asarray(angles_deg) % 90 > 1e-9
+    terms = dice_NA[:, places] @ fit_operator(np.asarray(angles_deg)[places], 2).T
+    real = terms[:, 7]
+    return real.mean(), stats.t.ppf(0.975, len(real) - 1) * real.std(ddof=1) / np.sqrt(len(real))
+
+
+def test_interval_and_coverage_are_those_of_the_full_grid_with_a_tenth_of_the_angles():
+    rng = np.random.default_rng(0)
+    widths, covers, full_covers, counts = [], [], [], []
+    for _ in range(300):
+        grid = chosen(rng)
+        seen = [a for a in grid.angles_deg if a < 360]
+        like = TRUE + 0.02 * (rng.normal(size=75) + 1j * rng.normal(size=75))
+        few, _ = curves(rng, 75, seen, like=like)
+        full, _ = curves(rng, 75, FULL[:-1], like=like)
+        (middle, half), (full_middle, full_half) = interval(few, seen), interval(full, FULL[:-1])
+        widths.append(half / full_half)
+        covers.append(abs(middle - TRUE.real) <= half)
+        full_covers.append(abs(full_middle - TRUE.real) <= full_half)
+        counts.append(len(seen))
+    assert np.mean(widths) < 1.06
+    assert np.mean(covers) > 0.92
+    assert np.mean(covers) == pytest.approx(np.mean(full_covers), abs=0.03)
+    assert np.median(counts) <= 60
+
+
+def test_the_expected_width_is_the_one_that_comes():
+    rng = np.random.default_rng(1)
+    grid = chosen(rng, num_images=4000, of_images=0.01, about=0.05, widening=1.2)
+    assert grid.std_of_images == pytest.approx(0.01 * np.sqrt(2), rel=0.1)
+    assert grid.std_about_model == pytest.approx(0.05, rel=0.05)
+    ratios = []
+    seen = [a for a in grid.angles_deg if a < 360]
+    for _ in range(200):
+        like = TRUE + 0.01 * (rng.normal(size=75) + 1j * rng.normal(size=75))
+        few, full = (curves(rng, 75, angles, like=like, about=0.05)[0] for angles in (seen, FULL[:-1]))
+        ratios.append(interval(few, seen)[1] / interval(full, FULL[:-1])[1])
+    # Neighbours of the multiples come on top of the interpolated angles that were counted.
+    assert 1.0 < np.mean(ratios) < grid.widening * 1.02
+
+
+def test_images_that_do_not_differ_get_the_full_grid():
+    """Then passes alone make the interval narrow."""
+    grid = chosen(np.random.default_rng(2), of_images=0.0, about=0.05, num_images=64)
+    assert len(grid.angles_deg) > 180
+
+
+@pytest.mark.parametrize(
+    ("bias", "expected"), [((0.0, 0.0), 10), ((0.01, 0.0), 25), ((0.01, 0.01), 50), ((0.0, 0.01), 10)]
+)
+def test_the_fewest_samples_without_a_bias_are_taken(bias, expected):
+    grid = chosen(np.random.default_rng(3), bias=bias)
+    assert grid.num_samples == expected
+    assert grid.bias_share <= 0.2
+
+
+def test_a_bias_that_a_small_pilot_cannot_exclude_keeps_the_samples():
+    """Four images whose maps differ with the samples: that the mean differs little says nothing."""
+    rng = np.random.default_rng(4)
+    first, _ = curves(rng, 4, PILOT)
+    odd = 0.02 * np.array([1, -1, 1, -1])[:, None] * np.cos(4 * np.deg2rad(PILOT))
+    grid = choose_grid(np.stack([first + odd, first]), PILOT, (10, 50), FULL, 75, 1.05)
+    assert grid.num_samples == 50
+
+
+def test_angles_are_of_the_full_grid_each_once_and_keep_what_a_spike_is_read_from():
+    grid = chosen(np.random.default_rng(5))
+    assert set(grid.angles_deg) <= set(FULL)
+    assert list(grid.angles_deg) == sorted(set(grid.angles_deg))
+    spikes = {0.0, 1.0, 89.0, 90.0, 91.0, 179.0, 180.0, 181.0, 269.0, 270.0, 271.0, 359.0, 360.0}
+    assert set(exact_and_neighbours(FULL)) == spikes
+    assert spikes <= set(grid.angles_deg)
+    assert grid.num_interpolated == len(set(grid.angles_deg) - spikes)
+
+
+def test_angles_lie_closer_where_the_curve_bends():
+    bend = np.exp(-(((PILOT - 135) / 25) ** 2))
+    angles = np.array(placed(bend, PILOT, [a for a in FULL if a % 90 > 1], 60))
+    around = ((angles > 100) & (angles < 170)).sum()
+    away = ((angles > 270) & (angles < 340)).sum()
+    assert around > 1.2 * away
+    even = np.array(placed(np.full(len(PILOT), 0.5), PILOT, [a for a in FULL if a % 90 > 1], 60))
+    assert np.diff(even).max() <= 8
+
+
+def test_no_gap_hides_two_harmonics_of_the_wave():
+    bend = np.exp(-(((PILOT - 135) / 10) ** 2))
+    angles = placed(bend, PILOT, [a for a in FULL if a % 90 > 1], 30)
+    assert np.diff([*angles, angles[0] + 360]).max() < 22.5
+
+
+def test_the_choice_is_a_function_of_what_was_measured():
+    assert chosen(np.random.default_rng(6)) == chosen(np.random.default_rng(6))
+    assert chosen(np.random.default_rng(6)) != chosen(np.random.default_rng(7))

@@ -1,0 +1,180 @@
+"""A curve in two stages: a pilot fixes the angles and the number of noise samples, the curve is measured with these.
+
+The choice is made once, by the trial of the pilot, and stands in its result: whatever measures the curve reads it
+there, so that every device and every encoder that is compared has the same. ``interpretability.grid`` has the rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from trainables.api import names
+from trainables.api.trainable import Trainable
+from trainables.interpretability.curve import InterpretabilityCurve
+from trainables.interpretability.grid import GridChoice, choose_grid
+from trainables.sweeps import Rotation
+
+if TYPE_CHECKING:
+    from trainables.api.context import Context
+
+_PILOT_ANGLES_DEG = tuple(7.5 + 15.0 * step for step in range(24))
+_LEAST_IMAGES = 4
+_TENTH = 0.1
+
+
+@dataclass(frozen=True)
+class CurvePilot(Trainable):
+    """The first stage: chooses from curves of a few images at a few angles, with several numbers of noise samples.
+
+    Writes ``artifacts/grid.json``: angles_deg and num_samples of the curve, and what is expected of them. Returns
+    ``num_angles``, ``num_samples``, ``widening`` and ``bias_share``, as ``GridChoice`` has them.
+
+    ``CurvePilot.of`` makes one from the curve that it is for.
+
+    Args:
+        measured: rotations of the same images at the same angles, of rising numbers of noise samples; the last has as
+            many as the curve.
+        values: of the full curve, among which angles are chosen.
+        num_images: of the full curve.
+        widening: by what factor the curve's interval over images may be wider than the full curve's.
+
+    Raises:
+        ValueError: another sweep than a rotation; fewer than 4 images; a widening below 1.
+    """
+
+    measured: tuple[InterpretabilityCurve, ...]
+    values: tuple[float, ...]
+    num_images: int
+    widening: float = 1.05
+
+    @classmethod
+    def of(
+        cls,
+        curve: InterpretabilityCurve,
+        *,
+        num_images: int = 16,
+        sample_shares: Sequence[float] = (0.2, 0.5),
+        widening: float = 1.05,
+    ) -> CurvePilot:
+        """The pilot of a curve: 24 angles, none a multiple of 90 degrees, of some of its images.
+
+        Args:
+            curve: with the angles and samples that it would have without a pilot.
+            num_images: of the pilot; fewer where the curve has fewer.
+            sample_shares: numbers of noise samples to try, as shares of the curve's. Of a method without noise samples
+                the angles alone are chosen.
+            widening: as above.
+        """
+        if not isinstance(curve.sweep, Rotation):
+            raise ValueError(f"a pilot is for rotations, and this curve is of {type(curve.sweep).__name__}")
+        images = replace(curve.images, num=min(num_images, curve.images.num))
+        small = replace(curve, values=_PILOT_ANGLES_DEG, images=images)
+        most = _num_samples(curve)
+        counts = sorted({max(1, round(share * most)) for share in sample_shares} | {most}) if most else [0]
+        measured = tuple(replace(small, method=_with_samples(small.method, count)) for count in counts)
+        return cls(measured, curve.measured_values, curve.images.num, widening)
+
+    def __post_init__(self) -> None:
+        if not self.measured or any(not isinstance(curve.sweep, Rotation) for curve in self.measured):
+            raise ValueError("a pilot needs at least one curve, all of them of rotations")
+        if len({(curve.values, curve.images) for curve in self.measured}) > 1:
+            raise ValueError("the curves of a pilot differ in angles or images: only their noise samples may")
+        if (num := self.measured[0].images.num) < _LEAST_IMAGES:
+            raise ValueError(f"a pilot of {num} image(s): at least {_LEAST_IMAGES} tell how images differ")
+        if self.widening < 1:
+            raise ValueError(f"widening = {self.widening}: a factor of at least 1")
+
+    def run(self, context: Context) -> Mapping[str, float]:
+        """Read what was measured, and choose."""
+        counts = [_num_samples(curve) for curve in self.measured]
+        dice_MNA = np.stack([_headline_dice(curve, context) for curve in self.measured])
+        angles_deg_A = np.array(self.measured[0].values)
+        found = choose_grid(dice_MNA, angles_deg_A, counts, self.values, self.num_images, self.widening)
+        found.write(context.output_dir / names.GRID_FILE)
+        return {
+            "num_angles": float(len(found.angles_deg)),
+            "num_samples": float(found.num_samples),
+            "widening": found.widening,
+            "bias_share": found.bias_share,
+        }
+
+    def choice(self, context: Context) -> GridChoice:
+        """What its trial chose."""
+        return GridChoice.read(context.result_dir(self) / names.GRID_FILE)
+
+
+@dataclass(frozen=True)
+class TwoStageCurve(InterpretabilityCurve):
+    """The second stage: the curve at the angles, and with the samples, that a pilot chose.
+
+    Writes and returns what ``InterpretabilityCurve`` does, and a copy of the pilot's ``artifacts/grid.json``.
+    ``values`` are those of the full curve.
+
+    Args:
+        pilot: one for all curves that are compared.
+
+    Raises:
+        ValueError: the pilot is for other angles.
+    """
+
+    pilot: CurvePilot = field(kw_only=True)
+
+    @classmethod
+    def of(cls, curve: InterpretabilityCurve, pilot: CurvePilot) -> TwoStageCurve:
+        """The curve in two stages."""
+        return cls(**_fields(curve), pilot=pilot)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.pilot.values) - set(self.values):
+            raise ValueError(f"the pilot is for other angles, {min(unknown):g}° among them: give it this curve")
+
+    def run(self, context: Context) -> Mapping[str, float]:
+        """Measure at what the pilot chose. Raises what ``InterpretabilityCurve`` does."""
+        chosen = self.pilot.choice(context)
+        metrics = on_grid(self, chosen).run(context)
+        chosen.write(context.output_dir / names.GRID_FILE)
+        return metrics
+
+    def work_flop(self) -> float:
+        """A tenth of the full curve's: what the pilot will choose is not known before."""
+        return _TENTH * super().work_flop()
+
+
+def on_grid(curve: InterpretabilityCurve, chosen: GridChoice) -> InterpretabilityCurve:
+    """The curve at the angles and with the samples of a choice."""
+    changes = {"values": chosen.angles_deg, "method": _with_samples(curve.method, chosen.num_samples)}
+    return InterpretabilityCurve(**_fields(curve) | changes)
+
+
+def passes(curve: InterpretabilityCurve) -> float:
+    """Passes of an image through the encoder that a curve takes."""
+    method = curve.method
+    return curve.images.num * (method.passes_per_anchor + method.passes_per_map * len(curve.measured_values))
+
+
+def _fields(curve: InterpretabilityCurve) -> dict[str, Any]:
+    return {f.name: getattr(curve, f.name) for f in dataclasses.fields(InterpretabilityCurve)}
+
+
+def _num_samples(curve: InterpretabilityCurve) -> int:
+    """0 of a method without noise samples."""
+    return int(getattr(curve.method, "num_samples", 0))
+
+
+def _with_samples(method: Any, count: int) -> Any:
+    return replace(method, num_samples=count) if hasattr(method, "num_samples") else method
+
+
+def _headline_dice(curve: InterpretabilityCurve, context: Context) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Dice of the full field of each image at each angle [N, A]."""
+    frame = pl.read_parquet(context.result_dir(curve) / names.CURVE_FILE)
+    is_headline = (pl.col(names.FIELD_OF_VIEW) == "full") & (pl.col(names.BINARISATION) == curve.scoring.headline)
+    headline = frame.filter(is_headline).sort(names.IMAGE_ID, names.VALUE)
+    return headline[names.DICE].to_numpy().astype(np.float64).reshape(-1, len(curve.values))
