@@ -104,7 +104,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     found = {name: coefficients(result / CURVE_FILE) for name, result in fetched.items()}
     radii = {name: radius_of(values_N) for name, values_N in found.items()}
     chosen = GridChoice.read(fetched["two stages"] / GRID_FILE)
-    of_pilot = sum(passes(part) for part in pilot.measured)
+    of_pilot = sum(passes(part) for of_encoder in pilot.measured for part in of_encoder)
     of_curve = passes(on_grid(full, chosen))
     apart = abs(found["full"].mean() - found["two stages"].mean())
     return {

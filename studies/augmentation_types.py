@@ -12,9 +12,10 @@ in one way for all encoders: the segmentation sees no augmentation, and the maps
     python studies/augmentation_types.py --search                   # combinations of all types, both objectives
     python studies/augmentation_types.py --search --objectives interpretability --sampler gp
 
-Encoders without augmentation and untrained ones are the controls. The search tries combinations of all types together,
-each with a strength; pretrainings go on from rung to rung, and settings that differ in the segmentation alone share
-them.
+One type after the other, then pairs: no full factorial. Encoders without augmentation are what all are held against,
+untrained ones the control; with --pretrained also the released encoder that all start from. The search tries
+combinations of all types together, each with a strength; pretrainings go on from rung to rung, and settings that differ
+in the segmentation alone share them.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ from trainables.api.names import (
     OF_MAPS,
     OF_USE,
     ONE_AUGMENTATION,
+    RELEASED,
     SMOOTHGRAD,
     THESIS_AUGMENTATIONS,
     THESIS_CURVE,
     TWO_AUGMENTATIONS,
     UNTRAINED,
+    UNTRAINED_CURVE,
 )
 
 if TYPE_CHECKING:
@@ -325,11 +328,11 @@ def make_study(options: AugmentationTypesOptions) -> Study:
     fitted = {name: encoder_sizes.pretraining.fitted(name, card.counts.get("train", 0)) for name, card in cards.items()}
     trained = {source.name: recipes.pretrainings(source, fitted[source.name], options) for source in sources}
     facts = recipes.facts_of(options, encoder_sizes.pretraining, fitted)
-    facts |= {"segmentation": "the encoder is trained along" if options.fine_tune else "on the encoder as it is"}
+    facts |= {"fine_tuned": "the encoder is trained along with the decoder"} if options.fine_tune else {}
     if options.search:
         ((source, measures),) = wanted
         search = _search(source, measures, trained[source.name], options)
-        facts |= {"search_begins": "rotation up to 180° and flips of every image"}
+        facts |= {"search_begins": "rotation up to 180° and flips, each with p = 0.5, of every image"}
         report = "analysis.search.report:search_report"
         return Study("augmentation_search", SEARCH_QUESTION, search=search, report=report, facts=facts, cards=cards)
     trials: dict[str, Entry] = {}
@@ -342,15 +345,15 @@ REPORT = "analysis.augmentations.report:augmentation_report"
 
 
 def _factorial(source: Source, measures: Measures, trained: Sequence[MoCo]) -> dict[str, Entry]:
-    """Both measures of every arm and seed, and of untrained encoders; the curve over the circle of the thesis's."""
-    from trainables.models.sources import Untrained
+    """Both measures of every arm and seed, and of encoders that are not trained here; curves over the circle of the
+    thesis's augmentation and of untrained encoders."""
+    from trainables.models.sources import Released, Untrained
 
     trials: dict[str, Entry] = {}
 
     def add(role: str, labels: Mapping[str, str], seed: int, **measured: Any) -> None:
         for measure, trainable in measured.items():
-            region = measures.target.name if measure == OF_USE else measures.region.name
-            given = {"data": source.name, "region": region, **labels, "measure": measure}
+            given = {"data": source.name, "region": measures.region.name, **labels, "measure": measure}
             name = " · ".join([*given.values(), f"{role}, seed {seed}"])
             trials[name] = Entry(trainable, role, given)
 
@@ -362,9 +365,16 @@ def _factorial(source: Source, measures: Measures, trained: Sequence[MoCo]) -> d
         seed = moco.pretrain_seed
         for arm in arms(measures.sizes, source.images.image_size_px):
             both(arm.role, arm.labels, seed, replace(moco, augmentation=arm.augmentation))
-        both(UNTRAINED, {}, seed, Untrained(source.images, moco.backbone, moco.head, seed))
-        # The trained curve of the rotation study: at which angle is it highest?
+        untrained = Untrained(source.images, moco.backbone, moco.head, seed)
+        both(UNTRAINED, {}, seed, untrained)
+        if moco.init is not None:
+            released = Released(moco.init.path, source.images, moco.backbone)
+            add(RELEASED, {}, seed, **{OF_USE: measures.use(released, seed)})
+            if moco is trained[0]:  # it has one map, whatever the seed of a decoder
+                add(RELEASED, {}, seed, **{OF_MAPS: measures.interpretability(released)})
+        # The curves of the rotation study: at which angle does that of trained encoders lie highest above the other?
         add(THESIS_CURVE, {}, seed, **{OF_MAPS: measures.circle(moco)})
+        add(UNTRAINED_CURVE, {}, seed, **{OF_MAPS: measures.circle(untrained)})
     return trials
 
 
@@ -410,20 +420,18 @@ def combined(params: Mapping[str, Any], image_size_px: int) -> Augmentation:
     return Combine(tuple(parts)) if parts else _exactly(0.0)
 
 
-def sampler_of(name: str) -> Callable[[int], BaseSampler]:
-    """One of Optuna's samplers, from a seed."""
+def sampler_of(name: str, num_suggestions: int) -> Callable[[int], BaseSampler]:
+    """One of Optuna's samplers, from a seed. Generations of NSGA-II are a quarter of the search, of 10 at most: its
+    default of 50 would be the whole search, and no generation would learn from one before."""
     from optuna.samplers import GPSampler, NSGAIISampler, TPESampler
 
+    population = min(10, max(2, num_suggestions // 4))
     made: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
         "gp": lambda seed: GPSampler(seed=seed),
-        "nsga2": lambda seed: NSGAIISampler(population_size=_POPULATION, seed=seed),
+        "nsga2": lambda seed: NSGAIISampler(population_size=population, seed=seed),
     }
     return made[name]
-
-
-_POPULATION = 10
-"""Of NSGA-II: Optuna's 50 would be the whole search, and no generation would learn from one before."""
 
 
 def _search(source: Source, measures: Measures, trained: Sequence[MoCo], options: AugmentationTypesOptions) -> Search:
@@ -442,14 +450,14 @@ def _search(source: Source, measures: Measures, trained: Sequence[MoCo], options
             found[INTERPRETABILITY] = [measures.interpretability(moco) for moco in made]
         return found
 
-    searched = space(options.objectives)
+    searched, num_suggestions = space(options.objectives), options.num_suggestions or sizes.num_suggestions
     return Search(
         searched,
         make,
         {OBJECTIVES[name]: "maximize" for name in options.objectives},
-        options.num_suggestions or sizes.num_suggestions,
+        num_suggestions,
         start=[{name: value for name, value in BEGINNING.items() if name in searched}],
-        sampler=sampler_of(options.sampler),
+        sampler=sampler_of(options.sampler, num_suggestions),
         rungs=Rungs(lengths, sizes.reduction) if len(lengths) > 1 and not options.all_epochs else None,
     )
 

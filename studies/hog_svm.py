@@ -46,6 +46,8 @@ class HogSvmOptions(CurveStudyOptions):
         super().__post_init__()
         if self.methods:
             raise ValueError("--methods is for studies of curves alone: this one is held against SmoothGrad")
+        if self.two_stage:
+            raise ValueError("--two-stage is for studies of curves alone: an accuracy is held against an even grid")
 
 
 NUM_IMAGES = {"smoke": 12, "laptop": 60, "full": 75}

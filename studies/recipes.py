@@ -399,8 +399,6 @@ def curves(
     def curve(method: SaliencyMethod, encoder: EncoderSource | None = None) -> InterpretabilityCurve:
         return InterpretabilityCurve(region, encoder, method, change, values, images)
 
-    in_two_stages = options.two_stage and isinstance(change, Rotation)
-    pilot = CurvePilot.of(curve(explains, trained[0])) if in_two_stages else None
     made = {f"trained, seed {moco.pretrain_seed}": ("trained", curve(explains, moco)) for moco in trained}
     for seed in range(options.pretrain_seeds):
         untrained = Untrained(source.images, backbone, options.head, seed)
@@ -411,7 +409,9 @@ def curves(
     if fixed_of is not None:
         made["fixed map"] = "fixed map", curve(FixedMap(fixed_of), trained[0])
     made |= {"mask": ("mask", curve(MaskRoundTrip())), "intensity": ("intensity", curve(ImageIntensity()))}
-    if pilot is not None:
+    if options.two_stage and isinstance(change, Rotation):
+        # The grid has to serve the trained and the untrained: what is told is their difference.
+        pilot = CurvePilot.of(made["trained, seed 0"][1], made["untrained, seed 0"][1])
         made = {name: (role, TwoStageCurve.of(whole, pilot)) for name, (role, whole) in made.items()}
     prefix = " · ".join(labels.values())
     return {f"{prefix} · {name}": Entry(trainable, role, labels) for name, (role, trainable) in made.items()}

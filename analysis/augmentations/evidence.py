@@ -6,11 +6,11 @@ Shapes: S seeds, N images, V angles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,17 +35,24 @@ from trainables.api.names import (
     OF_USE,
     ONE_AUGMENTATION,
     POSITION,
+    RELEASED,
     SCORES_FILE,
     THESIS_AUGMENTATIONS,
     THESIS_CURVE,
     TWO_AUGMENTATIONS,
     UNTRAINED,
+    UNTRAINED_CURVE,
     VALUE,
 )
 
 MEASURES = {OF_USE: "use", OF_MAPS: "interpretability"}
 """Label of a trial's measure -> what it is called in figures and tables."""
-ROLES = (NO_AUGMENTATION, THESIS_AUGMENTATIONS, ONE_AUGMENTATION, EXACT_ANGLE, TWO_AUGMENTATIONS, UNTRAINED)
+TITLES = {OF_USE: "Dice of a decoder on the encoder", OF_MAPS: "Dice of the encoder's maps"}
+ROLES = (NO_AUGMENTATION, THESIS_AUGMENTATIONS, ONE_AUGMENTATION, EXACT_ANGLE, TWO_AUGMENTATIONS, UNTRAINED, RELEASED)
+CONTROLS = (UNTRAINED, RELEASED)
+"""Encoders that this study did not train."""
+_CIRCLES = (THESIS_CURVE, UNTRAINED_CURVE)
+_EXACT_PERIOD_DEG = 90.0
 _FIELD = "full"
 _TURN_DEG = 360.0
 
@@ -88,9 +95,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference of two groups of arms: the sum of ``plus`` less the sum of ``minus``, each divided by ``share``.
+    """A difference of two sides, each the mean of some arms, or that less the mean of others: ``(plus, minus)``.
 
-    ``first`` and ``second`` are what a test over seeds takes as its two samples, as ``(plus, minus)`` each.
+    ``first`` and ``second`` are what a test over seeds takes as its two samples.
     """
 
     title: str
@@ -100,6 +107,7 @@ class Effect:
 
     @property
     def arms(self) -> list[str]:
+        """Names of the arms of both sides."""
         return [name for side in (self.first, self.second) for part in side for name in part]
 
 
@@ -126,18 +134,23 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class DataSet:
-    """All arms of one data set."""
+class RegionSet:
+    """All arms of one data set and region."""
 
-    name: str
+    labels: Mapping[str, str]
+    """data and region."""
     arms: Sequence[Arm]
-    reference: Cell | None
-    """Curves over the whole circle of the encoders with the thesis's augmentation."""
+    circles: Mapping[str, Cell]
+    """Curves over the whole circle: of encoders with the thesis's augmentation, and of untrained ones."""
     results: StudyResults
 
     @property
+    def title(self) -> str:
+        return f"{self.labels['data']} · {self.labels['region'].replace('_', ' ')}"
+
+    @property
     def card(self) -> Mapping[str, Any]:
-        card: Mapping[str, Any] = self.results.manifest.get("cards", {}).get(self.name, {})
+        card: Mapping[str, Any] = self.results.manifest.get("cards", {}).get(self.labels["data"], {})
         return card
 
     def of(self, *roles: str) -> list[Arm]:
@@ -149,7 +162,7 @@ class DataSet:
     @property
     def cells(self) -> list[Cell]:
         found = [cell for arm in self.arms for cell in arm.cells.values()]
-        return [*found, *([self.reference] if self.reference else [])]
+        return [*found, *self.circles.values()]
 
     @property
     def exact(self) -> list[Arm]:
@@ -161,7 +174,7 @@ class DataSet:
         found: dict[tuple[str, str], Measured] = {}
         for measure in MEASURES:
             frames = {
-                (arm.name, _seed(entry)): self._of_images(measure, entry)
+                (arm.name, seed_of(entry)): self._of_images(measure, entry)
                 for arm in self.arms
                 if measure in arm.cells
                 for entry in arm.cells[measure].done
@@ -192,17 +205,17 @@ class DataSet:
     def anisotropy(self, arm: str) -> dict[int, float]:
         """Seed -> standard deviation over the angles of the Dice of the maps (mean over the images)."""
         cell = self.arm(arm).cells.get(OF_MAPS)
-        return {} if cell is None else {_seed(entry): float(self._curve(entry).std()) for entry in cell.done}
+        return {} if cell is None else {seed_of(e): float(np.std([*self._curve([e]).values()])) for e in cell.done}
 
     def effects(self) -> list[Effect]:
         """Every effect that the study's plan has arms for."""
-        none = self.of(NO_AUGMENTATION)
-        if not none:
-            return []
-        return [*self._main_effects(none[0].name), *self._pair_effects(none[0].name), *self._angle_effects()]
+        found = []
+        for none in self.of(NO_AUGMENTATION):
+            found += [*self._main_effects(none.name), *self._pair_effects(none.name)]
+        return [*found, *self._angle_effects()]
 
     def _main_effects(self, none: str) -> list[Effect]:
-        others = self.of(THESIS_AUGMENTATIONS, ONE_AUGMENTATION, EXACT_ANGLE, UNTRAINED)
+        others = self.of(THESIS_AUGMENTATIONS, ONE_AUGMENTATION, EXACT_ANGLE, *CONTROLS)
         found = [_effect(arm.name, ALONE, [arm.name], [none]) for arm in others]
         ranges: dict[str, list[str]] = {}
         for arm in self.of(ONE_AUGMENTATION):
@@ -227,28 +240,47 @@ class DataSet:
         return found
 
     def _angle_effects(self) -> list[Effect]:
-        best, exact = self.best_angle_deg, self.of(EXACT_ANGLE)
-        others = [arm.name for arm in exact if arm.angle_deg != best]
+        best, compared = self.best_angle_deg, self.interpolated
+        others = [arm.name for arm in compared if arm.angle_deg != best]
         if best is None or not others:
             return []
-        (own,) = [arm.name for arm in exact if arm.angle_deg == best]
+        (own,) = [arm.name for arm in compared if arm.angle_deg == best]
         return [_effect(own, BEST_ANGLE, [own], others)]
 
+    @property
+    def interpolated(self) -> list[Arm]:
+        """Rotations by one exact angle at which pixels are interpolated. A multiple of 90 degrees leaves them as they
+        are: what sets it apart is no matter of the angle alone."""
+        return [arm for arm in self.of(EXACT_ANGLE) if arm.angle_deg % _EXACT_PERIOD_DEG]
+
+    def circle(self, role: str) -> dict[float, float]:
+        """Angle of the view -> mean Dice over seeds and images, of the curves of a role."""
+        cell = self.circles.get(role)
+        return self._curve(cell.done) if cell is not None and cell.done else {}
+
     @cached_property
-    def reference_dice(self) -> dict[float, float]:
-        """Angle of the view -> mean Dice over seeds and images of the encoders with the thesis's augmentation."""
-        if self.reference is None or not self.reference.done:
-            return {}
-        curves = [self._curve_frame(entry) for entry in self.reference.done]
-        mean = pl.concat(curves).group_by(VALUE).agg(pl.col(DICE).mean()).sort(VALUE)
-        return dict(zip(mean[VALUE].to_list(), mean[DICE].to_list(), strict=True))
+    def best_angles_deg(self) -> list[float]:
+        """Of each seed of the thesis's augmentation, that of the interpolated angles trained with at which its curve
+        lies highest above that of untrained encoders; empty before both are there."""
+        cell, untrained = self.circles.get(THESIS_CURVE), self.circle(UNTRAINED_CURVE)
+        if cell is None or not untrained:
+            return []
+        found = []
+        for entry in cell.done:
+            curve = self._curve([entry])
+            above = {
+                arm.angle_deg: curve[arm.angle_deg] - untrained[arm.angle_deg]
+                for arm in self.interpolated
+                if arm.angle_deg in curve and arm.angle_deg in untrained
+            }
+            found += [max(above, key=lambda angle: above[angle])] if above else []
+        return found
 
     @property
     def best_angle_deg(self) -> float | None:
-        """Of the angles that were trained with, the one at which the reference curve is highest; None without both."""
-        curve = self.reference_dice
-        found = {arm.angle_deg: curve[arm.angle_deg] for arm in self.of(EXACT_ANGLE) if arm.angle_deg in curve}
-        return max(found, key=lambda angle: found[angle]) if found else None
+        """The angle that all seeds have highest; None where they do not agree, or nothing is there."""
+        found = set(self.best_angles_deg)
+        return found.pop() if len(found) == 1 else None
 
     def num_seeds(self, effect: Effect, measure: str) -> int:
         """Seeds that the study plans for the arm that has fewest."""
@@ -260,7 +292,7 @@ class DataSet:
         if lacking:
             return Missing(f"no result of {' and '.join(lacking)}")
         found = {name: self._measured[name, measure] for name in effect.arms}
-        seeds = self._seeds(effect, lambda name: found[name].seeds)
+        seeds = shared_seeds({name: each.seeds for name, each in found.items()})
         if not seeds:
             return Missing("its arms have no seed in common")
 
@@ -273,43 +305,70 @@ class DataSet:
         names = ("pretraining", "pretraining against it")
         return Comparison(side(effect.first), side(effect.second), groups, group_kind(self.card), names)
 
-    def differences(self, effect: Effect, values: Callable[[str], Mapping[int, float]]) -> list[float]:
-        """The effect in each seed that all of its arms have; ``values``: arm -> seed -> value."""
+    def compared_levels(self, effect: Effect, measure: str) -> tuple[float, float] | None:
+        """Mean of both sides over what is compared; None where there is no comparison."""
+        compared = self.comparison(effect, measure)
+        if isinstance(compared, Missing):
+            return None
+        return float(np.real(compared.trained_SN.mean())), float(np.real(compared.untrained_SN.mean()))
+
+    def sides(self, effect: Effect, values: Callable[[str], Mapping[int, float]]) -> tuple[list[float], list[float]]:
+        """Both sides of an effect in each seed that all of its arms have; ``values``: arm -> seed -> value."""
         of_arms = {name: values(name) for name in effect.arms}
-        (plus, minus), (less_plus, less_minus) = effect.first, effect.second
+        seeds = shared_seeds(of_arms)
 
         def mean(names: Sequence[str], seed: int) -> float:
             return float(np.mean([of_arms[name][seed] for name in names])) if names else 0.0
 
-        return [
-            (mean(plus, seed) - mean(minus, seed)) - (mean(less_plus, seed) - mean(less_minus, seed))
-            for seed in self._seeds(effect, lambda name: tuple(of_arms[name]))
-        ]
+        first, second = (
+            [mean(plus, seed) - mean(minus, seed) for seed in seeds] for plus, minus in (effect.first, effect.second)
+        )
+        return first, second
+
+    def interval(self, effect: Effect, values: Callable[[str], Mapping[int, float]]) -> SeedInterval | None:
+        """The difference of both sides with its interval over seeds; None before a seed has all arms.
+
+        Seeds are pairs, as pretrainings of one seed begin with the same weights and see the images in one order. What
+        this study did not train shares nothing with them: then both sides keep their own spread (Welch).
+        """
+        first, second = self.sides(effect, values)
+        if not first:
+            return None
+        is_paired = all(self.arm(name).role not in CONTROLS for name in effect.arms)
+        return paired_interval(first, second) if is_paired else welch_interval(first, second)
+
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Trained arm -> mean use and mean interpretability, over the seeds that all trained arms with both have."""
+        seeds = self.front_seeds
+        found = {}
+        for name, (use, maps) in self._trained_levels().items():
+            means = [float(np.mean([levels[seed] for seed in seeds])) for levels in (use, maps) if seeds]
+            if means:
+                found[name] = (means[0], means[1])
+        return found
+
+    @property
+    def front_seeds(self) -> list[int]:
+        """Seeds that all trained arms with both measures have."""
+        levels = self._trained_levels()
+        return shared_seeds({(name, i): each for name, both in levels.items() for i, each in enumerate(both)})
 
     def front(self) -> list[str]:
         """Trained arms that no other exceeds in the means of both measures."""
-        return _front({arm: (point[0], point[1]) for arm, point in self.points().items()})
+        return _front(self.points())
 
-    def points(self) -> dict[str, tuple[float, float, int]]:
-        """Trained arm -> mean use, mean interpretability, seeds of the measure that has fewer."""
+    def fronts_of_seeds(self) -> list[list[str]]:
+        """The front of each of these seeds."""
+        levels = self._trained_levels()
+        return [_front({n: (use[s], maps[s]) for n, (use, maps) in levels.items()}) for s in self.front_seeds]
+
+    def _trained_levels(self) -> dict[str, tuple[dict[int, float], dict[int, float]]]:
         found = {}
         for arm in self.arms:
             use, maps = (self.levels(arm.name, measure) for measure in MEASURES)
-            if arm.role != UNTRAINED and use and maps:
-                means = float(np.mean([*use.values()])), float(np.mean([*maps.values()]))
-                found[arm.name] = (*means, min(len(use), len(maps)))
+            if arm.role not in CONTROLS and use and maps:
+                found[arm.name] = (use, maps)
         return found
-
-    def fronts_of_seeds(self) -> list[list[str]]:
-        """The front of each seed that all trained arms with a point have."""
-        both = {name: [self.levels(name, measure) for measure in MEASURES] for name in self.points()}
-        if not both:
-            return []
-        seeds = set.intersection(*(set(use) & set(maps) for use, maps in both.values()))
-        return [_front({name: (use[s], maps[s]) for name, (use, maps) in both.items()}) for s in sorted(seeds)]
-
-    def _seeds(self, effect: Effect, seeds_of: Callable[[str], Sequence[int]]) -> list[int]:
-        return sorted(set.intersection(*(set(seeds_of(name)) for name in effect.arms)))
 
     def _of_images(self, measure: str, entry: Entry) -> pl.DataFrame:
         """image_id, group, position and dice of each image, of one trial."""
@@ -318,10 +377,11 @@ class DataSet:
         frame = self._curve_frame(entry)
         return frame.group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True).agg(pl.col(DICE).mean())
 
-    def _curve(self, entry: Entry) -> Floats:
-        """Mean Dice over the images at each angle, [V]."""
-        means = self._curve_frame(entry).group_by(VALUE).agg(pl.col(DICE).mean()).sort(VALUE)
-        return np.asarray(means[DICE].to_numpy(), dtype=np.float64)
+    def _curve(self, entries: Sequence[Entry]) -> dict[float, float]:
+        """Angle -> mean Dice over the images and some trials."""
+        frames = [self._curve_frame(entry) for entry in entries]
+        means = pl.concat(frames).group_by(VALUE).agg(pl.col(DICE).mean()).sort(VALUE)
+        return dict(zip(means[VALUE].to_list(), means[DICE].to_list(), strict=True))
 
     def _curve_frame(self, entry: Entry) -> pl.DataFrame:
         """The rows of the full field and the first way to make maps binary, but those of the unchanged image."""
@@ -330,39 +390,61 @@ class DataSet:
         return headline.filter(pl.col(VALUE) % _TURN_DEG != 0)
 
 
-def seed_interval(differences_S: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean of the differences over seeds and Student's 95 % interval of it; no ends from a single seed, or where all
-    are the same."""
-    mean, num = float(np.mean(differences_S)), len(differences_S)
-    spread = float(np.std(differences_S, ddof=1)) if num > 1 else 0.0
-    if spread == 0:
-        return mean, None, None
-    radius = float(stats.t.ppf(1 - LEVEL / 2, num - 1)) * spread / np.sqrt(num)
-    return mean, mean - radius, mean + radius
+class SeedInterval(NamedTuple):
+    """A difference with its 95 % interval over seeds (no ends from one seed, or where seeds do not differ), and n."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
 
 
-def data_sets(results: StudyResults) -> list[DataSet]:
-    """Every data set of a study, in the order of its manifest."""
-    arms: dict[str, dict[tuple[str, tuple[Kind, ...]], dict[str, Cell]]] = {}
-    references: dict[str, Cell] = {}
+def paired_interval(first_S: Sequence[float], second_S: Sequence[float]) -> SeedInterval:
+    """Student's interval of the mean difference of pairs."""
+    differences_S = np.asarray(first_S) - np.asarray(second_S)
+    mean, num = float(differences_S.mean()), len(differences_S)
+    if num < 2 or differences_S.std() == 0:
+        return SeedInterval(mean, None, None, num)
+    found = stats.ttest_1samp(differences_S, 0.0).confidence_interval(1 - LEVEL)
+    return SeedInterval(mean, float(found.low), float(found.high), num)
+
+
+def welch_interval(first_S: Sequence[float], second_S: Sequence[float]) -> SeedInterval:
+    """Welch's interval of the difference of two means."""
+    mean, num = float(np.mean(first_S) - np.mean(second_S)), min(len(first_S), len(second_S))
+    if num < 2 or np.std(first_S) + np.std(second_S) == 0:
+        return SeedInterval(mean, None, None, num)
+    found = stats.ttest_ind(first_S, second_S, equal_var=False).confidence_interval(1 - LEVEL)
+    return SeedInterval(mean, float(found.low), float(found.high), num)
+
+
+def expected_front_size(num: int) -> float:
+    """How many of so many points are on the front of two measures that know nothing of one another."""
+    return sum(1 / rank for rank in range(1, num + 1))
+
+
+def region_sets(results: StudyResults) -> list[RegionSet]:
+    """Every data set and region of a study, in the order of its manifest."""
+    arms: dict[tuple[str, str], dict[tuple[str, tuple[Kind, ...]], dict[str, Cell]]] = {}
+    circles: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in cells_of(results):
-        if cell.role == THESIS_CURVE:
-            references[cell.labels["data"]] = cell
+        place = cell.labels.get("data", ""), cell.labels.get("region", "")
+        if cell.role in _CIRCLES:
+            circles.setdefault(place, {})[cell.role] = cell
         elif cell.role in ROLES:
-            of_data = arms.setdefault(cell.labels["data"], {})
-            of_data.setdefault((cell.role, _kinds(cell.labels)), {})[cell.labels["measure"]] = cell
+            arms.setdefault(place, {}).setdefault((cell.role, _kinds(cell.labels)), {})[cell.labels["measure"]] = cell
     return [
-        DataSet(
-            data,
-            sorted((Arm(*key, cells) for key, cells in of_data.items()), key=lambda arm: ROLES.index(arm.role)),
-            references.get(data),
+        RegionSet(
+            {"data": place[0], "region": place[1]},
+            sorted((Arm(*key, cells) for key, cells in of_region.items()), key=lambda arm: ROLES.index(arm.role)),
+            circles.get(place, {}),
             results,
         )
-        for data, of_data in arms.items()
+        for place, of_region in arms.items()
     ]
 
 
-def judged(found: Sequence[DataSet]) -> dict[tuple[int, Effect, str], Verdict]:
+def judged(found: Sequence[RegionSet]) -> dict[tuple[int, Effect, str], Verdict]:
     """The verdict of every effect of which something is said, by place of its data set and by measure; all that the
     study plans share the level."""
     planned = [
@@ -373,8 +455,8 @@ def judged(found: Sequence[DataSet]) -> dict[tuple[int, Effect, str], Verdict]:
     ]
     comparisons = {key: found[key[0]].comparison(key[1], key[2]) for key in planned}
     num_tests = sum(found[place].num_seeds(effect, measure) >= 2 for place, effect, measure in planned)
-    # The angle is known once the curve is there; until then its effect counts as planned all the same.
-    to_come = sum(len(MEASURES) for each in found if each.best_angle_deg is None and len(each.of(EXACT_ANGLE)) > 1)
+    # Which angle is compared is known once the curves are there; until then its effect counts as planned all the same.
+    to_come = sum(len(MEASURES) for each in found if each.best_angle_deg is None and len(each.interpolated) > 1)
     return verdicts(comparisons, num_tests + to_come, len(planned) + to_come)
 
 
@@ -394,13 +476,15 @@ def _front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return [name for name, point in points.items() if not any(beats(other, point) for other in points.values())]
 
 
-def _seed(entry: Entry) -> int:
-    """That of the pretraining, or of the untrained encoder."""
-    return next(
-        int(value)
-        for path, value in entry["seeds"].items()
-        if path.rpartition(".")[2] in ("pretrain_seed", "init_seed")
-    )
+def shared_seeds(of_arms: Mapping[Any, Iterable[int]]) -> list[int]:
+    """Seeds that all have."""
+    return sorted(set.intersection(*map(set, of_arms.values()))) if of_arms else []
+
+
+def seed_of(entry: Entry) -> int:
+    """That of the pretraining or of the untrained encoder; of a released one that of the decoder, if any."""
+    found = {path.rpartition(".")[2]: int(value) for path, value in entry["seeds"].items()}
+    return next((found[name] for name in ("pretrain_seed", "init_seed", "finetune_seed") if name in found), 0)
 
 
 def _augmentation(configuration: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,49 +2,52 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import altair as alt
 import numpy as np
 import polars as pl
 
-from analysis.augmentations.evidence import ALONE, MEASURES, DataSet, seed_interval
-from analysis.augmentations.tables import TITLES, expected_front_size
+from analysis.augmentations.evidence import ALONE, MEASURES, TITLES, RegionSet, expected_front_size
 from analysis.render.style import Datasets, Figure, styled
 from trainables.api.names import (
     EXACT_ANGLE,
     NO_AUGMENTATION,
     ONE_AUGMENTATION,
+    RELEASED,
     THESIS_AUGMENTATIONS,
+    THESIS_CURVE,
     TWO_AUGMENTATIONS,
     UNTRAINED,
+    UNTRAINED_CURVE,
 )
 
 _COLOURS = {
     NO_AUGMENTATION: "#000000", THESIS_AUGMENTATIONS: "#D55E00", ONE_AUGMENTATION: "#0072B2",
-    EXACT_ANGLE: "#009E73", TWO_AUGMENTATIONS: "#CC79A7", UNTRAINED: "#7F7F7F",
+    EXACT_ANGLE: "#009E73", TWO_AUGMENTATIONS: "#CC79A7", UNTRAINED: "#7F7F7F", RELEASED: "#E69F00",
 }  # fmt: skip
 
 
 _TITLES = {name: TITLES[measure] for measure, name in MEASURES.items()}
 
 
-def point_data(found: DataSet) -> pl.DataFrame:
-    """One row an arm with both measures, the untrained included: augmentation, role, use, interpretability (means over
-    the seeds), is_front."""
-    front = found.front()
+def point_data(found: RegionSet) -> pl.DataFrame:
+    """One row an arm with both measures: augmentation, role, use, interpretability, is_front. Means are over the seeds
+    that all trained arms have, of encoders that the study did not train over all of theirs."""
+    front, points = found.front(), found.points()
     rows = []
     for arm in found.arms:
         levels = [found.levels(arm.name, measure) for measure in MEASURES]
         if all(levels):
-            means = [float(np.mean([*each.values()])) for each in levels]
+            means = points.get(arm.name) or tuple(float(np.mean([*each.values()])) for each in levels)
             rows.append([arm.name, arm.role, *means, arm.name in front])
     schema = {"augmentation": pl.String, "role": pl.String, "use": pl.Float64, "interpretability": pl.Float64,
               "is_front": pl.Boolean}  # fmt: skip
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def seed_data(found: DataSet) -> pl.DataFrame:
+def seed_data(found: RegionSet) -> pl.DataFrame:
     """One row an arm and seed that has both measures: augmentation, role, seed, use, interpretability."""
     rows = []
     for arm in found.arms:
@@ -55,7 +58,7 @@ def seed_data(found: DataSet) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def pareto_figure(found: DataSet) -> Figure:
+def pareto_figure(found: RegionSet) -> Figure:
     """Use against interpretability: a point an augmentation, small ones its seeds, a line along the front."""
     points, seeds, datasets = point_data(found), seed_data(found), Datasets()
     roles = [role for role in _COLOURS if role in points["role"].unique().to_list()]
@@ -75,14 +78,14 @@ def pareto_figure(found: DataSet) -> Figure:
     ]
     caption = (
         "Large: mean over the seeds; small: each seed. The dashed line joins the Pareto front of the trained: those "
-        "that no other mean exceeds in both. It compares means; of as many alike augmentations "
-        f"{expected_front_size(len(found.points())):.1f} would be on a front by luck."
+        "that no other mean exceeds in both, over the seeds that all of them have. Of as many whose measures were luck "
+        f"and knew nothing of one another, {expected_front_size(len(found.points())):.1f} would be on a front."
     )
     chart = styled(alt.layer(*layers).properties(width=720, height=400))
-    return Figure("pareto", f"Use against interpretability, {found.name}", caption, chart, datasets)
+    return Figure("pareto", f"Use against interpretability, {found.title}", caption, chart, datasets)
 
 
-def effect_data(found: DataSet) -> pl.DataFrame:
+def effect_data(found: RegionSet) -> pl.DataFrame:
     """One row an arm and measure, against no augmentation: augmentation, role, measure, difference, low, high (null
     from one seed)."""
     rows = []
@@ -91,24 +94,24 @@ def effect_data(found: DataSet) -> pl.DataFrame:
             continue
         role = found.arm(effect.title).role
         for measure, name in MEASURES.items():
-            differences = found.differences(effect, lambda arm, m=measure: found.levels(arm, m))  # type: ignore[misc]
-            if differences:
-                rows.append([effect.title, role, name, *seed_interval(differences)])
+            interval = found.interval(effect, partial(found.levels, measure=measure))
+            if interval is not None:
+                rows.append([effect.title, role, name, interval.value, interval.low, interval.high])
     schema = {"augmentation": pl.String, "role": pl.String, "measure": pl.String, "difference": pl.Float64,
               "low": pl.Float64, "high": pl.Float64}  # fmt: skip
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def effect_figure(found: DataSet) -> Figure:
+def effect_figure(found: RegionSet) -> Figure:
     """What each augmentation changes against none, a panel a measure."""
     data, datasets = effect_data(found), Datasets()
     names = data["augmentation"].unique(maintain_order=True).to_list()
     panels = [_effect_panel(datasets, data.filter(measure=name), name, names) for name in MEASURES.values()]
     caption = (
-        "Difference to pretrainings without augmentation: mean over seeds and Student's 95 % interval, each by itself. "
+        "Difference to pretrainings without augmentation: mean over seeds and 95 % interval, each by itself. "
         "Left: use. Right: interpretability."
     )
-    title = f"Each augmentation against none, {found.name}"
+    title = f"Each augmentation against none, {found.title}"
     return Figure("effects", title, caption, styled(alt.hconcat(*panels)), datasets)
 
 
@@ -128,7 +131,7 @@ def _effect_panel(datasets: Datasets, data: pl.DataFrame, name: str, names: list
     return layered.properties(title=name, width=270, height=18 * max(len(names), 1))
 
 
-def angle_data(found: DataSet) -> pl.DataFrame:
+def angle_data(found: RegionSet) -> pl.DataFrame:
     """One row a training angle, measure and seed: angle_deg, measure, seed, value, mean (over the seeds). No
     augmentation stands at 0 degrees."""
     rows = []
@@ -141,17 +144,24 @@ def angle_data(found: DataSet) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def reference_data(found: DataSet) -> pl.DataFrame:
-    """One row an angle up to the largest that was trained with: angle_deg, dice of the encoders with the thesis's
-    augmentation."""
+def circle_data(found: RegionSet) -> pl.DataFrame:
+    """One row an angle up to the largest that was trained with, and curve: angle_deg, encoder, dice."""
     most = max((arm.angle_deg for arm in found.exact), default=0.0)
-    rows = [[angle, dice] for angle, dice in found.reference_dice.items() if angle <= most]
-    return pl.DataFrame(rows, schema={"angle_deg": pl.Float64, "dice": pl.Float64}, orient="row")
+    rows = [
+        [angle, encoder, dice]
+        for role, encoder in _CIRCLES.items()
+        for angle, dice in found.circle(role).items()
+        if angle <= most
+    ]
+    return pl.DataFrame(rows, schema={"angle_deg": pl.Float64, "encoder": pl.String, "dice": pl.Float64}, orient="row")
 
 
-def angle_figure(found: DataSet) -> Figure:
-    """Training with one exact angle: both measures over it, and the thesis's curve over the angle of the view."""
-    data, reference, datasets = angle_data(found), reference_data(found), Datasets()
+_CIRCLES = {THESIS_CURVE: THESIS_AUGMENTATIONS, UNTRAINED_CURVE: UNTRAINED}
+
+
+def angle_figure(found: RegionSet) -> Figure:
+    """Training with one exact angle: both measures over it, and curves over the angle of the view."""
+    data, circles, datasets = angle_data(found), circle_data(found), Datasets()
     panels = []
     for name in MEASURES.values():
         part = datasets.add(data.filter(measure=name))
@@ -161,14 +171,18 @@ def angle_figure(found: DataSet) -> Figure:
         points = base.mark_point(filled=True, size=26, color=_COLOURS[EXACT_ANGLE]).encode(x, y)
         lines = base.mark_line(color=_COLOURS[EXACT_ANGLE], strokeWidth=1.6).encode(x, alt.Y("mean:Q", title=name))
         panels.append(alt.layer(lines, points).properties(title=name, width=225, height=210))
-    curve = alt.Chart(datasets.add(reference), title="rotation or flip (thesis)", width=225, height=210)
+    roles = list(_CIRCLES.values())
+    scale = alt.Scale(domain=roles, range=[_COLOURS[role] for role in roles])
     x = alt.X("angle_deg:Q", title="angle of the explained view (°)")
     y = alt.Y("dice:Q", title="Dice of the maps", scale=alt.Scale(zero=False))
-    panels.append(curve.mark_line(color=_COLOURS[THESIS_AUGMENTATIONS], strokeWidth=1.6).encode(x, y))
+    curve = alt.Chart(datasets.add(circles)).mark_line(strokeWidth=1.6)
+    curve = curve.encode(x, y, alt.Color("encoder:N", scale=scale, title=None))
+    panels.append(curve.properties(title="curves over the view", width=225, height=210))
     caption = (
         "Left and middle: use and interpretability of encoders whose views were all rotated by exactly one angle (0°: "
-        "not at all); a point a seed, the line through the means. Right: the curve of encoders with the thesis's "
-        "augmentation over the angle of the view, of which the thesis expects that its maximum is the angle to train "
-        "with. At multiples of 90° nothing is interpolated, which lifts any curve there."
+        "not at all); a point a seed, the line through the means. Right: curves over the angle of the view, up to the "
+        "largest angle that was trained with, of encoders with the thesis's augmentation and of untrained ones; the "
+        "thesis concludes that the maximum is the angle to train with. At 90° nothing is interpolated, in the views "
+        "of the training as in those that are explained: what stands out there need not be the angle's doing."
     )
-    return Figure("angles", f"Training with one angle, {found.name}", caption, styled(alt.hconcat(*panels)), datasets)
+    return Figure("angles", f"Training with one angle, {found.title}", caption, styled(alt.hconcat(*panels)), datasets)

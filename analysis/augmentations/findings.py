@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from analysis.augmentations.evidence import ALONE, BEST_ANGLE, INTERACTION, MEASURES, DataSet, Effect
-from analysis.augmentations.tables import TITLES, expected_front_size
+from scipy import stats
+
+from analysis.augmentations.evidence import (
+    ALONE,
+    BEST_ANGLE,
+    CONTROLS,
+    INTERACTION,
+    MEASURES,
+    TITLES,
+    Effect,
+    RegionSet,
+    expected_front_size,
+)
 from analysis.curves.words import listed
 from analysis.render.table import number
-from analysis.significance import Outcome, Verdict
-from trainables.api.names import EXACT_ANGLE, UNTRAINED
+from analysis.significance import LEVEL, Outcome, Verdict
+from trainables.api.names import EXACT_ANGLE, RELEASED, UNTRAINED
 
 Verdicts = Mapping[tuple[Effect, str], Verdict]
 _HOLDS = (Outcome.LEARNT, Outcome.NO_INTERVAL)
 
 
-def answers(found: DataSet, verdicts: Verdicts) -> list[str]:
+def answers(found: RegionSet, verdicts: Verdicts) -> list[str]:
     """Of each measure what changes it; the front; the angle of the curve's maximum; interactions."""
     if not any(found.levels(arm.name, measure) for arm in found.arms for measure in MEASURES):
         return ["No encoder has been measured yet, so nothing can be said."]
@@ -23,102 +36,112 @@ def answers(found: DataSet, verdicts: Verdicts) -> list[str]:
     said += front_sentences(found)
     if found.of(EXACT_ANGLE):
         said += dict.fromkeys(angle_sentence(found, measure, verdicts) for measure in MEASURES)
-    said += interaction_sentences(found, verdicts)
-    return said
+    return said + interaction_sentences(verdicts)
 
 
-def measure_sentence(found: DataSet, measure: str, verdicts: Verdicts) -> str:
+def measure_sentence(found: RegionSet, measure: str, verdicts: Verdicts) -> str:
     """Which augmentations raise or lower a measure against none, and of which no difference is shown."""
     what, groups = f"the {TITLES[measure]}", dict[str, dict[str, Verdict]]()
+    controls = {}
     for (effect, of), verdict in verdicts.items():
-        if of == measure and effect.kind == ALONE and found.arm(effect.title).role != UNTRAINED:
-            groups.setdefault(_group(verdict), {})[effect.title] = verdict
+        if of == measure and effect.kind == ALONE:
+            if found.arm(effect.title).role in CONTROLS:
+                controls[found.arm(effect.title).role] = verdict
+            else:
+                groups.setdefault(_group(verdict), {})[effect.title] = verdict
     if not groups:
         return f"What augmentation does to {what} cannot be told: no pretraining without augmentation is in the study."
     changed = {word: groups[word] for word in ("higher", "lower") if word in groups}
-    parts = [
-        f"is {word} with {listed([f'{name} ({_numbers(verdict)})' for name, verdict in of_word.items()])}"
-        for word, of_word in changed.items()
-    ]
-    start = f"Against pretrainings without augmentation, {what}"
+    said = []
     if changed:
-        text = f"{start} {', and '.join(parts)}{_reach([v for each in changed.values() for v in each.values()])}."
-        text += f" Of {listed([*groups['alike']])} no difference is shown." if "alike" in groups else ""
+        parts = [
+            f"is {word} with {listed([f'{name} ({_numbers(verdict)})' for name, verdict in of_word.items()])}"
+            for word, of_word in changed.items()
+        ]
+        reach = _reach([verdict for of_word in changed.values() for verdict in of_word.values()])
+        said.append(f"Against pretrainings without augmentation, {what} {', and '.join(parts)}{reach}.")
+        said += [f"No difference is shown for {listed([*groups['alike']])}."] if "alike" in groups else []
     elif "alike" in groups:
-        text = f"{start} is not shown to change with {listed([*groups['alike']])}."
-    else:
-        text = f"{start}: nothing can be said."
-    if "alone" in groups:
-        text += f" With one seed there is no test, so nothing is said of {listed([*groups['alone']])}."
+        alike = listed([*groups["alike"]])
+        said.append(f"Against pretrainings without augmentation, {what} is not shown to change with {alike}.")
+    if "one seed" in groups:
+        names = listed([*groups["one seed"]])
+        said.append(f"With one seed there is no test: what {names} change of {what} is not told.")
     if "unknown" in groups:
-        names = [f"{name} ({verdict.why_text})" for name, verdict in groups["unknown"].items()]
-        text += f" Nothing can be said of {listed(names)}."
-    return text + _untrained_sentence(measure, verdicts)
+        names = listed([f"{name} ({verdict.why_text})" for name, verdict in groups["unknown"].items()])
+        said.append(f"What becomes of {what} with {names} cannot be told.")
+    return " ".join([*said, *_control_sentences(controls)])
 
 
-def _untrained_sentence(measure: str, verdicts: Verdicts) -> str:
-    """Whether training matters at all: untrained encoders against those trained without augmentation."""
-    verdict = next(
-        (v for (e, of), v in verdicts.items() if of == measure and e.kind == ALONE and e.title == UNTRAINED), None
-    )
-    if verdict is None or verdict.outcome not in (*_HOLDS, Outcome.NOT_TOLD_APART):
-        return ""
-    if verdict.outcome is Outcome.NOT_TOLD_APART:
-        return " Untrained encoders cannot be told apart from those without augmentation."
-    word = "higher" if _difference(verdict) > 0 else "lower"
-    return f" Of untrained encoders it is {word} than of those without augmentation ({_numbers(verdict)})."
+def _control_sentences(controls: Mapping[str, Verdict]) -> list[str]:
+    """Whether training matters at all: encoders that this study did not train against those without augmentation."""
+    names = {UNTRAINED: "untrained encoders", RELEASED: "the released encoder that all of them start from"}
+    said = []
+    for role, verdict in controls.items():
+        if (group := _group(verdict)) == "alike":
+            said.append(f"That it differs for {names[role]} from those without augmentation is not shown.")
+        elif group in ("higher", "lower"):
+            said.append(f"It is {group} for {names[role]} than for those without augmentation ({_numbers(verdict)}).")
+    return said
 
 
-def front_sentences(found: DataSet) -> list[str]:
-    """Which augmentations no other exceeds in both means, and how firm that is."""
+def front_sentences(found: RegionSet) -> list[str]:
+    """Which augmentations no other exceeds in both means, and how firm that is; nothing from fewer than two seeds."""
     front, seeds = found.front(), found.fronts_of_seeds()
-    if not front:
+    if not front or len(seeds) < 2:
         return []
-    counts = {name: sum(name in of_seed for of_seed in seeds) for name in front}
+    counts = Counter(name for of_seed in seeds for name in of_seed)
     named = [f"{name} (on that of {counts[name]} of {len(seeds)} seeds)" for name in front]
-    points = found.points()
+    num = len(found.points())
     return [
-        f"On the Pareto front of both means {'lies' if len(front) == 1 else 'lie'} {listed(named)}, of "
-        f"{len(points)} augmentations; if all were alike, {expected_front_size(len(points)):.1f} would lie there by "
-        "luck."
+        f"On the Pareto front of both means {'lies' if len(front) == 1 else 'lie'} {listed(named)}, of {num} ways to "
+        f"train; of as many whose two measures were luck and knew nothing of one another, "
+        f"{expected_front_size(num):.1f} would lie there."
     ]
 
 
-def angle_sentence(found: DataSet, measure: str, verdicts: Verdicts) -> str:
+def angle_sentence(found: RegionSet, measure: str, verdicts: Verdicts) -> str:
     """Whether training with the angle at the curve's maximum is better than with other exact angles."""
-    best, what = found.best_angle_deg, f"the {TITLES[measure]}"
-    if best is None:
+    chosen, what = found.best_angles_deg, f"the {TITLES[measure]}"
+    if len(found.interpolated) < 2:
+        return "No two exact angles at which pixels are interpolated are in the study, so none can be the better one."
+    if not chosen:
         return "Whether the angle of the curve's maximum is the one to train with cannot be told yet."
+    if found.best_angle_deg is None:
+        counts = [f"{angle:g}° in {num} of {len(chosen)} seeds" for angle, num in sorted(Counter(chosen).items())]
+        return (
+            "At which of the angles trained with the curve of encoders trained as in the thesis lies highest above "
+            f"that of untrained ones is not told ({listed(counts)}), so no angle of the maximum can be trained with."
+        )
     top = (
-        f"Of the angles that were trained with, the curve of encoders trained as in the thesis is highest at {best:g}°"
+        "Of the angles trained with, the curve of encoders trained as in the thesis lies highest above that of "
+        f"untrained ones at {found.best_angle_deg:g}°, in {'all ' if len(chosen) > 1 else ''}{len(chosen)} seed(s)"
     )
-    pair = next(((e, v) for (e, of), v in verdicts.items() if of == measure and e.kind == BEST_ANGLE), None)
-    if pair is None:
-        return f"{top}; no other exact angle is in the study, so whether it is the better one to train with is open."
-    effect, verdict = pair
-    if verdict.outcome is Outcome.UNKNOWN:
+    effect, verdict = next((e, v) for (e, of), v in verdicts.items() if of == measure and e.kind == BEST_ANGLE)
+    group, levels = _group(verdict), found.compared_levels(effect, measure)
+    if group == "unknown" or levels is None:
         return f"{top}; whether training with exactly that angle changes {what} cannot be told: {verdict.why_text}."
-    levels = [found.levels(name, measure) for name in effect.arms]
-    own = sum(levels[0].values()) / max(len(levels[0]), 1)
-    rest = [value for each in levels[1:] for value in each.values()]
-    numbers = f"{number(own, 3)} against {number(sum(rest) / max(len(rest), 1), 3)} with other exact angles"
-    p = f"; {verdict.p_text}" if verdict.p_adjusted is not None else ""
-    if verdict.outcome is Outcome.NOT_TOLD_APART:
-        return f"{top}; that training with exactly that angle changes {what} is not shown ({numbers}{p})."
-    word = "raises" if _difference(verdict) > 0 else "lowers"
-    if verdict.outcome is Outcome.THIS_ENCODER:
-        return f"{top}; in the one seed there is, training with exactly that angle {word} {what} ({numbers}): no test."
-    return f"{top}; training with exactly that angle {word} {what} ({numbers}{p}){_reach([verdict])}."
+    if group == "one seed":
+        return f"{top}; with one seed there is no test of whether training with exactly that angle changes {what}."
+    numbers = f"{number(levels[0], 3)} against {number(levels[1], 3)} with other exact angles; {verdict.p_text}"
+    if group == "alike":
+        return f"{top}; that training with exactly that angle changes {what} is not shown ({numbers})."
+    word = {"higher": "raises", "lower": "lowers"}[group]
+    return f"{top}; training with exactly that angle {word} {what} ({numbers}){_reach([verdict])}."
 
 
-def interaction_sentences(found: DataSet, verdicts: Verdicts) -> list[str]:
-    """Of pairs, which do more or less together than the sum of both; nothing where the study has none."""
+def interaction_sentences(verdicts: Verdicts) -> list[str]:
+    """Of pairs, which do more or less together than the sum of both; nothing where none was tested."""
     said = []
     for measure in MEASURES:
         of_pairs = {e: v for (e, of), v in verdicts.items() if of == measure and e.kind == INTERACTION}
-        holding = {effect: verdict for effect, verdict in of_pairs.items() if verdict.outcome in _HOLDS}
-        if not of_pairs:
+        tested = {effect: verdict for effect, verdict in of_pairs.items() if _group(verdict) not in _UNTESTED}
+        if len(tested) < len(of_pairs):
+            left = len(of_pairs) - len(tested)
+            said.append(f"{left} of {len(of_pairs)} pairs have no test of an interaction in the {TITLES[measure]}.")
+        if not tested:
             continue
+        holding = {effect: verdict for effect, verdict in tested.items() if verdict.outcome in _HOLDS}
         if not holding:
             said.append(f"No interaction of two augmentations is shown in the {TITLES[measure]}.")
             continue
@@ -132,21 +155,26 @@ def interaction_sentences(found: DataSet, verdicts: Verdicts) -> list[str]:
     return said
 
 
+_UNTESTED = ("one seed", "unknown")
+
+
 def _group(verdict: Verdict) -> str:
+    """higher, lower, alike, one seed, or unknown."""
     if verdict.outcome in _HOLDS:
         return "higher" if _difference(verdict) > 0 else "lower"
-    return {
-        Outcome.NOT_TOLD_APART: "alike" if verdict.num_trained > 1 else "alone",
-        Outcome.THIS_ENCODER: "alone",
-    }.get(verdict.outcome, "unknown")
+    if verdict.num_trained == 1:
+        return "one seed"
+    return "alike" if verdict.outcome is Outcome.NOT_TOLD_APART else "unknown"
 
 
-def _reach(verdicts: list[Verdict]) -> str:
+def _reach(verdicts: Sequence[Verdict]) -> str:
     """For whom it holds."""
-    if all(verdict.outcome is Outcome.LEARNT for verdict in verdicts):
-        return ", over seeds and over blocks of images"
-    why = next(v.why_text for v in verdicts if v.outcome is not Outcome.LEARNT)
-    return f", over seeds, on these images; of others nothing is said: {why}"
+    short = [verdict for verdict in verdicts if verdict.outcome is not Outcome.LEARNT]
+    if short:
+        return f", over seeds, on these images; of others nothing is said: {short[0].why_text}"
+    kinds = {verdict.blocks.kind for verdict in verdicts if verdict.blocks is not None}
+    whom = "images like these; patients are not known" if kinds == {"images"} else f"{listed(sorted(kinds))} like these"
+    return f", over seeds and over {whom}"
 
 
 def _difference(verdict: Verdict) -> float:
@@ -158,20 +186,36 @@ def _numbers(verdict: Verdict) -> str:
     return f"{number(_difference(verdict), 3, signed=True)}, {verdict.p_text}"
 
 
-def caveats(found: DataSet) -> list[str]:
-    """What keeps the numbers from meaning more."""
+def least_difference(num_seeds: int, num_tests: int) -> float:
+    """In standard deviations of a seed, the difference of two sides of so many seeds each that the strictest of so many
+    tests calls one."""
+    return float(stats.t.ppf(1 - LEVEL / num_tests / 2, 2 * num_seeds - 2)) * math.sqrt(2 / num_seeds)
+
+
+def caveats(found: RegionSet, verdicts: Verdicts, num_tests: int) -> list[str]:
+    """What keeps the numbers from meaning more. ``num_tests``: of the whole study."""
     facts = found.results.manifest["facts"]
     said = []
     if facts.get("pretraining_start", "").startswith("random"):
         said.append("The pretrainings started from random weights, the thesis's from released ones.")
+    num_seeds = max((verdict.num_trained for verdict in verdicts.values()), default=0)
+    if num_seeds > 1 and num_tests:
+        said.append(
+            f"With {num_seeds} seeds and {num_tests} tests that share the level, a difference has to be about "
+            f"{number(least_difference(num_seeds, num_tests), 1)} standard deviations of a seed to be shown: that none "
+            "is shown does not say that there is none. More seeds (--pretrain-seeds) show smaller ones."
+        )
+    epochs = f", but for their {facts['num_epochs']} epochs" if "num_epochs" in facts else ""
     return [
         *said,
-        "All encoders are measured in the same way: segmentations see no augmentation, maps are those of the same "
-        "rotations. That rotation is what they are measured with favours no training by itself, but it is one choice.",
+        "All encoders are measured in one way: segmentations see no augmentation, and maps explain an image beside "
+        "its rotation, at the same angles for all. Encoders that were trained with rotations have seen such pairs and "
+        "others have not: that may be all that a higher Dice of their maps says.",
+        "Maps are of training and validation images, as in the thesis, the Dice of decoders of validation images.",
         "A difference is said to be there when a test over seeds and an interval over blocks of images both leave out "
         "0 (where there is such an interval); all that is said of the study shares the level (Holm, Bonferroni). "
         "The intervals of table and figure are each by itself.",
-        "Settings of the pretraining are those of the rotation study for all augmentations: another learning rate may "
-        "suit another augmentation better.",
+        f"Settings of the pretraining are those of the rotation study for all augmentations{epochs}: another learning "
+        "rate may suit another augmentation better.",
         "That a map fits the region is the thesis's hypothesis of what makes it interpretable.",
     ]

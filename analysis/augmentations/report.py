@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.augmentations.evidence import DataSet, Effect, data_sets, judged
+from analysis.augmentations.evidence import Effect, RegionSet, judged, region_sets
 from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
 from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.tables import arm_table, effect_table
@@ -16,6 +16,7 @@ from analysis.results import load_study
 from analysis.significance import Verdict
 from analysis.study_page import StudyPage
 from orchestrator.store import Store
+from trainables.api.names import label_values
 
 
 def augmentation_report(store: Store, manifest: dict[str, Any], out_dir: Path) -> Sequence[Path]:
@@ -23,16 +24,17 @@ def augmentation_report(store: Store, manifest: dict[str, Any], out_dir: Path) -
 
     All that is said of the study, what is not there yet included, shares the level.
     """
-    found = data_sets(load_study(store, manifest))
+    found = region_sets(load_study(store, manifest))
     verdicts = judged(found)
     written: list[Path] = []
-    for place, of_data in enumerate(found):
+    for place, of_region in enumerate(found):
         own = {(effect, measure): v for (where, effect, measure), v in verdicts.items() if where == place}
-        written += _page(of_data, own).write(out_dir / file_name(of_data.name))
+        num_tests = sum(verdict.test is not None for verdict in verdicts.values())
+        written += _page(of_region, own, num_tests).write(out_dir / file_name(*label_values(of_region.labels)))
     return written
 
 
-def figures_of(found: DataSet) -> list[Figure]:
+def figures_of(found: RegionSet) -> list[Figure]:
     """What can be drawn of what is there."""
     if not found.points():
         return []
@@ -40,18 +42,18 @@ def figures_of(found: DataSet) -> list[Figure]:
     return [pareto_figure(found), *effects, *([angle_figure(found)] if len(found.exact) > 1 else [])]
 
 
-def _page(found: DataSet, verdicts: Mapping[tuple[Effect, str], Verdict]) -> StudyPage:
+def _page(found: RegionSet, verdicts: Mapping[tuple[Effect, str], Verdict], num_tests: int) -> StudyPage:
     return StudyPage(
         kind="Augmentation types",
-        subject=found.name,
+        subject=found.title,
         manifest=found.results.manifest,
-        data=found.name,
+        data=found.labels["data"],
         card=found.card,
         cells=found.cells,
         answers=answers(found, verdicts),
         parts=figures_of(found),
         tables_title="Augmentations and their effects",
         tables=[arm_table(found), effect_table(found, verdicts)],
-        caveats=caveats(found),
+        caveats=caveats(found, verdicts, num_tests),
         configured=found.cells,
     )

@@ -18,10 +18,10 @@ from analysis.arrays import Bools, Floats
 from analysis.results import Entry, StudyResults
 from trainables.api.names import BINARISATION, CURVE_FILE, DICE, FIELD_OF_VIEW, GROUP, IMAGE_ID, POSITION, VALUE
 from trainables.api.names import INTENSITY as INTENSITY
+from trainables.api.names import RELEASED as RELEASED
 from trainables.api.names import TRAINED as TRAINED
 from trainables.api.names import UNTRAINED as UNTRAINED
 
-RELEASED = "released"
 FIXED_MAP = "fixed map"
 MASK = "mask"
 ROLES = (TRAINED, UNTRAINED, RELEASED, FIXED_MAP, MASK, INTENSITY)

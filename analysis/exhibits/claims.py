@@ -26,7 +26,7 @@ from analysis.rotation.findings import WaveEvidence, spike_sentence, wave_senten
 from analysis.rotation.fitted import fitted
 from analysis.segmentation import evidence as segmentation
 from analysis.segmentation.findings import verdict_sentence as segmentation_sentence
-from trainables.api.names import EXACT_ANGLE, MOCO_TRUNK, RANDOM_TRUNK, UNET
+from trainables.api.names import EXACT_ANGLE, MOCO_TRUNK, RANDOM_TRUNK, UNET, label_values
 
 Row = tuple[str, str, str]
 """Data set and region, statistic, what it says."""
@@ -83,20 +83,20 @@ def not_hog(results: StudyResults) -> list[Table]:
 
 def optimal(results: StudyResults) -> list[Table | Figure]:
     """What the thesis concludes (chapter 7): there are optimal augmentations when training for interpretability."""
-    found = augmentations.data_sets(results)
+    found = augmentations.region_sets(results)
     verdicts = augmentations.judged(found)
     rows, figures = list[Row](), list[Figure]()
-    for place, of_data in enumerate(found):
-        if not (of_data.points() and of_data.of(EXACT_ANGLE)):
+    for place, of_region in enumerate(found):
+        if not (of_region.points() and of_region.of(EXACT_ANGLE)):
             continue
         own = {(effect, measure): v for (where, effect, measure), v in verdicts.items() if where == place}
         for measure, name in augmentations.MEASURES.items():
             rows.append(
-                (of_data.name, f"{name}, by what augments the training", measure_sentence(of_data, measure, own))
+                (of_region.title, f"{name}, by what augments the training", measure_sentence(of_region, measure, own))
             )
-            rows.append((of_data.name, f"{name}, training with one angle", angle_sentence(of_data, measure, own)))
-        figure = angle_figure(of_data)
-        figures.append(replace(figure, name=file_name("angles", of_data.name)))
+            rows.append((of_region.title, f"{name}, training with one angle", angle_sentence(of_region, measure, own)))
+        figure = angle_figure(of_region)
+        figures.append(replace(figure, name=file_name("angles", *label_values(of_region.labels))))
     claim = "There are optimal augmentations when training for interpretability"
     return [*_table("conclusion", f"Conclusion: {claim}", rows), *figures]
 

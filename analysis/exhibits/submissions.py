@@ -9,11 +9,13 @@ from analysis.curves.panels import TRAINED
 from analysis.published.rotation import FULL_SCALE
 from analysis.results import Entry, StudyResults, load_study
 from orchestrator.store import Store
-from trainables.api.names import MOCO_TRUNK, ROTATED
+from trainables.api.names import MOCO_TRUNK, NO_AUGMENTATION, ROTATED
 
 Manifest = Mapping[str, Any]
-_MAIN_ROLES = (TRAINED, MOCO_TRUNK, ROTATED)
+_MAIN_ROLES = (TRAINED, MOCO_TRUNK, ROTATED, NO_AUGMENTATION)
 """What a study is about: a submission counts once one of these is finished."""
+_CHOICES = {"angles_of_rotations": "in two stages", "fine_tuned": "encoders trained along"}
+"""Facts of submissions that made another choice than the thesis, or than the study by itself."""
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -38,6 +40,7 @@ def _scale(facts: Mapping[str, str]) -> str:
     for name, words in (("num_epochs", "epochs"), ("segmentation_epochs", "epochs of segmentation")):
         if name in facts:
             said.append(f"{facts[name]} {words}")
+    said += [words for name, words in _CHOICES.items() if name in facts]
     if said[0] == FULL_SCALE and not facts.get("pretraining_start", "").startswith("released"):
         said.append(facts.get("pretraining_start") or "unknown start")
     return ", ".join(said)

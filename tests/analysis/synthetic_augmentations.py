@@ -21,6 +21,7 @@ from trainables.api.names import (
     THESIS_CURVE,
     TWO_AUGMENTATIONS,
     UNTRAINED,
+    UNTRAINED_CURVE,
 )
 
 ANGLES = np.arange(15.0, 360.0, 30.0)
@@ -51,56 +52,64 @@ BOTH = two(STRONG, BLUR)
 class FabricatedAugmentations(FabricatedStudy):
     """Publishes both measures of encoders as trials do."""
 
-    def __init__(self, folder, card=BRATS):
+    def __init__(self, folder, card=BRATS, region="tumour", images_a_group=1):
         super().__init__(folder, [card])
-        self.card = card["name"]
+        self.card, self.region, self.images_a_group = card["name"], region, images_a_group
         self.manifest |= {"study": "augmentation_types", "question": "Which augmentation?"}
 
     def arm(self, arm, use, maps, *, num_seeds=3, spread=0.004, noise=0.02, seed=0, wave=0.0, done=(OF_USE, OF_MAPS),
-            num_images=NUM_IMAGES):  # fmt: skip
+            num_images=NUM_IMAGES, seeds=None):  # fmt: skip
         """Both measures of one arm over its seeds; ``spread`` is that of seeds, ``noise`` that of images, ``wave`` the
         size of a wave of the maps over the angles."""
         role, labels = arm
         rng = np.random.default_rng([seed, *f"{role}{sorted(labels.items())}".encode()])
-        for number in range(num_seeds):
+        for number in seeds or range(num_seeds):
             shared = np.random.default_rng(99)  # images are harder or easier for every encoder
             hard_N = shared.normal(0, 0.05, num_images)
-            use_N = use + rng.normal(0, spread) + hard_N + rng.normal(0, noise, num_images)
-            maps_N = maps + rng.normal(0, spread) + hard_N + rng.normal(0, noise, num_images)
+            noisy = [np.repeat(rng.normal(0, noise, num_images), self.images_a_group)[:num_images] for _ in range(2)]
+            use_N = use + rng.normal(0, spread) + hard_N + noisy[0]
+            maps_N = maps + rng.normal(0, spread) + hard_N + noisy[1]
             self._use(role, labels, number, use_N, is_done=OF_USE in done)
             dice_NV = maps_N[:, None] + wave * np.cos(4 * np.deg2rad(ANGLES - 15))
             self._maps(role, labels, number, dice_NV, ANGLES, is_done=OF_MAPS in done)
 
-    def circle(self, dice_V, *, num_seeds=3):
-        """Curves over the whole circle of encoders trained as in the thesis; of the unchanged image 0.9."""
-        curve_V = np.where(CIRCLE % 360 == 0, 0.9, dice_V)
-        for number in range(num_seeds):
-            self._maps(THESIS_CURVE, {}, number, np.tile(curve_V, (NUM_IMAGES, 1)), CIRCLE)
+    def circle(self, *dice_SV, untrained=0.2):
+        """Curves over the whole circle of encoders trained as in the thesis, a seed each, and of untrained ones; of the
+        unchanged image 0.9."""
+        for role, curves in ((THESIS_CURVE, dice_SV), (UNTRAINED_CURVE, [untrained + 0.0 * CIRCLE] * 2)):
+            for number, dice_V in enumerate(curves):
+                curve_V = np.where(CIRCLE % 360 == 0, 0.9, dice_V)
+                self._maps(role, {}, number, np.tile(curve_V, (NUM_IMAGES, 1)), CIRCLE)
+
+    @property
+    def groups(self):
+        return [f"patient {i // self.images_a_group:02d}" for i in range(200)]
 
     def _use(self, role, labels, seed, dice_N, *, is_done):
         # The background of every image would lift a mean that it took part in.
         dice_NK = np.stack([np.full_like(dice_N, 0.99), dice_N - 0.01, dice_N + 0.01], axis=1)
-        rows = scores(dice_NK, [f"patient {i:02d}" for i in range(len(dice_N))])
+        rows = scores(dice_NK, self.groups[: len(dice_N)])
         files = {SCORES_FILE: rows.write_parquet} if is_done else None
         path = "model.network.encoder." + ("init_seed" if role == UNTRAINED else "pretrain_seed")
         seeds = {"model.label_seed": seed, path: seed, "model.finetune_seed": seed}
-        given = {"data": self.card, "region": "classes", **labels, "measure": OF_USE}
+        given = {"data": self.card, "region": self.region, **labels, "measure": OF_USE}
         encoder = {"model": {"network": {"encoder": _encoder(role, labels)}}}
-        self.add(_key(role, labels, seed, "use"), role, given, seeds, files=files, configuration=encoder,
+        self.add(_key(role, labels, seed, f"use-{self.region}"), role, given, seeds, files=files, configuration=encoder,
                  metrics={"val/dice": float(dice_NK.mean())})  # fmt: skip
 
     def _maps(self, role, labels, seed, dice_NV, angles, *, is_done=True):
         rows = pl.concat(
             [
-                frame(role, dice_NV + shift, angles, str(seed), (field,), (rule,))
+                frame(role, dice_NV + shift, angles, str(seed), (field,), (rule,), self.groups[: len(dice_NV)])
                 for field in ("full", "kept")
                 for rule, shift in (("otsu", 0.0 if field == "full" else 0.3), ("soft", 0.4))
             ]
         )
         files = {CURVE_FILE: rows.drop("role", "seed").write_parquet} if is_done else None
-        path = "encoder." + ("init_seed" if role == UNTRAINED else "pretrain_seed")
-        given = {"data": self.card, "region": "tumour", **labels, "measure": OF_MAPS}
-        self.add(_key(role, labels, seed, "maps"), role, given, {"images.selection_seed": 0, path: seed}, files=files,
+        path = "encoder." + ("init_seed" if role in (UNTRAINED, UNTRAINED_CURVE) else "pretrain_seed")
+        given = {"data": self.card, "region": self.region, **labels, "measure": OF_MAPS}
+        seeds = {"images.selection_seed": 0, path: seed}
+        self.add(_key(role, labels, seed, f"maps-{self.region}"), role, given, seeds, files=files,
                  configuration={"encoder": _encoder(role, labels)},
                  metrics={"val/interpretability": float(dice_NV.mean())})  # fmt: skip
 
@@ -110,19 +119,19 @@ def _key(role, labels, seed, measure):
 
 
 def _encoder(role, labels):
-    if role == UNTRAINED:
+    if role in (UNTRAINED, UNTRAINED_CURVE):
         return {"class": "Untrained"}
     angle = float(labels["range"].removeprefix("by ").rstrip("°")) if role == EXACT_ANGLE else 0.0
     return {"class": "MoCo", "augmentation": {"class": "Rotation", "max_deg": angle, "min_deg": angle}}
 
 
-def made(folder, levels, *, circle=None, **changes):
+def made(folder, levels, *, circle=None, card=BRATS, images_a_group=1, **changes):
     """``levels``: (arm, use, interpretability)."""
-    found = FabricatedAugmentations(folder)
+    found = FabricatedAugmentations(folder, card, images_a_group=images_a_group)
     for arm, use, maps in levels:
         found.arm(arm, use, maps, **changes)
     if circle is not None:
-        found.circle(circle)
+        found.circle(*[circle] * 3)
     return found
 
 

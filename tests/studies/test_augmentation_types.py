@@ -32,16 +32,18 @@ from trainables.api.names import (
     OF_MAPS,
     OF_USE,
     ONE_AUGMENTATION,
+    RELEASED,
     THESIS_AUGMENTATIONS,
     THESIS_CURVE,
     TWO_AUGMENTATIONS,
     UNTRAINED,
+    UNTRAINED_CURVE,
 )
 from trainables.augment.combine import THESIS_AUGMENTATION, Combine
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip
 from trainables.augment.photometric import Brightness, ColourJitter, GaussianBlur
 from trainables.interpretability.curve import InterpretabilityCurve
-from trainables.models.sources import Untrained
+from trainables.models.sources import Released, Untrained
 from trainables.segmentation.networks import UNet
 from trainables.segmentation.scores import SegmentationScores
 
@@ -101,7 +103,7 @@ def test_all_encoders_are_measured_in_one_way():
     measured, entries = {OF_USE: set(), OF_MAPS: set()}, study_of().entries
     some = encoder_of(next(iter(entries.values())).trainable)
     for entry in entries.values():
-        if entry.role == THESIS_CURVE:
+        if entry.role in (THESIS_CURVE, UNTRAINED_CURVE):
             continue
         measure, trainable = entry.labels["measure"], entry.trainable
         if measure == OF_USE:
@@ -122,7 +124,7 @@ def test_each_role_has_the_encoders_that_it_says_and_their_seeds():
         encoder = encoder_of(entry.trainable)
         key = entry.role, entry.labels.get("augmentation"), entry.labels.get("range"), entry.labels["measure"]
         found.setdefault(key, []).append(encoder)
-        if entry.role == UNTRAINED:
+        if entry.role in (UNTRAINED, UNTRAINED_CURVE):
             assert isinstance(encoder, Untrained)
             seed = encoder.init_seed
         else:
@@ -141,9 +143,10 @@ def test_each_role_has_the_encoders_that_it_says_and_their_seeds():
 def test_encoders_with_the_thesiss_augmentation_and_their_curve_are_the_rotation_studys():
     keys = Keys(FileDigests())
     rotation = make_rotation_study(CurveStudyOptions(scale="laptop", pretrain_seeds=2))
-    theirs = {keys.key(entry.trainable) for entry in rotation.entries.values() if entry.role == "trained"}
-    ours = [entry.trainable for entry in study_of(num_epochs=40).entries.values() if entry.role == THESIS_CURVE]
-    assert {keys.key(trainable) for trainable in ours} == theirs
+    for role, theirs in ((THESIS_CURVE, "trained"), (UNTRAINED_CURVE, "untrained")):
+        expected = {keys.key(entry.trainable) for entry in rotation.entries.values() if entry.role == theirs}
+        ours = [entry.trainable for entry in study_of(num_epochs=40).entries.values() if entry.role == role]
+        assert {keys.key(trainable) for trainable in ours} == expected
     assert ours[0].values == tuple(map(float, rotation_period.ANGLES_DEG["laptop"]))
 
 
@@ -159,7 +162,18 @@ def test_the_encoder_can_be_trained_along():
     study = study_of(fine_tune=True)
     scores = [e.trainable for e in study.entries.values() if isinstance(e.trainable, SegmentationScores)]
     assert not any(trainable.model.network.is_frozen for trainable in scores)
-    assert study.facts["segmentation"] == "the encoder is trained along"
+    assert study.facts["fine_tuned"] == "the encoder is trained along with the decoder"
+    assert "fine_tuned" not in study_of().facts
+
+
+def test_with_released_weights_their_encoder_is_a_control(tmp_path):
+    (tmp_path / "released.pth.tar").write_bytes(b"weights")
+    study = study_of(pretrained=tmp_path / "released.pth.tar")
+    found = [entry for entry in study.entries.values() if entry.role == RELEASED]
+    assert [entry.labels["measure"] for entry in found] == [OF_USE, OF_MAPS, OF_USE], "it has one map"
+    assert all(isinstance(encoder_of(entry.trainable), Released) for entry in found)
+    assert [e.trainable.model.finetune_seed for e in found if e.labels["measure"] == OF_USE] == [0, 1]
+    assert not any(entry.role == RELEASED for entry in study_of().entries.values())
 
 
 def test_a_region_that_is_not_there_is_named():
@@ -240,7 +254,12 @@ def test_a_search_has_the_objectives_that_were_asked_for_and_no_idle_parameter(o
 
 @pytest.mark.parametrize(("name", "kind"), [("tpe", "TPESampler"), ("gp", "GPSampler"), ("nsga2", "NSGAIISampler")])
 def test_samplers_are_optunas(name, kind):
-    assert type(sampler_of(name)(3)).__name__ == kind
+    assert type(sampler_of(name, 8)(3)).__name__ == kind
+
+
+@pytest.mark.parametrize(("num", "generation"), [(4, 2), (8, 2), (24, 6), (100, 10)])
+def test_nsga2_has_several_generations(num, generation):
+    assert sampler_of("nsga2", num)(0)._population_size == generation
 
 
 def test_a_search_is_of_one_data_set():
@@ -261,7 +280,7 @@ def run(folder, *flags):
 
 def test_the_study_ends_with_its_page(tmp_path):
     printed = run(tmp_path)
-    page = tmp_path / "results/reports/augmentation_types/mni152/report.html"
+    page = tmp_path / "results/reports/augmentation_types/mni152-white_matter/report.html"
     assert str(page) in printed
     assert "Nothing: every seed is here." in page.read_text()
     table = pl.read_csv(page.parent / "tables/augmentations.csv")
@@ -270,7 +289,11 @@ def test_the_study_ends_with_its_page(tmp_path):
     )
     store = Store(str(tmp_path / "results"))
     for entry in next(store.manifests())["trials"]:
-        if entry["named"] and entry["labels"]["measure"] == OF_MAPS and entry["role"] != THESIS_CURVE:
+        if (
+            entry["named"]
+            and entry["labels"]["measure"] == OF_MAPS
+            and entry["role"] not in (THESIS_CURVE, UNTRAINED_CURVE)
+        ):
             (row,) = table.filter(role=entry["role"]).to_dicts()
             assert row["interpretability"] == pytest.approx(store.result(entry["key"]).metrics[INTERPRETABILITY])
 
@@ -281,7 +304,7 @@ def test_the_search_ends_with_its_front(tmp_path):
     assert str(page) in printed
     html = page.read_text()
     assert "Pareto front of val/dice and val/interpretability" in html
-    assert "rotation up to 180° and flips of every image" in html
+    assert "rotation up to 180° and flips, each with p = 0.5, of every image" in html
     table = pl.read_csv(page.parent / "tables/suggestions.csv")
     assert table.height == 2
     assert recipes.default_dataset("smoke") in html

@@ -51,6 +51,8 @@ def test_the_curves_are_those_of_the_rotation_study():
 def test_another_method_is_refused():
     with pytest.raises(ValueError, match="--methods is for studies of curves alone"):
         HogSvmOptions(methods=("grad_cam",))
+    with pytest.raises(ValueError, match="--two-stage is for studies of curves alone"):
+        HogSvmOptions(two_stage=True)
 
 
 @pytest.fixture(scope="module")

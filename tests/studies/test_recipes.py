@@ -514,8 +514,8 @@ def test_in_two_stages_all_curves_of_a_rotation_share_one_pilot_and_others_none(
         pilots[method].add(entry.trainable.pilot)
         assert entry.trainable == TwoStageCurve.of(without.trainable, entry.trainable.pilot)
     (pilot,), (of_tool,) = pilots.values()
-    trained = of(whole, "trained")
-    assert pilot == CurvePilot.of(next(curve for curve in trained if curve.method == SmoothGrad(50)))
+    first = [next(c for c in of(whole, role) if c.method == SmoothGrad(50)) for role in ("trained", "untrained")]
+    assert pilot == CurvePilot.of(*first), "one grid for what is told apart"
     assert of_tool != pilot
     assert "a pilot chose angles" in staged.facts["angles_of_rotations"]
     assert "angles_of_rotations" not in whole.facts

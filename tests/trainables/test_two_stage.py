@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from curve_fixtures import intensity_curve, run, smoothgrad_curve
+from curve_fixtures import GivenEncoder, intensity_curve, run, smoothgrad_curve
 from fake_context import FakeContext
 
 from trainables.api.identity import FileDigests, Keys
@@ -29,7 +29,7 @@ def piloted(full, tmp_path_factory):
     """Pilot, its folder, and its measured curves with their folders."""
     folder, pilot = tmp_path_factory.mktemp("pilot"), CurvePilot.of(full)
     upstream = []
-    for place, curve in enumerate(pilot.measured):
+    for place, curve in enumerate(pilot.measured[0]):
         _, context = run(curve, folder / str(place))
         upstream.append((curve, context.output_dir))
     context = FakeContext(folder / "pilot", upstream=upstream)
@@ -40,8 +40,9 @@ def piloted(full, tmp_path_factory):
 def test_a_pilot_measures_a_few_images_at_angles_of_its_own_with_fewer_samples_and_with_all():
     curve = smoothgrad_curve(method=SmoothGrad(num_samples=50), values=DEGREES, images=ImageChoice(5))
     pilot = CurvePilot.of(curve, num_images=4)
-    assert [part.method.num_samples for part in pilot.measured] == [10, 25, 50]
-    for part in pilot.measured:
+    (measured,) = pilot.measured
+    assert [part.method.num_samples for part in measured] == [10, 25, 50]
+    for part in measured:
         assert replace(part, method=curve.method, values=DEGREES, images=curve.images) == curve
         assert part.images == ImageChoice(4)
         assert not any(angle % 90 == 0 for angle in part.values)
@@ -51,7 +52,7 @@ def test_a_pilot_measures_a_few_images_at_angles_of_its_own_with_fewer_samples_a
 
 def test_of_a_method_without_samples_the_angles_alone_are_chosen():
     pilot = CurvePilot.of(intensity_curve(values=DEGREES))
-    assert len(pilot.measured) == 1
+    assert [len(of_encoder) for of_encoder in pilot.measured] == [1]
 
 
 def test_the_choice_is_made_from_the_headline_of_the_measured_curves(piloted):
@@ -61,7 +62,7 @@ def test_the_choice_is_made_from_the_headline_of_the_measured_curves(piloted):
         rows = pl.read_parquet(result / "curve.parquet").filter(field_of_view="full", binarisation="otsu")
         by_image = [part.sort("value")["dice"].to_numpy() for _, part in sorted(rows.group_by("image_id"))]
         dice.append(np.stack(by_image))
-    expected = choose_grid(np.stack(dice), np.array(pilot.measured[0].values), [1, 2, 5], DEGREES, 5, 1.05)
+    expected = choose_grid(np.stack(dice)[None], np.array(pilot.measured[0][0].values), [1, 2, 5], DEGREES, 5, 1.05)
     assert GridChoice.read(folder / "artifacts/grid.json") == expected
     assert metrics["num_angles"] == len(expected.angles_deg)
     assert metrics["num_samples"] == expected.num_samples
@@ -102,23 +103,33 @@ def test_passes_count_images_angles_and_samples():
     assert passes(curve) == 5 * (50 * len(DEGREES) + 0.5)
 
 
+def test_a_pilot_of_two_encoders_measures_both(full):
+    other = replace(full, encoder=GivenEncoder(backbone="other"))
+    pilot = CurvePilot.of(full, other)
+    assert [[part.encoder for part in of_encoder] for of_encoder in pilot.measured] == [
+        [full.encoder] * 3, [other.encoder] * 3,
+    ]  # fmt: skip
+
+
+def curve(**settings):
+    return intensity_curve(**({"values": DEGREES} | settings))
+
+
+PILOT = CurvePilot.of(curve())
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: CurvePilot.of(intensity_curve(sweep=GaussianBlur(), values=(0.0, 0.02))), "a pilot is for rotations"),
-        (lambda: CurvePilot.of(intensity_curve(values=DEGREES), num_images=3), "a pilot of 3 image"),
-        (lambda: CurvePilot.of(intensity_curve(values=DEGREES), widening=0.9), "widening = 0.9"),
+        (lambda: CurvePilot.of(curve(sweep=GaussianBlur(), values=(0.0, 0.02))), "a pilot is for rotations"),
+        (lambda: CurvePilot.of(curve(), num_images=3), "a curve of 3 image.* leave out --two-stage"),
+        (lambda: CurvePilot.of(curve(), widening=0.9), "widening = 0.9"),
         (lambda: CurvePilot((), DEGREES, 5), "at least one curve"),
-        (
-            lambda: CurvePilot((intensity_curve(values=(1.0,)), intensity_curve(values=(2.0,))), DEGREES, 5),
-            "differ in angles or images",
-        ),
-        (
-            lambda: TwoStageCurve.of(
-                intensity_curve(values=(0.0, 30.0)), CurvePilot.of(intensity_curve(values=DEGREES))
-            ),
-            "the pilot is for other angles, 3° among them",
-        ),
+        (lambda: CurvePilot(((curve(values=(1.0,)), curve(values=(2.0,))),), DEGREES, 5), "differ in more than"),
+        (lambda: CurvePilot(((curve(values=(2.0, 1.0)),),), DEGREES, 5), "have to rise"),
+        (lambda: TwoStageCurve.of(curve(values=(0.0, 30.0)), PILOT), "the pilot is for another curve"),
+        (lambda: TwoStageCurve.of(curve(images=ImageChoice(4)), PILOT), "the pilot is for another curve"),
+        (lambda: TwoStageCurve.of(curve(cut_to_circle=True), PILOT), "the pilot is for another curve"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make, said):

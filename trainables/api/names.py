@@ -34,6 +34,7 @@ FOREGROUND_DICE = "foreground_dice"
 # Roles of encoders that are explained.
 TRAINED = "trained"
 UNTRAINED = "untrained"
+RELEASED = "released"
 INTENSITY = "intensity"
 ANCHOR = "trained, anchor"
 """The map of the unchanged image of a pair, to look at beside that of its view."""
@@ -64,7 +65,8 @@ EXACT_ANGLE = "one exact angle"
 THESIS_AUGMENTATIONS = "rotation or flip (thesis)"
 """One of three transformations for each image."""
 THESIS_CURVE = "rotation or flip (thesis), whole circle"
-"""The curve over all angles of these encoders."""
+UNTRAINED_CURVE = "untrained, whole circle"
+"""Curves over all angles of these encoders."""
 
 # Labels: what of an encoder is measured.
 OF_USE = "segmentation"

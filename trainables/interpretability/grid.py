@@ -7,14 +7,15 @@ model, and V even angles, the variance of one image's coefficient is
 
     σ² + 4 e² / V
 
-(each axis of a least-squares wave has 2 e² / V). The full grid is taken to leave as if its V angles were independent,
-which they are not at steps of a degree: its interval is held to be narrower than it is, and the choice errs on the
-careful side.
+(each axis of a least-squares wave has 2 e² / V). Even angles are the best for it, so the curve gets even ones. The full
+grid is taken to leave as if its V angles were independent, which they are not at steps of a degree: its interval is
+held to be narrower than it is. σ² comes from a few images, and the smaller it is the more angles it takes: it is taken
+at the lower end of its one-sided interval of 90 % (chi-square, of two axes). Both err on the careful side.
 
 Fewer samples make another map, so another coefficient: a bias, which is measured on the same images of the pilot, and
 has to be small beside the half-width of the full grid's interval, its own uncertainty included.
 
-Shapes: M numbers of samples, N images, A angles, V angles of the curve.
+Shapes: E encoders, M numbers of samples, N images, A angles, V angles of the curve.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from trainables.api.wave import NUISANCE_ORDERS, ORDER, PERIOD_DEG, design, fit_operator, max_harmonics
+from trainables.api.wave import NUISANCE_ORDERS, PERIOD_DEG, design, fit_operator, max_harmonics
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Complexes = np.ndarray[Any, np.dtype[np.complex128]]
@@ -37,19 +38,20 @@ Complexes = np.ndarray[Any, np.dtype[np.complex128]]
 NUM_ANGLES = (30, 36, 45, 60, 72, 90, 120, 180)
 """How many interpolated angles a curve may get, besides all of its grid."""
 MOST_BIAS = 0.2
-"""Of fewer samples, as a share of the half-width of the interval: one of 95 % still covers 93 %."""
+"""Of fewer samples, as a share of the half-width of the interval on one axis: one of 95 % still covers 93 %."""
 _LEVEL = 0.05
+_CONFIDENCE = 0.9
 _MOST_HARMONICS = 4
-_LEAST_DENSITY = 0.75
-"""Of angles where the curve is straight, as a share of even ones: gaps stay narrow enough for two harmonics."""
 
 
 @dataclass(frozen=True)
 class GridChoice:
     """What a pilot chose, and why.
 
-    ``widening``: the expected width of the interval, as a ratio to the full grid's. ``bias_share``: of the chosen
-    number of samples, the bias with its uncertainty as a share of the full grid's half-width.
+    ``widening``: the expected width of the interval, as a ratio to the full grid's, of the encoder for which it is
+    largest; ``bias_share``: likewise, of the chosen number of samples, the bias with its uncertainty as a share of the
+    full grid's half-width (0 where all samples are kept). ``std_of_images`` and ``std_about_model``: σ (the estimate
+    itself) and e of that encoder.
     """
 
     angles_deg: tuple[float, ...]
@@ -73,49 +75,90 @@ class GridChoice:
 
 
 def choose_grid(
-    dice_MNA: Floats,
+    dice_EMNA: Floats,
     angles_deg_A: Floats,
     sample_counts: Sequence[int],
     full_angles_deg: Sequence[float],
     num_images: int,
     widening: float,
 ) -> GridChoice:
-    """The cheapest grid and number of samples whose interval is hardly wider than the full grid's.
+    """The cheapest grid and number of samples whose interval is hardly wider than the full grid's, for all encoders.
 
     Args:
-        dice_MNA: of the pilot, for each number of samples; the last one is the full curve's.
+        dice_EMNA: of the pilot, for each encoder and number of samples; the last number is the full curve's.
         angles_deg_A: of the pilot: even, none a multiple of 90.
         full_angles_deg: of the full curve; those chosen are among them. Its multiples of 90 and their neighbours in it
             are always kept: the spike there is read from them.
         num_images: of the full curve.
         widening: by what factor the interval may be wider.
     """
-    coefficients_MN, about_M = zip(*(_coefficients(dice_NA, angles_deg_A) for dice_NA in dice_MNA), strict=True)
-    full_N, about = coefficients_MN[-1], about_M[-1]
     kept = exact_and_neighbours(full_angles_deg)
     interpolated = sorted(set(full_angles_deg) - set(kept))
-    of_images = max(_variance(full_N) - 4 * about / len(angles_deg_A), 0.0)
-    of_full = of_images + 4 * about / len(interpolated)
-    half_width = stats.t.ppf(1 - _LEVEL / 2, num_images - 1) * math.sqrt(of_full / num_images)
-    place, bias_share = _fewest_samples(coefficients_MN, half_width)
-    ratio, num = 1.0, len(interpolated)
-    for fewer in (num for num in NUM_ANGLES if num < len(interpolated)):
-        found = math.sqrt((of_images + 4 * about_M[place] / fewer) / of_full) if of_full > 0 else 1.0
-        if found <= widening:
-            ratio, num = found, fewer
-            break
-    chosen = interpolated
-    if num < len(interpolated):
-        chosen = placed(dice_MNA[-1].mean(axis=0), angles_deg_A, interpolated, num)
+    pilots = [_Pilot.of(dice_MNA, angles_deg_A, len(interpolated)) for dice_MNA in dice_EMNA]
+    place = max(pilot.fewest_samples(num_images) for pilot in pilots)
+    num = max(pilot.fewest_angles(place, widening) for pilot in pilots)
+    widest = max(pilots, key=lambda pilot: pilot.widening(num, place))
     return GridChoice(
-        tuple(sorted({*kept, *chosen})),
+        tuple(sorted({*kept, *spread_evenly(interpolated, num)})),
         sample_counts[place],
-        len(chosen),
-        ratio,
-        bias_share,
-        math.sqrt(of_images),
-        math.sqrt(about),
+        num,
+        widest.widening(num, place),
+        max(pilot.bias_share(place, num_images) for pilot in pilots),
+        math.sqrt(widest.of_images),
+        math.sqrt(widest.about_M[-1]),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pilot:
+    """What the pilot of one encoder knows.
+
+    ``about_M``: e² for each number of samples; ``of_images``: σ², and ``least_of_images`` the lower end of its
+    interval; ``num_full``: interpolated angles of the full grid.
+    """
+
+    coefficients_MN: Sequence[Complexes]
+    about_M: Sequence[float]
+    of_images: float
+    least_of_images: float
+    num_full: int
+
+    @classmethod
+    def of(cls, dice_MNA: Floats, angles_deg_A: Floats, num_full: int) -> _Pilot:
+        coefficients_MN, about_M = zip(*(_coefficients(dice_NA, angles_deg_A) for dice_NA in dice_MNA), strict=True)
+        total, of_angles = _variance(coefficients_MN[-1]), 4 * about_M[-1] / len(angles_deg_A)
+        freedom = 2 * (len(coefficients_MN[-1]) - 1)
+        least = total * freedom / float(stats.chi2.ppf(_CONFIDENCE, freedom))
+        return cls(coefficients_MN, about_M, max(total - of_angles, 0.0), max(least - of_angles, 0.0), num_full)
+
+    def widening(self, num: int, place: int) -> float:
+        """Of the interval on so many angles with that number of samples, over the full grid's."""
+        full = self.least_of_images + 4 * self.about_M[-1] / self.num_full
+        if num == self.num_full or full == 0:
+            return 1.0
+        return math.sqrt((self.least_of_images + 4 * self.about_M[place] / num) / full)
+
+    def fewest_angles(self, place: int, widening: float) -> int:
+        """All of the grid where no smaller number serves."""
+        enough = (num for num in NUM_ANGLES if num < self.num_full and self.widening(num, place) <= widening)
+        return next(enough, self.num_full)
+
+    def fewest_samples(self, num_images: int) -> int:
+        """Place of the smallest number of samples whose bias is small; the last where none is."""
+        places = range(len(self.coefficients_MN) - 1)
+        return next((p for p in places if self.bias_share(p, num_images) <= MOST_BIAS), len(self.coefficients_MN) - 1)
+
+    def bias_share(self, place: int, num_images: int) -> float:
+        """The bias of a number of samples, its uncertainty included, over the half-width of the full grid's interval on
+        one axis."""
+        if place == len(self.coefficients_MN) - 1:
+            return 0.0
+        away_N = self.coefficients_MN[place] - self.coefficients_MN[-1]
+        error = math.sqrt(_variance(away_N) / len(away_N))
+        reach = abs(away_N.mean()) + _student(len(away_N)) * error
+        full = self.of_images + 4 * self.about_M[-1] / self.num_full
+        half_width = _student(num_images) * math.sqrt(full / 2 / num_images)
+        return float(reach / half_width) if half_width > 0 else math.inf
 
 
 def exact_and_neighbours(angles_deg: Sequence[float]) -> list[float]:
@@ -123,25 +166,14 @@ def exact_and_neighbours(angles_deg: Sequence[float]) -> list[float]:
     return [a for a in angles_deg if min(a % PERIOD_DEG, -a % PERIOD_DEG) <= 1 + 1e-9]
 
 
-def placed(mean_A: Floats, angles_deg_A: Floats, among: Sequence[float], num: int) -> list[float]:
-    """So many of the angles, more of them where the mean curve of the pilot bends.
-
-    Their density is even but for a quarter, which goes with the curvature of the model of the mean curve.
-    """
-    harmonics = _harmonics(angles_deg_A)
-    terms_P = fit_operator(angles_deg_A, harmonics) @ mean_A
-    fine_deg = np.arange(0.0, 360.0, 0.5)
-    orders_P = np.concatenate([[0], np.repeat([*NUISANCE_ORDERS, *(ORDER * k for k in range(1, harmonics + 1))], 2)])
-    bending = np.abs(design(fine_deg, harmonics) @ (terms_P * orders_P**2))
-    density = np.full(len(fine_deg), 1.0)
-    if bending.max() > 1e-12:
-        density = _LEAST_DENSITY + (1 - _LEAST_DENSITY) * bending / bending.mean()
-    cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
-    wanted = np.interp((np.arange(num) + 0.5) / num, cumulative, np.append(fine_deg, 360.0))
-    left = list(among)
-    chosen = []
-    for angle in wanted:
-        nearest = min(left, key=lambda a: (abs(a - angle), a))
+def spread_evenly(among: Sequence[float], num: int) -> list[float]:
+    """So many of the angles, as evenly round the circle as they allow, each once."""
+    if num >= len(among):
+        return list(among)
+    left, chosen = list(among), []
+    for place in range(num):
+        wanted = (place + 0.5) * 360 / num
+        nearest = min(left, key=lambda angle: (abs(angle - wanted), angle))
         left.remove(nearest)
         chosen.append(nearest)
     return sorted(chosen)
@@ -163,16 +195,8 @@ def _harmonics(angles_deg_A: Floats) -> int:
     return min(_MOST_HARMONICS, max_harmonics(angles_deg_A))
 
 
-def _fewest_samples(coefficients_MN: Sequence[Complexes], half_width: float) -> tuple[int, float]:
-    """Place of the fewest samples whose bias is small, and that bias with its uncertainty over the half-width."""
-    full_N = coefficients_MN[-1]
-    for place, found_N in enumerate(coefficients_MN[:-1]):
-        away_N = found_N - full_N
-        error = math.sqrt(_variance(away_N) / len(away_N))
-        reach = abs(away_N.mean()) + float(stats.t.ppf(1 - _LEVEL / 2, len(away_N) - 1)) * error
-        if half_width > 0 and reach <= MOST_BIAS * half_width:
-            return place, reach / half_width
-    return len(coefficients_MN) - 1, 0.0
+def _student(num: int) -> float:
+    return float(stats.t.ppf(1 - _LEVEL / 2, num - 1))
 
 
 def _variance(values_N: Complexes) -> float:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PILOT_ANGLES_DEG = tuple(7.5 + 15.0 * step for step in range(24))
 _LEAST_IMAGES = 4
-_TENTH = 0.1
+_USUAL_ANGLES = 73  # 60, and 13 at and beside multiples of 90 degrees
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class CurvePilot(Trainable):
     ``CurvePilot.of`` makes one from the curve that it is for.
 
     Args:
-        measured: rotations of the same images at the same angles, of rising numbers of noise samples; the last has as
-            many as the curve.
+        measured: for each encoder, rotations of the same images at the same rising angles, of rising numbers of noise
+            samples; the last has as many as the curve.
         values: of the full curve, among which angles are chosen.
         num_images: of the full curve.
         widening: by what factor the curve's interval over images may be wider than the full curve's.
@@ -48,7 +48,7 @@ class CurvePilot(Trainable):
         ValueError: another sweep than a rotation; fewer than 4 images; a widening below 1.
     """
 
-    measured: tuple[InterpretabilityCurve, ...]
+    measured: tuple[tuple[InterpretabilityCurve, ...], ...]
     values: tuple[float, ...]
     num_images: int
     widening: float = 1.05
@@ -56,46 +56,59 @@ class CurvePilot(Trainable):
     @classmethod
     def of(
         cls,
-        curve: InterpretabilityCurve,
-        *,
+        *curves: InterpretabilityCurve,
         num_images: int = 16,
         sample_shares: Sequence[float] = (0.2, 0.5),
         widening: float = 1.05,
     ) -> CurvePilot:
-        """The pilot of a curve: 24 angles, none a multiple of 90 degrees, of some of its images.
+        """The pilot of curves: 24 angles, none a multiple of 90 degrees, of some of their images.
 
         Args:
-            curve: with the angles and samples that it would have without a pilot.
+            curves: with the angles and samples that they would have without a pilot, equal but for their encoders; the
+                grid has to serve each of them.
             num_images: of the pilot; fewer where the curve has fewer.
             sample_shares: numbers of noise samples to try, as shares of the curve's. Of a method without noise samples
                 the angles alone are chosen.
             widening: as above.
         """
-        if not isinstance(curve.sweep, Rotation):
-            raise ValueError(f"a pilot is for rotations, and this curve is of {type(curve.sweep).__name__}")
-        images = replace(curve.images, num=min(num_images, curve.images.num))
-        small = replace(curve, values=_PILOT_ANGLES_DEG, images=images)
-        most = _num_samples(curve)
+        first = curves[0]
+        if not isinstance(first.sweep, Rotation):
+            raise ValueError(f"a pilot is for rotations, and this curve is of {type(first.sweep).__name__}")
+        images = replace(first.images, num=min(num_images, first.images.num))
+        most = _num_samples(first)
         counts = sorted({max(1, round(share * most)) for share in sample_shares} | {most}) if most else [0]
-        measured = tuple(replace(small, method=_with_samples(small.method, count)) for count in counts)
-        return cls(measured, curve.measured_values, curve.images.num, widening)
+        measured = tuple(
+            tuple(
+                replace(curve, values=_PILOT_ANGLES_DEG, images=images, method=_with_samples(curve.method, count))
+                for count in counts
+            )
+            for curve in curves
+        )
+        return cls(measured, first.measured_values, first.images.num, widening)
 
     def __post_init__(self) -> None:
-        if not self.measured or any(not isinstance(curve.sweep, Rotation) for curve in self.measured):
-            raise ValueError("a pilot needs at least one curve, all of them of rotations")
-        if len({(curve.values, curve.images) for curve in self.measured}) > 1:
-            raise ValueError("the curves of a pilot differ in angles or images: only their noise samples may")
-        if (num := self.measured[0].images.num) < _LEAST_IMAGES:
-            raise ValueError(f"a pilot of {num} image(s): at least {_LEAST_IMAGES} tell how images differ")
+        every = [curve for of_encoder in self.measured for curve in of_encoder]
+        if not every or any(not isinstance(curve.sweep, Rotation) for curve in every):
+            raise ValueError("a pilot is for rotations: give it at least one curve, all of them of rotations")
+        alike = {replace(curve, encoder=every[0].encoder, method=every[0].method) for curve in every}
+        if len(alike) > 1:
+            raise ValueError("the curves of a pilot differ in more than their encoders and noise samples")
+        if list(every[0].values) != sorted(every[0].values):
+            raise ValueError("the angles of a pilot have to rise")
+        if (num := every[0].images.num) < _LEAST_IMAGES:
+            raise ValueError(
+                f"a curve of {num} image(s) in two stages: at least {_LEAST_IMAGES} tell how images differ; leave out "
+                "--two-stage"
+            )
         if self.widening < 1:
             raise ValueError(f"widening = {self.widening}: a factor of at least 1")
 
     def run(self, context: Context) -> Mapping[str, float]:
         """Read what was measured, and choose."""
-        counts = [_num_samples(curve) for curve in self.measured]
-        dice_MNA = np.stack([_headline_dice(curve, context) for curve in self.measured])
-        angles_deg_A = np.array(self.measured[0].values)
-        found = choose_grid(dice_MNA, angles_deg_A, counts, self.values, self.num_images, self.widening)
+        counts = [_num_samples(curve) for curve in self.measured[0]]
+        dice_EMNA = np.array([[_headline_dice(curve, context) for curve in each] for each in self.measured])
+        angles_deg_A = np.array(self.measured[0][0].values)
+        found = choose_grid(dice_EMNA, angles_deg_A, counts, self.values, self.num_images, self.widening)
         found.write(context.output_dir / names.GRID_FILE)
         return {
             "num_angles": float(len(found.angles_deg)),
@@ -132,8 +145,16 @@ class TwoStageCurve(InterpretabilityCurve):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := set(self.pilot.values) - set(self.values):
-            raise ValueError(f"the pilot is for other angles, {min(unknown):g}° among them: give it this curve")
+        of_pilot = self.pilot.measured[0][0]
+        is_same = (self.region, self.sweep, self.scoring, self.cut_to_circle) == (
+            of_pilot.region, of_pilot.sweep, of_pilot.scoring, of_pilot.cut_to_circle,
+        )  # fmt: skip
+        changed, of_pilot_changed = (
+            {value for value in values if not self.sweep.is_neutral(value)}
+            for values in (self.values, self.pilot.values)
+        )
+        if not is_same or changed != of_pilot_changed or self.pilot.num_images != self.images.num:
+            raise ValueError("the pilot is for another curve: only encoder and method may differ from its own")
 
     def run(self, context: Context) -> Mapping[str, float]:
         """Measure at what the pilot chose. Raises what ``InterpretabilityCurve`` does."""
@@ -143,8 +164,9 @@ class TwoStageCurve(InterpretabilityCurve):
         return metrics
 
     def work_flop(self) -> float:
-        """A tenth of the full curve's: what the pilot will choose is not known before."""
-        return _TENTH * super().work_flop()
+        """As if the pilot chose 60 angles and half of the samples: what it will is not known before."""
+        share = min(1.0, _USUAL_ANGLES / len(self.values)) * (0.5 if _num_samples(self) > 1 else 1.0)
+        return share * super().work_flop()
 
 
 def on_grid(curve: InterpretabilityCurve, chosen: GridChoice) -> InterpretabilityCurve:
@@ -169,11 +191,11 @@ def _num_samples(curve: InterpretabilityCurve) -> int:
 
 
 def _with_samples(method: Any, count: int) -> Any:
-    return replace(method, num_samples=count) if hasattr(method, "num_samples") else method
+    return replace(method, num_samples=count) if count and hasattr(method, "num_samples") else method
 
 
 def _headline_dice(curve: InterpretabilityCurve, context: Context) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Dice of the full field of each image at each angle [N, A]."""
+    """Dice of the full field of each image at each angle [N, A], angles rising."""
     frame = pl.read_parquet(context.result_dir(curve) / names.CURVE_FILE)
     is_headline = (pl.col(names.FIELD_OF_VIEW) == "full") & (pl.col(names.BINARISATION) == curve.scoring.headline)
     headline = frame.filter(is_headline).sort(names.IMAGE_ID, names.VALUE)
