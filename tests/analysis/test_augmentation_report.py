@@ -1,6 +1,7 @@
 """The report of a study of augmentation types: what is measured, what is compared, what is said."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,7 @@ from analysis.augmentations.evidence import (
     INTERACTION,
     OF_RANGE,
     OF_TYPE,
+    Measured,
     expected_front_size,
     judged,
     region_sets,
@@ -39,6 +41,7 @@ from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.report import augmentation_report
 from analysis.augmentations.tables import arm_table, effect_table
 from analysis.results import load_study
+from analysis.significance import Outcome
 from trainables.api.names import OF_MAPS, OF_USE, RELEASED, THESIS_CURVE
 
 PEAK_AT_60, PEAK_AT_30 = (0.4 + 0.05 * np.cos(np.deg2rad(CIRCLE - peak)) for peak in (60, 30))
@@ -382,6 +385,30 @@ def test_interactions_are_said_in_both_directions(tmp_path, together, word):
         assert use.startswith("No interaction")
     else:
         assert f"rotation up to 180° and blur up to 2 % ({word} than the sum of both" in use
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_noise_is_rarely_called_an_effect(tmp_path, num_seeds):
+    """Encoders alike, seeds and patients vary: at most one study in twenty says anything of any augmentation, of any
+    interaction or of the angle of the maximum, which is any of them."""
+    found = found_of(made(tmp_path, [(arm, 0.5, 0.3) for arm, *_ in ALL], num_seeds=num_seeds, circle=PEAK_AT_60))
+    rng, num_studies, wrong = np.random.default_rng(0), 200, 0
+    groups = tuple(f"patient {i:02d}" for i in range(12))
+    for _ in range(num_studies):
+        drawn = replace(found)
+        of_images = {measure: rng.normal(0.5, 0.1, 12) for measure in (OF_USE, OF_MAPS)}
+        drawn.__dict__["_measured"] = {
+            (arm.name, measure): Measured(
+                tuple(range(num_seeds)),
+                of_images[measure] + rng.normal(0, 0.02, (num_seeds, 1)) + rng.normal(0, 0.02, (num_seeds, 12)),
+                groups,
+            )
+            for arm in found.arms
+            for measure in (OF_USE, OF_MAPS)
+        }
+        drawn.__dict__["best_angles_deg"] = [float(rng.choice([30.0, 60.0]))] * num_seeds
+        wrong += any(verdict.outcome is Outcome.LEARNT for verdict in judged([drawn]).values())
+    assert wrong / num_studies < 0.05
 
 
 def test_all_that_is_planned_shares_the_level(tmp_path):
