@@ -141,7 +141,7 @@ class Sizes:
 
 SIZES = {
     "smoke": Sizes(
-        pretrain_epochs=1,
+        pretrain_epochs=2,
         angles_deg=(45.0, 135.0),
         ranges={"rotation": (180.0,)},
         exact_deg=(90.0,),

@@ -186,7 +186,7 @@ def _place_axis(parameter: Parameter) -> alt.X:
         return alt.X("place:N", title=parameter.name, scale=scale, sort=None, axis=alt.Axis(labelAngle=0, grid=False))
     kind: Any = "log" if parameter.is_log else "linear"
     domain = [parameter.low, parameter.high] if parameter.low < parameter.high else alt.Undefined
-    axis = alt.Axis(grid=False, tickCount=4, format="~g", labelOverlap=True)
+    axis = alt.Axis(grid=False, tickCount=4, format="~r", labelOverlap=True)
     scale = alt.Scale(type=kind, domain=domain, nice=False, padding=8)
     return alt.X("place:Q", title=parameter.name, scale=scale, axis=axis)
 

@@ -141,9 +141,10 @@ def _rivals(objective: Objective, best: Suggestion, others: list[Suggestion]) ->
 def _front_answer(results: SearchResults) -> str:
     front = results.front()
     names = " and ".join(objective.name for objective in results.objectives)
+    forms, are = ("forms", "It is") if len(front) == 1 else ("form", "They are")
     lines = [
-        f"Of {_compared(results)}, {len(front)} form the Pareto front of {names}: no "
-        f"other is as good in all of them and better in one. They are {_named(front)}."
+        f"Of {_compared(results)}, {len(front)} {forms} the Pareto front of {names}: no "
+        f"other is as good in all of them and better in one. {are} {_named(front)}."
     ]
     for objective in results.objectives:
         best = next(suggestion for suggestion in results.ranked(objective) if suggestion in front)

@@ -209,6 +209,15 @@ def test_the_front_holds_what_nobody_beats(tmp_path):
     assert data.filter(number=5).row(0) == (5, 0.9, 1.9, "best")
 
 
+def test_a_front_of_one_is_said_so(tmp_path):
+    search = FabricatedSearch(tmp_path, BOTH)
+    for accuracy, loss in ((0.5, 1.0), (0.6, 0.9)):
+        search.add(retrieval_accuracy=[accuracy], loss=[loss])
+    said = answer(results_of(search))
+    assert "1 forms the Pareto front" in said
+    assert "It is suggestion 2." in said
+
+
 # -- tables and figures -------------------------------------------------------------------------------
 
 

@@ -299,12 +299,12 @@ def test_the_study_ends_with_its_page(tmp_path):
 
 
 def test_the_search_ends_with_its_front(tmp_path):
-    printed = run(tmp_path, "--search", "--num-suggestions", "2", "--num-epochs", "1")
+    printed = run(tmp_path, "--search", "--num-suggestions", "2")
     page = tmp_path / "results/reports/augmentation_search/report.html"
     assert str(page) in printed
     html = page.read_text()
     assert "Pareto front of val/dice and val/interpretability" in html
     assert "rotation up to 180° and flips, each with p = 0.5, of every image" in html
     table = pl.read_csv(page.parent / "tables/suggestions.csv")
-    assert table.height == 2
+    assert sorted(table["epochs"]) == [1, 2], "one of two goes on"
     assert recipes.default_dataset("smoke") in html
