@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from analysis.arrays import Floats
+from analysis.augmentations.arms import CONTROLS, ROLES, Arm, Kind, interpolated, kinds_of, of_roles, seed_of
+from analysis.augmentations.effects import JUDGED, Effect, SeedInterval, effects_of, paired_interval, welch_interval
 from analysis.cards import group_kind
 from analysis.cells import Cell, cells_of
 from analysis.results import Entry, StudyResults
 from analysis.segmentation.evidence import dice_of_images
-from analysis.significance import LEVEL, Comparison, Missing, Verdict, verdicts
+from analysis.significance import Comparison, Missing, Verdict, verdicts
 from trainables.api.names import (
     BINARISATION,
     CURVE_FILE,
@@ -33,14 +34,9 @@ from trainables.api.names import (
     NO_AUGMENTATION,
     OF_MAPS,
     OF_USE,
-    ONE_AUGMENTATION,
     POSITION,
-    RELEASED,
     SCORES_FILE,
-    THESIS_AUGMENTATIONS,
     THESIS_CURVE,
-    TWO_AUGMENTATIONS,
-    UNTRAINED,
     UNTRAINED_CURVE,
     VALUE,
 )
@@ -48,77 +44,9 @@ from trainables.api.names import (
 MEASURES = {OF_USE: "use", OF_MAPS: "interpretability"}
 """Label of a trial's measure -> what it is called in figures and tables."""
 TITLES = {OF_USE: "Dice of a decoder on the encoder", OF_MAPS: "Dice of the encoder's maps"}
-ROLES = (NO_AUGMENTATION, THESIS_AUGMENTATIONS, ONE_AUGMENTATION, EXACT_ANGLE, TWO_AUGMENTATIONS, UNTRAINED, RELEASED)
-CONTROLS = (UNTRAINED, RELEASED)
-"""Encoders that this study did not train."""
 _CIRCLES = (THESIS_CURVE, UNTRAINED_CURVE)
-_EXACT_PERIOD_DEG = 90.0
 _FIELD = "full"
 _TURN_DEG = 360.0
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A type of augmentation and its range."""
-
-    augmentation: str
-    range: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.augmentation} {self.range}"
-
-
-@dataclass(frozen=True, eq=False)
-class Arm:
-    """One way to augment a pretraining (or none to train), with the cells of both measures."""
-
-    role: str
-    kinds: tuple[Kind, ...]
-    cells: Mapping[str, Cell]
-
-    @property
-    def name(self) -> str:
-        """For people: what augmented, or the role of what nothing did."""
-        return " and ".join(kind.name for kind in self.kinds) or self.role
-
-    @property
-    def angle_deg(self) -> float:
-        """Of a rotation by one exact angle; of no augmentation 0."""
-        (first, *_) = self.cells.values()
-        entry = [*first.done, *(entry for entry, _ in first.missing)][0]
-        return float(_augmentation(entry["configuration"])["max_deg"])
-
-    def num_wanted(self, measure: str) -> int:
-        return self.cells[measure].num_wanted if measure in self.cells else 0
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A difference of two sides, each the mean of some arms, or that less the mean of others: ``(plus, minus)``.
-
-    ``first`` and ``second`` are what a test over seeds takes as its two samples.
-    """
-
-    title: str
-    kind: str
-    first: tuple[tuple[str, ...], tuple[str, ...]]
-    second: tuple[tuple[str, ...], tuple[str, ...]]
-
-    @property
-    def arms(self) -> list[str]:
-        """Names of the arms of both sides."""
-        return [name for side in (self.first, self.second) for part in side for name in part]
-
-
-ALONE = "against no augmentation"
-OF_TYPE = "type, mean over its ranges"
-OF_RANGE = "strongest less mildest range"
-BESIDE = "beside another, mean over these"
-INTERACTION = "interaction"
-BEST_ANGLE = "angle of the curve's maximum"
-JUDGED = (ALONE, INTERACTION, BEST_ANGLE)
-"""The kinds of effects of which something is said; the others have intervals alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +82,7 @@ class RegionSet:
         return card
 
     def of(self, *roles: str) -> list[Arm]:
-        return [arm for arm in self.arms if arm.role in roles]
+        return of_roles(self.arms, *roles)
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -209,49 +137,12 @@ class RegionSet:
 
     def effects(self) -> list[Effect]:
         """Every effect that the study's plan has arms for."""
-        found = []
-        for none in self.of(NO_AUGMENTATION):
-            found += [*self._main_effects(none.name), *self._pair_effects(none.name)]
-        return [*found, *self._angle_effects()]
-
-    def _main_effects(self, none: str) -> list[Effect]:
-        others = self.of(THESIS_AUGMENTATIONS, ONE_AUGMENTATION, EXACT_ANGLE, *CONTROLS)
-        found = [_effect(arm.name, ALONE, [arm.name], [none]) for arm in others]
-        ranges: dict[str, list[str]] = {}
-        for arm in self.of(ONE_AUGMENTATION):
-            ranges.setdefault(arm.kinds[0].augmentation, []).append(arm.name)
-        for kind, names in ranges.items():
-            if len(names) > 1:
-                found.append(_effect(kind, OF_TYPE, names, [none]))
-                found.append(_effect(kind, OF_RANGE, names[-1:], names[:1]))
-        return found
-
-    def _pair_effects(self, none: str) -> list[Effect]:
-        pairs = {frozenset(kind.name for kind in arm.kinds): arm.name for arm in self.of(TWO_AUGMENTATIONS)}
-        alone = {arm.name for arm in self.of(ONE_AUGMENTATION)}
-        pairs = {kinds: name for kinds, name in pairs.items() if kinds <= alone}
-        found = []
-        for one in sorted({kind for kinds in pairs for kind in kinds}):
-            partners = {next(iter(kinds - {one})): name for kinds, name in pairs.items() if one in kinds}
-            found.append(_effect(one, BESIDE, list(partners.values()), list(partners)))
-        for kinds, name in pairs.items():
-            one, two = sorted(kinds)
-            found.append(Effect(name, INTERACTION, ((name,), (one,)), ((two,), (none,))))
-        return found
-
-    def _angle_effects(self) -> list[Effect]:
-        best, compared = self.best_angle_deg, self.interpolated
-        others = [arm.name for arm in compared if arm.angle_deg != best]
-        if best is None or not others:
-            return []
-        (own,) = [arm.name for arm in compared if arm.angle_deg == best]
-        return [_effect(own, BEST_ANGLE, [own], others)]
+        return effects_of(self.arms, self.best_angle_deg)
 
     @property
     def interpolated(self) -> list[Arm]:
-        """Rotations by one exact angle at which pixels are interpolated. A multiple of 90 degrees leaves them as they
-        are: what sets it apart is no matter of the angle alone."""
-        return [arm for arm in self.of(EXACT_ANGLE) if arm.angle_deg % _EXACT_PERIOD_DEG]
+        """Rotations by one exact angle at which pixels are interpolated."""
+        return interpolated(self.arms)
 
     def circle(self, role: str) -> dict[float, float]:
         """Angle of the view -> mean Dice over seeds and images, of the curves of a role."""
@@ -390,34 +281,6 @@ class RegionSet:
         return headline.filter(pl.col(VALUE) % _TURN_DEG != 0)
 
 
-class SeedInterval(NamedTuple):
-    """A difference with its 95 % interval over seeds (no ends from one seed, or where seeds do not differ), and n."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def paired_interval(first_S: Sequence[float], second_S: Sequence[float]) -> SeedInterval:
-    """Student's interval of the mean difference of pairs."""
-    differences_S = np.asarray(first_S) - np.asarray(second_S)
-    mean, num = float(differences_S.mean()), len(differences_S)
-    if num < 2 or differences_S.std() == 0:
-        return SeedInterval(mean, None, None, num)
-    found = stats.ttest_1samp(differences_S, 0.0).confidence_interval(1 - LEVEL)
-    return SeedInterval(mean, float(found.low), float(found.high), num)
-
-
-def welch_interval(first_S: Sequence[float], second_S: Sequence[float]) -> SeedInterval:
-    """Welch's interval of the difference of two means."""
-    mean, num = float(np.mean(first_S) - np.mean(second_S)), min(len(first_S), len(second_S))
-    if num < 2 or np.std(first_S) + np.std(second_S) == 0:
-        return SeedInterval(mean, None, None, num)
-    found = stats.ttest_ind(first_S, second_S, equal_var=False).confidence_interval(1 - LEVEL)
-    return SeedInterval(mean, float(found.low), float(found.high), num)
-
-
 def expected_front_size(num: int) -> float:
     """How many of so many points are on the front of two measures that know nothing of one another."""
     return sum(1 / rank for rank in range(1, num + 1))
@@ -432,7 +295,7 @@ def region_sets(results: StudyResults) -> list[RegionSet]:
         if cell.role in _CIRCLES:
             circles.setdefault(place, {})[cell.role] = cell
         elif cell.role in ROLES:
-            arms.setdefault(place, {}).setdefault((cell.role, _kinds(cell.labels)), {})[cell.labels["measure"]] = cell
+            arms.setdefault(place, {}).setdefault((cell.role, kinds_of(cell.labels)), {})[cell.labels["measure"]] = cell
     return [
         RegionSet(
             {"data": place[0], "region": place[1]},
@@ -460,15 +323,6 @@ def judged(found: Sequence[RegionSet]) -> dict[tuple[int, Effect, str], Verdict]
     return verdicts(comparisons, num_tests + to_come, len(planned) + to_come)
 
 
-def _effect(title: str, kind: str, names: Sequence[str], against: Sequence[str]) -> Effect:
-    return Effect(title, kind, (tuple(names), ()), (tuple(against), ()))
-
-
-def _kinds(labels: Mapping[str, str]) -> tuple[Kind, ...]:
-    named = (("augmentation", "range"), ("second", "second_range"))
-    return tuple(Kind(labels[kind], labels[range_]) for kind, range_ in named if kind in labels)
-
-
 def _front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
         return one[0] >= other[0] and one[1] >= other[1] and one != other
@@ -479,16 +333,3 @@ def _front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 def shared_seeds(of_arms: Mapping[Any, Iterable[int]]) -> list[int]:
     """Seeds that all have."""
     return sorted(set.intersection(*map(set, of_arms.values()))) if of_arms else []
-
-
-def seed_of(entry: Entry) -> int:
-    """That of the pretraining or of the untrained encoder; of a released one that of the decoder, if any."""
-    found = {path.rpartition(".")[2]: int(value) for path, value in entry["seeds"].items()}
-    return next((found[name] for name in ("pretrain_seed", "init_seed", "finetune_seed") if name in found), 0)
-
-
-def _augmentation(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """That of the pretraining in a trial's configuration, of either measure."""
-    encoder = configuration.get("encoder") or configuration["model"]["network"]["encoder"]
-    augmentation: Mapping[str, Any] = encoder["augmentation"]
-    return augmentation

@@ -9,7 +9,8 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from analysis.augmentations.evidence import ALONE, MEASURES, TITLES, RegionSet, expected_front_size
+from analysis.augmentations.effects import ALONE
+from analysis.augmentations.evidence import MEASURES, TITLES, RegionSet, expected_front_size
 from analysis.render.style import Datasets, Figure, styled
 from trainables.api.names import (
     EXACT_ANGLE,

@@ -8,17 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
-from analysis.augmentations.evidence import (
-    ALONE,
-    BEST_ANGLE,
-    CONTROLS,
-    INTERACTION,
-    MEASURES,
-    TITLES,
-    Effect,
-    RegionSet,
-    expected_front_size,
-)
+from analysis.augmentations.arms import CONTROLS
+from analysis.augmentations.effects import ALONE, BEST_ANGLE, INTERACTION, Effect
+from analysis.augmentations.evidence import MEASURES, TITLES, RegionSet, expected_front_size
 from analysis.curves.words import listed
 from analysis.render.table import number
 from analysis.significance import LEVEL, Outcome, Verdict

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.augmentations.evidence import Effect, RegionSet, judged, region_sets
+from analysis.augmentations.effects import Effect
+from analysis.augmentations.evidence import RegionSet, judged, region_sets
 from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
 from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.tables import arm_table, effect_table

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.augmentations.evidence import MEASURES, Effect, RegionSet, SeedInterval, expected_front_size
+from analysis.augmentations.effects import Effect, SeedInterval
+from analysis.augmentations.evidence import MEASURES, RegionSet, expected_front_size
 from analysis.render.table import Column, Table
 from analysis.significance import Verdict
 

@@ -24,18 +24,8 @@ from synthetic_augmentations import (
 )
 from synthetic_study import MNI152
 
-from analysis.augmentations.evidence import (
-    ALONE,
-    BESIDE,
-    BEST_ANGLE,
-    INTERACTION,
-    OF_RANGE,
-    OF_TYPE,
-    Measured,
-    expected_front_size,
-    judged,
-    region_sets,
-)
+from analysis.augmentations.effects import ALONE, BESIDE, BEST_ANGLE, INTERACTION, OF_RANGE, OF_TYPE
+from analysis.augmentations.evidence import Measured, expected_front_size, judged, region_sets
 from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
 from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.report import augmentation_report
