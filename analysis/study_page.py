@@ -51,7 +51,7 @@ class StudyPage:
         write_pictures([part for part in self.parts if isinstance(part, Pictures)], paths.figures)
         write_tables([*self.tables, *(table for _, table in self.folded)], paths.tables)
         write_file(paths.report_html, self._html(drawings).encode())
-        return [paths.report_html, paths.figures, paths.tables]
+        return [path for path in (paths.report_html, paths.figures, paths.tables) if path.exists()]
 
     def _html(self, drawings: Mapping[str, str]) -> str:
         manifest, missing = self.manifest, missing_lines(self.cells, self.manifest["command"])

@@ -116,6 +116,15 @@ class AugmentationTypesOptions(EncoderStudyOptions):
                 "--released: this study compares encoders that it pretrains; --pretrained starts them from weights"
             )
 
+    @property
+    def search_name(self) -> str:
+        """A search with other objectives, or by another sampler, decides by itself: it has a name of its own."""
+        said = [
+            *(self.objectives if len(self.objectives) == 1 else ()),
+            *([self.sampler] if self.sampler != "tpe" else []),
+        ]
+        return "_".join(["augmentation_search", *said])
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -324,6 +333,8 @@ def make_study(options: AugmentationTypesOptions) -> Study:
         recipes.check_is_validated(source, target)
         wanted.append((source, Measures(target, region, sizes, encoder_sizes.curve, options)))
     check([(source, tuple(dict.fromkeys((m.target, m.region)))) for source, m in wanted], options)
+    for source, measures in wanted:
+        recipes.check_shows_something(source, measures.target, options)
     cards = {source.name: recipes.card_of(source) for source in sources}
     fitted = {name: encoder_sizes.pretraining.fitted(name, card.counts.get("train", 0)) for name, card in cards.items()}
     trained = {source.name: recipes.pretrainings(source, fitted[source.name], options) for source in sources}
@@ -334,7 +345,8 @@ def make_study(options: AugmentationTypesOptions) -> Study:
         search = _search(source, measures, trained[source.name], options)
         facts |= {"search_begins": "rotation up to 180° and flips, each with p = 0.5, of every image"}
         report = "analysis.search.report:search_report"
-        return Study("augmentation_search", SEARCH_QUESTION, search=search, report=report, facts=facts, cards=cards)
+        facts |= {"sampler": options.sampler, "val/dice": "the background included; the factorial's use leaves it out"}
+        return Study(options.search_name, SEARCH_QUESTION, search=search, report=report, facts=facts, cards=cards)
     trials: dict[str, Entry] = {}
     for source, measures in wanted:
         trials |= _factorial(source, measures, trained[source.name])

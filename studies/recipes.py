@@ -233,6 +233,21 @@ def check_is_validated(source: Source, target: Target) -> None:
         )
 
 
+def check_shows_something(source: Source, target: Target, options: StudyOptions) -> None:
+    """Of a data set that is decoded at once: raises ValueError where the masks of all validation images are empty."""
+    from trainables.data.cache import open_annotation
+
+    if not is_decoded_at_once(source.images):
+        return
+    table = open_annotation(target, data_context(options))
+    is_val = [record.split == "val" for record in source.images.records()]
+    if not table.values_NHW[is_val].any():
+        raise ValueError(
+            f"{source.name}: {target.name} is empty in all validation images, and segmentations are compared on what "
+            "these show: give images with something of it the split val in labels.csv"
+        )
+
+
 def without_bad_files(source: Source, options: StudyOptions) -> Source:
     """The data set without the images and masks that cannot be used; says which they are."""
     from trainables.api.trainable import changed

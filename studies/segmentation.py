@@ -95,6 +95,8 @@ def make_study(options: SegmentationOptions) -> Study:
     wanted = [(source, _targets(source, options.regions)) for source in sources]
     check(wanted, options)
     for source, targets in wanted:
+        for target in targets:
+            recipes.check_shows_something(source, target, options)
         cards[source.name] = recipes.card_of(source)
         num_train = cards[source.name].counts.get("train", 0)
         fitted[source.name] = encoder_sizes.pretraining.fitted(source.name, num_train)

@@ -56,6 +56,10 @@ class Arm:
         entry = [*first.done, *(entry for entry, _ in first.missing)][0]
         return float(_augmentation(entry["configuration"])["max_deg"])
 
+    def is_done(self, measure: str) -> bool:
+        """Whether any seed is finished."""
+        return measure in self.cells and bool(self.cells[measure].done)
+
     def num_wanted(self, measure: str) -> int:
         return self.cells[measure].num_wanted if measure in self.cells else 0
 

@@ -180,8 +180,11 @@ class RegionSet:
     def comparison(self, effect: Effect, measure: str) -> Comparison | Missing:
         """Both sides of an effect, image by image, over the seeds that all of its arms have."""
         lacking = [name for name in dict.fromkeys(effect.arms) if self.measured(name, measure) is None]
+        unfinished = [name for name in lacking if not self.arm(name).is_done(measure)]
+        if unfinished:
+            return Missing(f"no result of {' and '.join(unfinished)}")
         if lacking:
-            return Missing(f"no result of {' and '.join(lacking)}")
+            return Missing("no image has something of the region or of a class in all results")
         found = {name: self._measured[name, measure] for name in effect.arms}
         seeds = shared_seeds({name: each.seeds for name, each in found.items()})
         if not seeds:
@@ -310,17 +313,29 @@ def region_sets(results: StudyResults) -> list[RegionSet]:
 def judged(found: Sequence[RegionSet]) -> dict[tuple[int, Effect, str], Verdict]:
     """The verdict of every effect of which something is said, by place of its data set and by measure; all that the
     study plans share the level."""
-    planned = [
+    planned = _planned(found)
+    comparisons = {key: found[key[0]].comparison(key[1], key[2]) for key in planned}
+    return verdicts(comparisons, num_tests(found), len(planned) + _num_to_come(found))
+
+
+def num_tests(found: Sequence[RegionSet]) -> int:
+    """Tests that the study plans: they share the level, whether they are there or not."""
+    planned = _planned(found)
+    return sum(found[place].num_seeds(effect, measure) >= 2 for place, effect, measure in planned) + _num_to_come(found)
+
+
+def _planned(found: Sequence[RegionSet]) -> list[tuple[int, Effect, str]]:
+    return [
         (place, effect, measure)
-        for place, of_data in enumerate(found)
-        for effect, measure in product(of_data.effects(), MEASURES)
+        for place, of_region in enumerate(found)
+        for effect, measure in product(of_region.effects(), MEASURES)
         if effect.kind in JUDGED
     ]
-    comparisons = {key: found[key[0]].comparison(key[1], key[2]) for key in planned}
-    num_tests = sum(found[place].num_seeds(effect, measure) >= 2 for place, effect, measure in planned)
-    # Which angle is compared is known once the curves are there; until then its effect counts as planned all the same.
-    to_come = sum(len(MEASURES) for each in found if each.best_angle_deg is None and len(each.interpolated) > 1)
-    return verdicts(comparisons, num_tests + to_come, len(planned) + to_come)
+
+
+def _num_to_come(found: Sequence[RegionSet]) -> int:
+    """Which angle is compared is known once the curves are there; until then its effect counts as planned."""
+    return sum(len(MEASURES) for each in found if each.best_angle_deg is None and len(each.interpolated) > 1)
 
 
 def _front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -58,7 +58,7 @@ def measure_sentence(found: RegionSet, measure: str, verdicts: Verdicts) -> str:
         said.append(f"Against pretrainings without augmentation, {what} is not shown to change with {alike}.")
     if "one seed" in groups:
         names = listed([*groups["one seed"]])
-        said.append(f"With one seed there is no test: what {names} change of {what} is not told.")
+        said.append(f"With one seed there is no test: what becomes of {what} with {names} is not told.")
     if "unknown" in groups:
         names = listed([f"{name} ({verdict.why_text})" for name, verdict in groups["unknown"].items()])
         said.append(f"What becomes of {what} with {names} cannot be told.")

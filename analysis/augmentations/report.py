@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.augmentations.effects import Effect
-from analysis.augmentations.evidence import RegionSet, judged, region_sets
+from analysis.augmentations.evidence import RegionSet, judged, num_tests, region_sets
 from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
 from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.tables import arm_table, effect_table
@@ -30,8 +30,7 @@ def augmentation_report(store: Store, manifest: dict[str, Any], out_dir: Path) -
     written: list[Path] = []
     for place, of_region in enumerate(found):
         own = {(effect, measure): v for (where, effect, measure), v in verdicts.items() if where == place}
-        num_tests = sum(verdict.test is not None for verdict in verdicts.values())
-        written += _page(of_region, own, num_tests).write(out_dir / file_name(*label_values(of_region.labels)))
+        written += _page(of_region, own, num_tests(found)).write(out_dir / file_name(*label_values(of_region.labels)))
     return written
 
 
@@ -43,7 +42,7 @@ def figures_of(found: RegionSet) -> list[Figure]:
     return [pareto_figure(found), *effects, *([angle_figure(found)] if len(found.exact) > 1 else [])]
 
 
-def _page(found: RegionSet, verdicts: Mapping[tuple[Effect, str], Verdict], num_tests: int) -> StudyPage:
+def _page(found: RegionSet, verdicts: Mapping[tuple[Effect, str], Verdict], num_planned: int) -> StudyPage:
     return StudyPage(
         kind="Augmentation types",
         subject=found.title,
@@ -55,6 +54,6 @@ def _page(found: RegionSet, verdicts: Mapping[tuple[Effect, str], Verdict], num_
         parts=figures_of(found),
         tables_title="Augmentations and their effects",
         tables=[arm_table(found), effect_table(found, verdicts)],
-        caveats=caveats(found, verdicts, num_tests),
+        caveats=caveats(found, verdicts, num_planned),
         configured=found.cells,
     )

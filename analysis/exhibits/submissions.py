@@ -16,15 +16,18 @@ _MAIN_ROLES = (TRAINED, MOCO_TRUNK, ROTATED, NO_AUGMENTATION)
 """What a study is about: a submission counts once one of these is finished."""
 _CHOICES = {"angles_of_rotations": "in two stages", "fine_tuned": "encoders trained along"}
 """Facts of submissions that made another choice than the thesis, or than the study by itself."""
+_WITHIN_A_SET = ("augmentation", "range", "second", "second_range", "measure")
+"""Labels that tell apart what is compared with one another, and so has to be of one submission."""
 _Labels = tuple[tuple[str, str], ...]
 
 
 def results_by_scale(store: Store, study: str) -> dict[str, StudyResults]:
     """What all submissions of a study have, by their scale; curves of two scales never stand in one set.
 
-    Of each data set, region and sweep (or share of the masks) those cells are taken that the newest submission with a
-    finished trained curve (or network on MoCo's trunk) asks for (without one, the newest at all), with the seeds that
-    any submission gave them.
+    Of each data set, region and sweep (or share of the masks; all ways to augment are one set) those cells are taken
+    that the newest submission with a finished trained curve (or network on MoCo's trunk, or encoder without
+    augmentation in both measures) asks for (without one, the newest at all), with the seeds that any submission gave
+    them.
     """
     by_scale: dict[str, list[Manifest]] = {}
     for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
@@ -66,14 +69,20 @@ def _cells(manifests: Sequence[Manifest], found: StudyResults) -> set[str]:
     for manifest in manifests:
         for labels, entries in _by_labels(manifest).items():
             newest[labels] = {entry["cell"] for entry in entries}
-            if any(entry["role"] in _MAIN_ROLES for entry in found.finished(entries)):
+            main = [entry for entry in entries if entry["role"] in _MAIN_ROLES]
+            if main and _measures(main) == _measures(found.finished(main)):
                 with_trained[labels] = newest[labels]
     return set().union(*(newest | with_trained).values())
+
+
+def _measures(entries: Sequence[Entry]) -> set[str]:
+    return {entry["labels"].get("measure", "") for entry in entries}
 
 
 def _by_labels(manifest: Manifest) -> dict[_Labels, list[Entry]]:
     sets: dict[_Labels, list[Entry]] = {}
     for entry in manifest["trials"]:
         if entry["named"]:
-            sets.setdefault(tuple(sorted(entry["labels"].items())), []).append(entry)
+            labels = {name: label for name, label in entry["labels"].items() if name not in _WITHIN_A_SET}
+            sets.setdefault(tuple(sorted(labels.items())), []).append(entry)
     return sets

@@ -153,6 +153,11 @@ def _front_answer(results: SearchResults) -> str:
     first = next((s for s in results.complete if s.number == 1), None)
     if first is None:
         lines.append("Suggestion 1, where the search began, has no value to compare with.")
+    elif first not in results.compared:
+        lines.append(
+            f"Suggestion 1, where the search began, has gone no further than {first.length} epochs, so it is not "
+            "compared: others were promoted in its place, or nothing is decided yet."
+        )
     else:
         lines.append(f"Suggestion 1, where the search began, is {'' if first in front else 'not '}on the front.")
     lines.append("The front compares means; the spread over seeds, which stands in the table, may reorder it.")

@@ -96,5 +96,6 @@ def _row(results: SearchResults, suggestion: Suggestion, front: set[int]) -> lis
         else:
             row += [None, None, None]
     if len(results.objectives) > 1:
-        row.append("yes" if suggestion.number in front else "no" if is_complete else None)
+        is_compared = is_complete and suggestion.length == results.longest
+        row.append("yes" if suggestion.number in front else "no" if is_compared else None)
     return [*row, suggestion.state]

@@ -135,6 +135,8 @@ class Suggestions:
         decision = self._decide(self._search, lost)
         if decision is None and not (num_own and self.num_left):
             # What another driver decided, as there is nothing else: its trials wait for that driver, or replace it.
+            # It may have done so just now, faster than this one.
+            running = [d for d in known.decisions if d.state is SuggestionState.RUNNING]
             decision = next((d for d in running if d.document not in self._handed_out), None)
         if decision is None:
             return None

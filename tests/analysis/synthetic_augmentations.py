@@ -95,7 +95,7 @@ class FabricatedAugmentations(FabricatedStudy):
         given = {"data": self.card, "region": self.region, **labels, "measure": OF_USE}
         encoder = {"model": {"network": {"encoder": _encoder(role, labels)}}}
         self.add(_key(role, labels, seed, f"use-{self.region}"), role, given, seeds, files=files, configuration=encoder,
-                 metrics={"val/dice": float(dice_NK.mean())})  # fmt: skip
+                 metrics={"val/dice": float(np.nan_to_num(dice_NK).mean())})  # fmt: skip
 
     def _maps(self, role, labels, seed, dice_NV, angles, *, is_done=True):
         rows = pl.concat(

@@ -68,16 +68,19 @@ class FabricatedSearch:
         return keys
 
     def climb(self, *stages, state="complete"):
-        """The next suggestion of a search with rungs: the accuracies of its seeds at each length that it came to."""
+        """The next suggestion of a search with rungs: the accuracies of its seeds at each length that it came to. Where
+        the loss is an objective too, it is what is left of 1."""
         number, lengths = len(self.suggestions) + 1, self.manifest["search"]["rungs"]["lengths"]
+        objectives = list(self.manifest["search"]["directions"])
         rungs = []
         for length, values in zip(lengths, stages, strict=False):
             keys = [f"s{number}-seed{seed}-{length}" for seed in range(len(values))]
             for key, value in zip(keys, values, strict=True):
-                self.add_trial(key, number, {ACCURACY: value})
+                found = {ACCURACY: value, LOSS: None if value is None else 1 - value}
+                self.add_trial(key, number, {name: found[name] for name in objectives})
             is_last = length == lengths[len(stages) - 1]
             rungs.append({"length": length, "state": state if is_last else "complete", "reason": "",
-                          "trials": {ACCURACY: keys}})  # fmt: skip
+                          "trials": dict.fromkeys(objectives, keys)})  # fmt: skip
         reached = next((rung for rung in reversed(rungs) if rung["state"] == "complete"), rungs[0])
         self.suggestions.append({"number": number, "params": params(number), **reached, "rungs": rungs})
 

@@ -25,7 +25,7 @@ from synthetic_augmentations import (
 from synthetic_study import MNI152
 
 from analysis.augmentations.effects import ALONE, BESIDE, BEST_ANGLE, INTERACTION, OF_RANGE, OF_TYPE
-from analysis.augmentations.evidence import Measured, expected_front_size, judged, region_sets
+from analysis.augmentations.evidence import Measured, expected_front_size, judged, num_tests, region_sets
 from analysis.augmentations.figures import angle_figure, effect_figure, pareto_figure
 from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.report import augmentation_report
@@ -259,7 +259,7 @@ def test_of_augmentations_that_are_alike_nothing_is_said_to_change(tmp_path):
 
 def test_one_seed_says_nothing_of_others(tmp_path):
     said = said_of(made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.7, 0.1)], num_seeds=1))
-    assert "With one seed there is no test: what rotation up to 180° change of the Dice of a decoder" in said[0]
+    assert "what becomes of the Dice of a decoder on the encoder with rotation up to 180° is not told" in said[0]
     assert not any(word in " ".join(said) for word in ("higher", "lower", "raises", "lowers", "Pareto", "interaction"))
 
 
@@ -357,13 +357,11 @@ def test_the_angle_needs_no_pretraining_without_augmentation(tmp_path):
 def test_the_caveats_name_what_can_be_shown_at_all(whole):
     found = found_of(whole)
     verdicts = verdicts_of(found)
-    num_tests = sum(verdict.test is not None for verdict in verdicts.values())
-    (said,) = [text for text in caveats(found, verdicts, num_tests) if "standard deviations of a seed" in text]
-    needed = stats.t.ppf(1 - 0.025 / num_tests, 4) * np.sqrt(2 / 3)
-    assert (
-        f"With 3 seeds and {num_tests} tests that share the level, a difference has to be about {needed:.1f} " in said
-    )
-    assert num_tests == len(verdicts) == 2 * (9 - 1 + 1 + 1), "arms but none and the pair, the interaction, the angle"
+    planned = num_tests([found])
+    (said,) = [text for text in caveats(found, verdicts, planned) if "standard deviations of a seed" in text]
+    needed = stats.t.ppf(1 - 0.025 / planned, 4) * np.sqrt(2 / 3)
+    assert f"With 3 seeds and {planned} tests that share the level, a difference has to be about {needed:.1f} " in said
+    assert planned == len(verdicts) == 2 * (9 - 1 + 1 + 1), "arms but none and the pair, the interaction, the angle"
 
 
 @pytest.mark.parametrize(("together", "word"), [(0.8, "more"), (0.5, "less"), (0.65, None)])
@@ -399,6 +397,20 @@ def test_noise_is_rarely_called_an_effect(tmp_path, num_seeds):
         drawn.__dict__["best_angles_deg"] = [float(rng.choice([30.0, 60.0]))] * num_seeds
         wrong += any(verdict.outcome is Outcome.LEARNT for verdict in judged([drawn]).values())
     assert wrong / num_studies < 0.05
+
+
+def test_tests_that_are_planned_count_before_they_are_there(tmp_path):
+    study = made(tmp_path, [(NONE, 0.5, 0.3), (STRONG, 0.5, 0.3)])
+    for angle in (30, 60):
+        study.arm(exact(angle), 0.5, 0.3, done=())
+    assert num_tests([found_of(study)]) == 2 * (3 + 1)
+
+
+def test_measured_arms_without_anything_to_compare_are_not_called_unfinished(tmp_path):
+    study = FabricatedAugmentations(tmp_path)
+    for arm in (NONE, STRONG):
+        study.arm(arm, float("nan"), 0.3)
+    assert "(no image has something of the region or of a class in all results)" in said_of(study)[0]
 
 
 def test_all_that_is_planned_shares_the_level(tmp_path):
@@ -478,7 +490,8 @@ def test_the_page_says_it_all_and_what_is_missing(whole, tmp_path):
 def test_a_study_without_any_result_says_so(tmp_path):
     study = FabricatedAugmentations(tmp_path / "study")
     study.arm(NONE, 0.5, 0.3, done=())
-    page, _, _ = augmentation_report(study.store, study.manifest, tmp_path / "out")
+    page, tables = augmentation_report(study.store, study.manifest, tmp_path / "out")
+    assert tables.name == "tables", "no folder of figures is named that is not there"
     assert "No encoder has been measured yet, so nothing can be said." in page.read_text()
 
 

@@ -7,15 +7,28 @@ from reported import small
 from synthetic_curves import BLUR, ROTATION
 from synthetic_hog import ANGLES, FabricatedHog
 from synthetic_segmentation import CLASSES, FabricatedSegmentations
-from synthetic_study import BRATS, FabricatedStudy, blur, labels, sample_maps
+from synthetic_study import BRATS, FabricatedStudy, blur, labels, sample_maps, writer
 
 from analysis.curves.samples import grey, heat, outlined
 from analysis.exhibits import claims, samples
 from analysis.exhibits.rotation import all_curves, curve_of
+from analysis.exhibits.submissions import results_by_scale
 from analysis.pages.evidence import judged
 from analysis.results import load_study
 from analysis.significance import Outcome
-from trainables.api.names import FROZEN, FULL_FIELD, IN_CIRCLE, MOCO_TRUNK, RANDOM_TRUNK, ROTATED, ROUND_TRIP, UNET
+from trainables.api.names import (
+    FROZEN,
+    FULL_FIELD,
+    IN_CIRCLE,
+    MOCO_TRUNK,
+    NO_AUGMENTATION,
+    OF_MAPS,
+    OF_USE,
+    RANDOM_TRUNK,
+    ROTATED,
+    ROUND_TRIP,
+    UNET,
+)
 
 CARDS = [BRATS | {"name": name} for name in ("brats", "kvasir", "mni152")]
 TUMOUR, POLYP = labels("brats", "tumour"), labels("kvasir", "polyp")
@@ -215,3 +228,45 @@ def test_the_conclusion_is_set_against_trainings_with_the_angle_of_the_maximum(t
 def test_the_conclusion_needs_trainings_with_one_angle(tmp_path):
     levels = [(augmented.NONE, 0.5, 0.3), (augmented.STRONG, 0.7, 0.3)]
     assert claims.optimal(results_of(augmented.made(tmp_path, levels))) == []
+
+
+# -- several submissions -------------------------------------------------------------------------------------------
+
+
+def submitted(made, number, **facts):
+    manifest = made.manifest | {"submitted_at": float(number)}
+    manifest["facts"] = manifest["facts"] | facts
+    made.store.write_document(f"studies/augmentation_types/{number}.json", manifest)
+
+
+def other_setting(made, is_done):
+    """The trials of the same arms with another setting, in place of those before; ``is_done``: of an entry."""
+    entries = [dict(entry) for entry in made.trials]
+    made.trials.clear()
+    for entry in entries:
+        given = {name: entry[name] for name in ("role", "seeds", "configuration")}
+        key = made.add(f"other-{entry['key']}", given=entry["labels"], **given)
+        made.trials[-1]["cell"] = f"other {entry['cell']}"
+        if is_done(entry):
+            name = "scores.parquet" if entry["labels"]["measure"] == OF_USE else "curve.parquet"
+            folder = made.store.fetch(entry["key"], made.folder / "fetched" / entry["key"])
+            made.publish(key, {name: writer((folder / name).read_bytes())})
+
+
+@pytest.mark.parametrize(("done", "is_taken"), [((), False), ((OF_USE,), False), ((OF_USE, OF_MAPS), True)])
+def test_all_ways_to_augment_are_of_one_submission(tmp_path, done, is_taken):
+    """A newer one with another setting counts as a whole, once its encoders without augmentation have both measures."""
+    made = augmented.made(tmp_path, [(augmented.NONE, 0.5, 0.3), (augmented.STRONG, 0.6, 0.4)])
+    submitted(made, 1)
+    other_setting(made, lambda entry: entry["role"] == NO_AUGMENTATION and entry["labels"]["measure"] in done)
+    submitted(made, 2)
+    (results,) = results_by_scale(made.store, "augmentation_types").values()
+    keys = {entry["key"].startswith("other-") for entry in results.entries()}
+    assert keys == {is_taken}
+
+
+def test_encoders_that_are_trained_along_are_another_set(tmp_path):
+    made = augmented.made(tmp_path, [(augmented.NONE, 0.5, 0.3)])
+    submitted(made, 1)
+    submitted(made, 2, fine_tuned="the encoder is trained along with the decoder")
+    assert list(results_by_scale(made.store, "augmentation_types")) == ["laptop", "laptop, encoders trained along"]

@@ -209,6 +209,16 @@ def test_the_front_holds_what_nobody_beats(tmp_path):
     assert data.filter(number=5).row(0) == (5, 0.9, 1.9, "best")
 
 
+def test_where_a_search_began_is_not_on_the_front_where_it_was_not_compared(tmp_path):
+    search = FabricatedSearch(tmp_path, BOTH)
+    search.manifest["search"]["rungs"] = {"lengths": [1, 2], "reduction": 2}
+    search.climb([0.9])
+    search.climb([0.5], [0.6])
+    results = results_of(search)
+    assert "has gone no further than 1 epochs, so it is not compared" in answer(results)
+    assert dict(suggestion_table(results).frame.select("suggestion", "on the front").rows()) == {1: None, 2: "yes"}
+
+
 def test_a_front_of_one_is_said_so(tmp_path):
     search = FabricatedSearch(tmp_path, BOTH)
     for accuracy, loss in ((0.5, 1.0), (0.6, 0.9)):

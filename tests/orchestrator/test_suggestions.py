@@ -180,6 +180,23 @@ def test_two_drivers_share_one_budget_and_never_a_point(store, run):
     assert [s["state"] for s in one.describe()["suggestions"]] == ["running"] * 3 + ["complete"] + ["running"] * 2
 
 
+def test_a_driver_that_loses_the_race_for_the_last_point_waits_for_it(store, monkeypatch):
+    """Between its look at what runs and its own decision the other driver writes the same decision down."""
+    one, other = suggestions_of(store, num=1), suggestions_of(store, num=1)
+    real = Suggestions._decide
+
+    def late(self, *given):
+        if self is one:
+            monkeypatch.setattr(Suggestions, "_decide", real)
+            assert other.next(set(), set()) is not None
+        return real(self, *given)
+
+    monkeypatch.setattr(Suggestions, "_decide", late)
+    study = one.next(set(), set())
+    assert study is not None, "it runs, or replaces, what the other began"
+    assert study.trials == other.study().trials
+
+
 def test_a_suggestion_of_another_driver_is_not_averaged_over_fewer_seeds(store, run):
     one, two = (suggestions_of(store, bowls(num_seeds=2)) for _ in range(2))
     study = one.next(set(), set())

@@ -5,9 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 from orchestrator.store import Store
 from studies import recipes, rotation_period
@@ -42,6 +44,7 @@ from trainables.api.names import (
 from trainables.augment.combine import THESIS_AUGMENTATION, Combine
 from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip
 from trainables.augment.photometric import Brightness, ColourJitter, GaussianBlur
+from trainables.data.folder import write_folder
 from trainables.interpretability.curve import InterpretabilityCurve
 from trainables.models.sources import Released, Untrained
 from trainables.segmentation.networks import UNet
@@ -250,6 +253,34 @@ def test_a_search_has_the_objectives_that_were_asked_for_and_no_idle_parameter(o
     assert set(search.make(search.start[0], 10)) == set(search.directions)
     assert ("segmentation_learning_rate" in search.space) == ("dice" in objectives)
     assert search.start[0].keys() == search.space.keys() == space(objectives).keys()
+
+
+def test_searches_that_decide_otherwise_have_other_names():
+    """One would take up the decisions of the other."""
+    options = [
+        {},
+        {"sampler": "gp"},
+        {"objectives": ("dice",)},
+        {"sampler": "nsga2", "objectives": ("interpretability",)},
+    ]
+    assert [study_of(search=True, **given).name for given in options] == [
+        "augmentation_search",
+        "augmentation_search_gp",
+        "augmentation_search_dice",
+        "augmentation_search_interpretability_nsga2",
+    ]
+    assert study_of(search=True, sampler="gp").facts["sampler"] == "gp"
+
+
+def test_validation_masks_that_are_all_empty_are_named_before_anything_runs(tmp_path):
+    write_folder(tmp_path / "own", 12)
+    for mask in sorted((tmp_path / "own/masks").iterdir())[-2:]:
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    names = [path.name for path in sorted((tmp_path / "own/images").iterdir())]
+    rows = [f"{name},{name},{'val' if place >= 10 else 'train'}" for place, name in enumerate(names)]
+    (tmp_path / "own/labels.csv").write_text("\n".join(["image,group,split", *rows]))
+    with pytest.raises(ValueError, match="mask is empty in all validation images"):
+        study_of(datasets=(f"folder:{tmp_path / 'own'}",), cache_dir=tmp_path / "cache", scale="smoke")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("tpe", "TPESampler"), ("gp", "GPSampler"), ("nsga2", "NSGAIISampler")])

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from trainables.api.wave import NUISANCE_ORDERS, PERIOD_DEG, design, fit_operator, max_harmonics
 
@@ -128,7 +128,7 @@ class _Pilot:
         coefficients_MN, about_M = zip(*(_coefficients(dice_NA, angles_deg_A) for dice_NA in dice_MNA), strict=True)
         total, of_angles = _variance(coefficients_MN[-1]), 4 * about_M[-1] / len(angles_deg_A)
         freedom = 2 * (len(coefficients_MN[-1]) - 1)
-        least = total * freedom / float(stats.chi2.ppf(_CONFIDENCE, freedom))
+        least = total * freedom / float(special.chdtri(freedom, 1 - _CONFIDENCE))
         return cls(coefficients_MN, about_M, max(total - of_angles, 0.0), max(least - of_angles, 0.0), num_full)
 
     def widening(self, num: int, place: int) -> float:
@@ -196,7 +196,7 @@ def _harmonics(angles_deg_A: Floats) -> int:
 
 
 def _student(num: int) -> float:
-    return float(stats.t.ppf(1 - _LEVEL / 2, num - 1))
+    return float(special.stdtrit(num - 1, 1 - _LEVEL / 2))
 
 
 def _variance(values_N: Complexes) -> float:
