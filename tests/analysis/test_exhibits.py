@@ -144,6 +144,13 @@ def test_claim_1_is_of_all_masks_against_the_unet_and_against_random_weights(tmp
     assert f"MoCo trunk is {word} than that of random trunk" in against_random
 
 
+def test_claims_that_rest_on_one_interval_a_curve_say_how_often_noise_does_the_same(tmp_path):
+    results = results_of(rotations(tmp_path, TUMOUR))
+    for claim in (claims.periodic, claims.extrema):
+        (table,) = claim(results)
+        assert "of curves of noise alone, 3 in 100 are said to have a wave" in table.note
+
+
 def test_claims_of_which_nothing_is_measured_are_not_there(tmp_path):
     made = FabricatedSegmentations(tmp_path)
     made.scored(UNET, 0, np.full((4, len(CLASSES)), 0.5), is_done=False)
