@@ -81,7 +81,7 @@ class CurveStudyOptions(EncoderStudyOptions):
     tool's)."""
     two_stage: DefaultInHelp[bool] = False
     """Let a pilot of a few images choose the angles of a rotation and the noise samples, for an interval that is hardly
-    wider; at scale full that saves most of the passes (default: all angles)."""
+    wider: fewer passes, how many depends on how much images differ (default: all angles)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
