@@ -102,7 +102,7 @@ class RegionSet:
         found: dict[tuple[str, str], Measured] = {}
         for measure in MEASURES:
             frames = {
-                (arm.name, seed_of(entry)): self._of_images(measure, entry)
+                (arm.name, seed_of(entry)): _of_images(self.results, measure, entry)
                 for arm in self.arms
                 if measure in arm.cells
                 for entry in arm.cells[measure].done
@@ -133,7 +133,11 @@ class RegionSet:
     def anisotropy(self, arm: str) -> dict[int, float]:
         """Seed -> standard deviation over the angles of the Dice of the maps (mean over the images)."""
         cell = self.arm(arm).cells.get(OF_MAPS)
-        return {} if cell is None else {seed_of(e): float(np.std([*self._curve([e]).values()])) for e in cell.done}
+        return (
+            {}
+            if cell is None
+            else {seed_of(e): float(np.std([*_curve(self.results, [e]).values()])) for e in cell.done}
+        )
 
     def effects(self) -> list[Effect]:
         """Every effect that the study's plan has arms for."""
@@ -147,7 +151,7 @@ class RegionSet:
     def circle(self, role: str) -> dict[float, float]:
         """Angle of the view -> mean Dice over seeds and images, of the curves of a role."""
         cell = self.circles.get(role)
-        return self._curve(cell.done) if cell is not None and cell.done else {}
+        return _curve(self.results, cell.done) if cell is not None and cell.done else {}
 
     @cached_property
     def best_angles_deg(self) -> list[float]:
@@ -158,7 +162,7 @@ class RegionSet:
             return []
         found = []
         for entry in cell.done:
-            curve = self._curve([entry])
+            curve = _curve(self.results, [entry])
             above = {
                 arm.angle_deg: curve[arm.angle_deg] - untrained[arm.angle_deg]
                 for arm in self.interpolated
@@ -190,14 +194,10 @@ class RegionSet:
         if not seeds:
             return Missing("its arms have no seed in common")
 
-        def side(parts: tuple[tuple[str, ...], tuple[str, ...]]) -> Floats:
-            plus, minus = parts
-            sides = [np.mean([found[name].of(seeds) for name in part], axis=0) for part in (plus, minus) if part]
-            return np.asarray(sides[0] - sides[1] if minus else sides[0])
-
         groups = next(iter(found.values())).groups
         names = ("pretraining", "pretraining against it")
-        return Comparison(side(effect.first), side(effect.second), groups, group_kind(self.card), names)
+        first_SN, second_SN = (_side(found, seeds, parts) for parts in (effect.first, effect.second))
+        return Comparison(first_SN, second_SN, groups, group_kind(self.card), names)
 
     def compared_levels(self, effect: Effect, measure: str) -> tuple[float, float] | None:
         """Mean of both sides over what is compared; None where there is no comparison."""
@@ -210,13 +210,7 @@ class RegionSet:
         """Both sides of an effect in each seed that all of its arms have; ``values``: arm -> seed -> value."""
         of_arms = {name: values(name) for name in effect.arms}
         seeds = shared_seeds(of_arms)
-
-        def mean(names: Sequence[str], seed: int) -> float:
-            return float(np.mean([of_arms[name][seed] for name in names])) if names else 0.0
-
-        first, second = (
-            [mean(plus, seed) - mean(minus, seed) for seed in seeds] for plus, minus in (effect.first, effect.second)
-        )
+        first, second = ([_of_seed(of_arms, seed, parts) for seed in seeds] for parts in (effect.first, effect.second))
         return first, second
 
     def interval(self, effect: Effect, values: Callable[[str], Mapping[int, float]]) -> SeedInterval | None:
@@ -264,24 +258,41 @@ class RegionSet:
                 found[arm.name] = (use, maps)
         return found
 
-    def _of_images(self, measure: str, entry: Entry) -> pl.DataFrame:
-        """image_id, group, position and dice of each image, of one trial."""
-        if measure == OF_USE:
-            return dice_of_images(pl.read_parquet(self.results.folder(entry["key"]) / SCORES_FILE))
-        frame = self._curve_frame(entry)
-        return frame.group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True).agg(pl.col(DICE).mean())
 
-    def _curve(self, entries: Sequence[Entry]) -> dict[float, float]:
-        """Angle -> mean Dice over the images and some trials."""
-        frames = [self._curve_frame(entry) for entry in entries]
-        means = pl.concat(frames).group_by(VALUE).agg(pl.col(DICE).mean()).sort(VALUE)
-        return dict(zip(means[VALUE].to_list(), means[DICE].to_list(), strict=True))
+def _side(found: Mapping[str, Measured], seeds: Sequence[int], parts: tuple[Sequence[str], Sequence[str]]) -> Floats:
+    """One side of an effect, of each seed and image."""
+    sides = [np.mean([found[name].of(seeds) for name in part], axis=0) for part in parts if part]
+    return np.asarray(sides[0] - sides[1] if parts[1] else sides[0])
 
-    def _curve_frame(self, entry: Entry) -> pl.DataFrame:
-        """The rows of the full field and the first way to make maps binary, but those of the unchanged image."""
-        frame = pl.read_parquet(self.results.folder(entry["key"]) / CURVE_FILE)
-        headline = frame.filter((pl.col(FIELD_OF_VIEW) == _FIELD) & (pl.col(BINARISATION) == frame[BINARISATION][0]))
-        return headline.filter(pl.col(VALUE) % _TURN_DEG != 0)
+
+def _of_seed(
+    of_arms: Mapping[str, Mapping[int, float]], seed: int, parts: tuple[Sequence[str], Sequence[str]]
+) -> float:
+    """One side of an effect, of one seed."""
+    plus, minus = (float(np.mean([of_arms[name][seed] for name in part])) if part else 0.0 for part in parts)
+    return plus - minus
+
+
+def _of_images(results: StudyResults, measure: str, entry: Entry) -> pl.DataFrame:
+    """image_id, group, position and dice of each image, of one trial."""
+    if measure == OF_USE:
+        return dice_of_images(pl.read_parquet(results.folder(entry["key"]) / SCORES_FILE))
+    frame = _curve_frame(results, entry)
+    return frame.group_by(IMAGE_ID, GROUP, POSITION, maintain_order=True).agg(pl.col(DICE).mean())
+
+
+def _curve(results: StudyResults, entries: Sequence[Entry]) -> dict[float, float]:
+    """Angle -> mean Dice over the images and some trials."""
+    frames = [_curve_frame(results, entry) for entry in entries]
+    means = pl.concat(frames).group_by(VALUE).agg(pl.col(DICE).mean()).sort(VALUE)
+    return dict(zip(means[VALUE].to_list(), means[DICE].to_list(), strict=True))
+
+
+def _curve_frame(results: StudyResults, entry: Entry) -> pl.DataFrame:
+    """The rows of the full field and the first way to make maps binary, but those of the unchanged image."""
+    frame = pl.read_parquet(results.folder(entry["key"]) / CURVE_FILE)
+    headline = frame.filter((pl.col(FIELD_OF_VIEW) == _FIELD) & (pl.col(BINARISATION) == frame[BINARISATION][0]))
+    return headline.filter(pl.col(VALUE) % _TURN_DEG != 0)
 
 
 def expected_front_size(num: int) -> float:

@@ -66,6 +66,10 @@ class Known:
             elif decision.state is _RUNNING and keys.intersection(lost):
                 decision.state, decision.reason = _FAILED, "a trial of it failed, or waits for one that did"
 
+    def running(self) -> list[Decision]:
+        """The decisions whose trials are still to have results, whoever runs them."""
+        return [decision for decision in self._by_document.values() if decision.state is _RUNNING]
+
     def ended(self) -> list[Decision]:
         """The decisions whose trials have results, or will get none."""
         return [decision for decision in self._by_document.values() if decision.state is not _RUNNING]

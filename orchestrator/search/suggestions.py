@@ -128,16 +128,14 @@ class Suggestions:
         self.refresh()
         self.update(done, lost)
         known = self._search.known
-        running = [d for d in known.decisions if d.state is SuggestionState.RUNNING]
-        num_own = sum(decision.document in self._handed_out for decision in running)
+        num_own = sum(decision.document in self._handed_out for decision in known.running())
         if num_own >= room:
             return None
         decision = self._decide(self._search, lost)
         if decision is None and not (num_own and self.num_left):
-            # What another driver decided, as there is nothing else: its trials wait for that driver, or replace it.
-            # It may have done so just now, faster than this one.
-            running = [d for d in known.decisions if d.state is SuggestionState.RUNNING]
-            decision = next((d for d in running if d.document not in self._handed_out), None)
+            # What another driver decided, perhaps just now, faster than this one, as there is nothing else: its trials
+            # wait for that driver, or replace it.
+            decision = next((d for d in known.running() if d.document not in self._handed_out), None)
         if decision is None:
             return None
         self._handed_out.add(decision.document)

@@ -329,6 +329,7 @@ def test_the_study_ends_with_its_page(tmp_path):
             assert row["interpretability"] == pytest.approx(store.result(entry["key"]).metrics[INTERPRETABILITY])
 
 
+@pytest.mark.slow
 def test_the_search_ends_with_its_front(tmp_path):
     printed = run(tmp_path, "--search", "--num-suggestions", "2")
     page = tmp_path / "results/reports/augmentation_search/report.html"
