@@ -44,6 +44,11 @@ class StudyResults:
             and all(entry.get("labels", {}).get(name) == value for name, value in labels.items())
         ]
 
+    def card(self, data: str) -> Mapping[str, Any]:
+        """What the study says of a data set; empty where it says nothing."""
+        card: Mapping[str, Any] = self.manifest.get("cards", {}).get(data, {})
+        return card
+
     def finished(self, entries: Iterable[Entry]) -> list[Entry]:
         """Those that have a result."""
         return [entry for entry in entries if entry["key"] in self.results]

@@ -44,8 +44,16 @@ def encoder_of(images: MNI152, num_epochs: int) -> EncoderSource:
     """A ResNet-18 pretrained for so many epochs on the packaged slices."""
     if num_epochs == 0:
         return Untrained(images, "resnet18")
-    sizes = {"batch_size": 32, "queue_size": 64, "batch_norm_groups": 4, "learning_rate": 0.06, "key_momentum": 0.99}
-    return MoCo(images, backbone="resnet18", num_epochs=num_epochs, **sizes)  # type: ignore[arg-type]
+    return MoCo(
+        images,
+        backbone="resnet18",
+        num_epochs=num_epochs,
+        batch_size=32,
+        queue_size=64,
+        batch_norm_groups=4,
+        learning_rate=0.06,
+        key_momentum=0.99,
+    )
 
 
 def coefficients(curve_file: Path) -> Complexes:

@@ -78,8 +78,7 @@ class RegionSet:
 
     @property
     def card(self) -> Mapping[str, Any]:
-        card: Mapping[str, Any] = self.results.manifest.get("cards", {}).get(self.labels["data"], {})
-        return card
+        return self.results.card(self.labels["data"])
 
     def of(self, *roles: str) -> list[Arm]:
         return of_roles(self.arms, *roles)

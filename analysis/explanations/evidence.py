@@ -75,8 +75,7 @@ class RegionSet:
 
     @property
     def card(self) -> Mapping[str, Any]:
-        card: Mapping[str, Any] = self.results.manifest.get("cards", {}).get(self.labels["data"], {})
-        return card
+        return self.results.card(self.labels["data"])
 
     @property
     def methods(self) -> list[str]:

@@ -73,8 +73,7 @@ class DataSet:
 
     @property
     def card(self) -> Mapping[str, Any]:
-        card: Mapping[str, Any] = self.results.manifest.get("cards", {}).get(self.name, {})
-        return card
+        return self.results.card(self.name)
 
     @cached_property
     def accuracies(self) -> dict[tuple[str, str], Accuracy]:

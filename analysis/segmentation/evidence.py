@@ -92,8 +92,7 @@ class TargetSet:
 
     @property
     def card(self) -> Mapping[str, Any]:
-        card: Mapping[str, Any] = self.results.manifest.get("cards", {}).get(self.labels["data"], {})
-        return card
+        return self.results.card(self.labels["data"])
 
     @property
     def fractions(self) -> list[float]:
