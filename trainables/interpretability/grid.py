@@ -2,20 +2,28 @@
 
 What a reader needs of a curve is the coefficient of its 90° wave with its interval over images. That interval is as
 wide as images differ, which no number of passes changes, and wider by what angles and samples leave of each image's
-own coefficient. With σ² the variance of the images' coefficients (both axes), e² that of an image's curve about its
-model, and V even angles, the variance of one image's coefficient is
+own coefficient. With σ² the variance of the images' coefficients (both axes), the variance of one image's coefficient
+from V even angles is
 
     σ² + 4 e² / V
 
-(each axis of a least-squares wave has 2 e² / V). Even angles are the best for it, so the curve gets even ones. The full
-grid is taken to leave as if its V angles were independent, which they are not at steps of a degree: its interval is
-held to be narrower than it is. σ² comes from a few images, and the smaller it is the more angles it takes: it is taken
-at the lower end of its one-sided interval of 90 % (chi-square, of two axes). Both err on the careful side.
+where e² is what noise of that variance, independent from angle to angle, would leave. A curve is smooth for the most
+part, and of what no wave of the model explains only the orders V ± 4, 2V ± 4, … reach the coefficient. So e² is not
+taken from residuals but measured as what it does: the pilot's angles are parted into interleaved even grids of V
+angles, and the coefficients that these give of one image differ by it. It falls with V; of a V that the pilot's grid
+cannot be parted into, that of the next coarser one is taken. Even angles are the best for the coefficient, so the
+curve gets even ones.
 
-Fewer samples make another map, so another coefficient: a bias, which is measured on the same images of the pilot, and
-has to be small beside the half-width of the full grid's interval, its own uncertainty included.
+The ratio of e² to σ² comes from a few images: it is taken at the upper end of its one-sided interval of 90 % (F). The
+full grid is taken to leave as if its V angles were independent, which they are not at steps of a degree: its interval
+is held to be narrower than it is. Both err on the careful side.
 
-Shapes: E encoders, M numbers of samples, N images, A angles, V angles of the curve.
+Fewer samples make another map, so another coefficient. Its mean over the images of the pilot is a bias, which has to be
+small beside the half-width of the full grid's interval, its own uncertainty included; its variance adds to e². Of what
+serves, the least angles times samples are taken.
+
+Shapes: E encoders, M numbers of samples but the full one, N images, A angles, B angles of fewer samples, V angles of
+the curve.
 """
 
 from __future__ import annotations
@@ -30,12 +38,19 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from trainables.api.wave import NUISANCE_ORDERS, PERIOD_DEG, design, fit_operator, max_harmonics
+from trainables.api.wave import NUISANCE_ORDERS, PERIOD_DEG, fit_operator, max_harmonics
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Complexes = np.ndarray[Any, np.dtype[np.complex128]]
 
-NUM_ANGLES = (30, 36, 45, 60, 72, 90, 120, 180)
+PILOT_ANGLES_DEG = tuple(2.5 + 5.0 * step for step in range(72))
+"""Of the pilot with all samples: even, none a multiple of 90 degrees."""
+FEWER_EVERY = 3
+"""Fewer samples are measured at every third of them, from the second on: 24 angles, even and no multiples likewise."""
+FEWER_ANGLES_DEG = PILOT_ANGLES_DEG[1::FEWER_EVERY]
+PARTS = (18, 24, 36)
+"""Numbers of angles of the even grids into which the pilot's are parted."""
+NUM_ANGLES = (18, 24, 30, 36, 45, 60, 72, 90, 120, 180)
 """How many interpolated angles a curve may get, besides all of its grid."""
 MOST_BIAS = 0.2
 """Of fewer samples, as a share of the half-width of the interval on one axis: one of 95 % still covers 93 %."""
@@ -50,8 +65,8 @@ class GridChoice:
 
     ``widening``: the expected width of the interval, as a ratio to the full grid's, of the encoder for which it is
     largest; ``bias_share``: likewise, of the chosen number of samples, the bias with its uncertainty as a share of the
-    full grid's half-width (0 where all samples are kept). ``std_of_images`` and ``std_about_model``: σ (the estimate
-    itself) and e of that encoder.
+    full grid's half-width (0 where all samples are kept). ``std_of_images`` and ``std_of_angles``: σ and e of that
+    encoder for the chosen number of angles, the estimates themselves.
     """
 
     angles_deg: tuple[float, ...]
@@ -60,7 +75,7 @@ class GridChoice:
     widening: float
     bias_share: float
     std_of_images: float
-    std_about_model: float
+    std_of_angles: float
 
     def write(self, path: Path) -> None:
         """As JSON."""
@@ -75,8 +90,8 @@ class GridChoice:
 
 
 def choose_grid(
-    dice_EMNA: Floats,
-    angles_deg_A: Floats,
+    dice_ENA: Floats,
+    fewer_EMNB: Floats,
     sample_counts: Sequence[int],
     full_angles_deg: Sequence[float],
     num_images: int,
@@ -85,8 +100,9 @@ def choose_grid(
     """The cheapest grid and number of samples whose interval is hardly wider than the full grid's, for all encoders.
 
     Args:
-        dice_EMNA: of the pilot, for each encoder and number of samples; the last number is the full curve's.
-        angles_deg_A: of the pilot: even, none a multiple of 90.
+        dice_ENA: of each encoder of the pilot, at ``PILOT_ANGLES_DEG`` with all samples.
+        fewer_EMNB: likewise at ``FEWER_ANGLES_DEG``, for each smaller number of samples; M may be 0.
+        sample_counts: the M smaller numbers, rising, and that of the full curve.
         full_angles_deg: of the full curve; those chosen are among them. Its multiples of 90 and their neighbours in it
             are always kept: the spike there is read from them.
         num_images: of the full curve.
@@ -94,9 +110,18 @@ def choose_grid(
     """
     kept = exact_and_neighbours(full_angles_deg)
     interpolated = sorted(set(full_angles_deg) - set(kept))
-    pilots = [_Pilot.of(dice_MNA, angles_deg_A, len(interpolated)) for dice_MNA in dice_EMNA]
-    place = max(pilot.fewest_samples(num_images) for pilot in pilots)
-    num = max(pilot.fewest_angles(place, widening) for pilot in pilots)
+    pilots = [
+        _Pilot.of(dice_NA, fewer_MNB, len(interpolated))
+        for dice_NA, fewer_MNB in zip(dice_ENA, fewer_EMNB, strict=True)
+    ]
+    unbiased = [p for p in range(len(sample_counts)) if all(pilot.is_unbiased(p, num_images) for pilot in pilots)]
+    options = [
+        (place, num)
+        for place in unbiased
+        for num in (*(num for num in NUM_ANGLES if num < len(interpolated)), len(interpolated))
+        if all(pilot.widening(num, place) <= widening for pilot in pilots)
+    ]
+    place, num = min(options, key=lambda option: sample_counts[option[0]] * (len(kept) + option[1]))
     widest = max(pilots, key=lambda pilot: pilot.widening(num, place))
     return GridChoice(
         tuple(sorted({*kept, *spread_evenly(interpolated, num)})),
@@ -105,7 +130,7 @@ def choose_grid(
         widest.widening(num, place),
         max(pilot.bias_share(place, num_images) for pilot in pilots),
         math.sqrt(widest.of_images),
-        math.sqrt(widest.about_M[-1]),
+        math.sqrt(widest.of_angles(num)),
     )
 
 
@@ -113,52 +138,65 @@ def choose_grid(
 class _Pilot:
     """What the pilot of one encoder knows.
 
-    ``about_M``: e² for each number of samples; ``of_images``: σ², and ``least_of_images`` the lower end of its
-    interval; ``num_full``: interpolated angles of the full grid.
+    ``away_MN``: by how much the coefficient of each image is another with fewer samples; ``of_parts``: for each of
+    ``PARTS``, e²; ``of_images``: σ²; ``num_full``: interpolated angles of the full grid.
     """
 
-    coefficients_MN: Sequence[Complexes]
-    about_M: Sequence[float]
+    away_MN: Sequence[Complexes]
+    of_parts: Sequence[float]
     of_images: float
-    least_of_images: float
+    num_images: int
     num_full: int
 
     @classmethod
-    def of(cls, dice_MNA: Floats, angles_deg_A: Floats, num_full: int) -> _Pilot:
-        coefficients_MN, about_M = zip(*(_coefficients(dice_NA, angles_deg_A) for dice_NA in dice_MNA), strict=True)
-        total, of_angles = _variance(coefficients_MN[-1]), 4 * about_M[-1] / len(angles_deg_A)
-        freedom = 2 * (len(coefficients_MN[-1]) - 1)
-        least = total * freedom / float(special.chdtri(freedom, 1 - _CONFIDENCE))
-        return cls(coefficients_MN, about_M, max(total - of_angles, 0.0), max(least - of_angles, 0.0), num_full)
+    def of(cls, dice_NA: Floats, fewer_MNB: Floats, num_full: int) -> _Pilot:
+        compared_N = _coefficients(dice_NA[:, 1::FEWER_EVERY], FEWER_ANGLES_DEG)
+        away_MN = [_coefficients(fewer_NB, FEWER_ANGLES_DEG) - compared_N for fewer_NB in fewer_MNB]
+        of_parts = [_variance_of_parts(dice_NA, part) * part / 4 for part in PARTS]
+        total = _variance(_coefficients(dice_NA, PILOT_ANGLES_DEG))
+        of_images = max(total - 4 * of_parts[-1] / len(PILOT_ANGLES_DEG), 0.0)
+        return cls(away_MN, of_parts, of_images, len(dice_NA), num_full)
+
+    def of_angles(self, num: int) -> float:
+        """e² of so many angles."""
+        return self.of_parts[_part_below(num)]
 
     def widening(self, num: int, place: int) -> float:
         """Of the interval on so many angles with that number of samples, over the full grid's."""
-        full = self.least_of_images + 4 * self.about_M[-1] / self.num_full
-        if num == self.num_full or full == 0:
+        part = _part_below(num)
+        freedom = 2 * self.num_images * (len(PILOT_ANGLES_DEG) // PARTS[part] - 1)
+        careful = float(special.fdtri(2 * (self.num_images - 1), freedom, _CONFIDENCE))
+        # What fewer samples add is noise of the angles, too.
+        of_samples = 0.0 if self.has_all_samples(place) else _variance(self.away_MN[place]) * len(FEWER_ANGLES_DEG) / 4
+        full = self.of_images + 4 * careful * self.of_parts[-1] / self.num_full
+        if full == 0 or (num == self.num_full and self.has_all_samples(place)):
             return 1.0
-        return math.sqrt((self.least_of_images + 4 * self.about_M[place] / num) / full)
+        return math.sqrt((self.of_images + 4 * careful * (self.of_parts[part] + of_samples) / num) / full)
 
-    def fewest_angles(self, place: int, widening: float) -> int:
-        """All of the grid where no smaller number serves."""
-        enough = (num for num in NUM_ANGLES if num < self.num_full and self.widening(num, place) <= widening)
-        return next(enough, self.num_full)
+    def has_all_samples(self, place: int) -> bool:
+        """The last number of samples is the full curve's."""
+        return place == len(self.away_MN)
 
-    def fewest_samples(self, num_images: int) -> int:
-        """Place of the smallest number of samples whose bias is small; the last where none is."""
-        places = range(len(self.coefficients_MN) - 1)
-        return next((p for p in places if self.bias_share(p, num_images) <= MOST_BIAS), len(self.coefficients_MN) - 1)
+    def is_unbiased(self, place: int, num_images: int) -> bool:
+        """Whether the bias of a number of samples is small."""
+        return self.bias_share(place, num_images) <= MOST_BIAS
 
     def bias_share(self, place: int, num_images: int) -> float:
         """The bias of a number of samples, its uncertainty included, over the half-width of the full grid's interval on
         one axis."""
-        if place == len(self.coefficients_MN) - 1:
+        if self.has_all_samples(place):
             return 0.0
-        away_N = self.coefficients_MN[place] - self.coefficients_MN[-1]
+        away_N = self.away_MN[place]
         error = math.sqrt(_variance(away_N) / len(away_N))
         reach = abs(away_N.mean()) + _student(len(away_N)) * error
-        full = self.of_images + 4 * self.about_M[-1] / self.num_full
+        full = self.of_images + 4 * self.of_parts[-1] / self.num_full
         half_width = _student(num_images) * math.sqrt(full / 2 / num_images)
         return float(reach / half_width) if half_width > 0 else math.inf
+
+
+def _part_below(num: int) -> int:
+    """Place in ``PARTS`` of the finest grid that is no finer than so many angles."""
+    return max(place for place, part in enumerate(PARTS) if part <= num)
 
 
 def exact_and_neighbours(angles_deg: Sequence[float]) -> list[float]:
@@ -179,20 +217,23 @@ def spread_evenly(among: Sequence[float], num: int) -> list[float]:
     return sorted(chosen)
 
 
-def _coefficients(dice_NA: Floats, angles_deg_A: Floats) -> tuple[Complexes, float]:
-    """Of each image the coefficient of the wave [N]; and the mean variance about the model."""
-    harmonics = _harmonics(angles_deg_A)
-    operator_PA = fit_operator(angles_deg_A, harmonics)
-    terms_NP = dice_NA @ operator_PA.T
-    residual_NA = dice_NA - terms_NP @ design(angles_deg_A, harmonics).T
-    freedom = len(angles_deg_A) - operator_PA.shape[0]
+def _coefficients(dice_NA: Floats, angles_deg: Sequence[float]) -> Complexes:
+    """Of each image that of the 90° wave [N]."""
+    angles_deg_A = np.array(angles_deg)
+    operator_PA = fit_operator(angles_deg_A, min(_MOST_HARMONICS, max_harmonics(angles_deg_A)))
     first = 1 + 2 * len(NUISANCE_ORDERS)
-    coefficients_N = terms_NP[:, first] + 1j * terms_NP[:, first + 1]
-    return coefficients_N, float((residual_NA**2).sum(axis=1).mean()) / freedom
+    terms_NP = dice_NA @ operator_PA.T
+    return np.asarray(terms_NP[:, first] + 1j * terms_NP[:, first + 1])
 
 
-def _harmonics(angles_deg_A: Floats) -> int:
-    return min(_MOST_HARMONICS, max_harmonics(angles_deg_A))
+def _variance_of_parts(dice_NA: Floats, part: int) -> float:
+    """Of an image's coefficients from the interleaved even grids of so many angles, both axes together; the mean over
+    images."""
+    every = len(PILOT_ANGLES_DEG) // part
+    found_GN = np.stack(
+        [_coefficients(dice_NA[:, first::every], PILOT_ANGLES_DEG[first::every]) for first in range(every)]
+    )
+    return float(np.mean([_variance(of_image_G) for of_image_G in found_GN.T]))
 
 
 def _student(num: int) -> float:
@@ -200,5 +241,5 @@ def _student(num: int) -> float:
 
 
 def _variance(values_N: Complexes) -> float:
-    """Over images, of both axes together."""
+    """Of both axes together."""
     return float((np.abs(values_N - values_N.mean()) ** 2).sum()) / (len(values_N) - 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -17,20 +17,19 @@ import polars as pl
 from trainables.api import names
 from trainables.api.trainable import Trainable
 from trainables.interpretability.curve import InterpretabilityCurve
-from trainables.interpretability.grid import GridChoice, choose_grid
+from trainables.interpretability.grid import FEWER_ANGLES_DEG, PILOT_ANGLES_DEG, GridChoice, choose_grid
 from trainables.sweeps import Rotation
 
 if TYPE_CHECKING:
     from trainables.api.context import Context
 
-_PILOT_ANGLES_DEG = tuple(7.5 + 15.0 * step for step in range(24))
 _LEAST_IMAGES = 4
-_USUAL_ANGLES = 73  # 60, and 13 at and beside multiples of 90 degrees
+_USUAL_ANGLES = 43  # 30, and 13 at and beside multiples of 90 degrees
 
 
 @dataclass(frozen=True)
 class CurvePilot(Trainable):
-    """The first stage: chooses from curves of a few images at a few angles, with several numbers of noise samples.
+    """The first stage: chooses from curves of a few images, with all noise samples and at fewer angles with fewer.
 
     Writes ``artifacts/grid.json``: angles_deg and num_samples of the curve, and what is expected of them. Returns
     ``num_angles``, ``num_samples``, ``widening`` and ``bias_share``, as ``GridChoice`` has them.
@@ -38,8 +37,9 @@ class CurvePilot(Trainable):
     ``CurvePilot.of`` makes one from the curve that it is for.
 
     Args:
-        measured: for each encoder, rotations of the same images at the same rising angles, of rising numbers of noise
-            samples; the last has as many as the curve.
+        measured: for each encoder, rotations of the same images with rising numbers of noise samples: the last has as
+            many as the curve, at ``PILOT_ANGLES_DEG`` of ``interpretability.grid``, the others are at its
+            ``FEWER_ANGLES_DEG``.
         values: of the full curve, among which angles are chosen.
         num_images: of the full curve.
         widening: by what factor the curve's interval over images may be wider than the full curve's.
@@ -47,6 +47,8 @@ class CurvePilot(Trainable):
     Raises:
         ValueError: another sweep than a rotation; fewer than 4 images; a widening below 1.
     """
+
+    version: ClassVar[int] = 2
 
     measured: tuple[tuple[InterpretabilityCurve, ...], ...]
     values: tuple[float, ...]
@@ -57,11 +59,11 @@ class CurvePilot(Trainable):
     def of(
         cls,
         *curves: InterpretabilityCurve,
-        num_images: int = 16,
+        num_images: int = 12,
         sample_shares: Sequence[float] = (0.2, 0.5),
         widening: float = 1.05,
     ) -> CurvePilot:
-        """The pilot of curves: 24 angles, none a multiple of 90 degrees, of some of their images.
+        """The pilot of curves, of some of their images.
 
         Args:
             curves: with the angles and samples that they would have without a pilot, equal but for their encoders; the
@@ -79,7 +81,12 @@ class CurvePilot(Trainable):
         counts = sorted({max(1, round(share * most)) for share in sample_shares} | {most}) if most else [0]
         measured = tuple(
             tuple(
-                replace(curve, values=_PILOT_ANGLES_DEG, images=images, method=_with_samples(curve.method, count))
+                replace(
+                    curve,
+                    values=PILOT_ANGLES_DEG if count == most else FEWER_ANGLES_DEG,
+                    images=images,
+                    method=_with_samples(curve.method, count),
+                )
                 for count in counts
             )
             for curve in curves
@@ -90,11 +97,19 @@ class CurvePilot(Trainable):
         every = [curve for of_encoder in self.measured for curve in of_encoder]
         if not every or any(not isinstance(curve.sweep, Rotation) for curve in every):
             raise ValueError("a pilot is for rotations: give it at least one curve, all of them of rotations")
-        alike = {replace(curve, encoder=every[0].encoder, method=every[0].method) for curve in every}
+        first = every[0]
+        alike = {replace(curve, encoder=first.encoder, method=first.method, values=first.values) for curve in every}
         if len(alike) > 1:
-            raise ValueError("the curves of a pilot differ in more than their encoders and noise samples")
-        if list(every[0].values) != sorted(every[0].values):
-            raise ValueError("the angles of a pilot have to rise")
+            raise ValueError("the curves of a pilot differ in more than encoders, angles and noise samples")
+        for of_encoder in self.measured:
+            if [curve.values for curve in of_encoder] != [
+                *[FEWER_ANGLES_DEG] * (len(of_encoder) - 1),
+                PILOT_ANGLES_DEG,
+            ]:
+                raise ValueError(
+                    f"the angles of a pilot are {len(PILOT_ANGLES_DEG)} with all noise samples and "
+                    f"{len(FEWER_ANGLES_DEG)} with fewer, as interpretability.grid names them"
+                )
         if (num := every[0].images.num) < _LEAST_IMAGES:
             raise ValueError(
                 f"a curve of {num} image(s) in two stages: at least {_LEAST_IMAGES} tell how images differ; leave out "
@@ -106,9 +121,9 @@ class CurvePilot(Trainable):
     def run(self, context: Context) -> Mapping[str, float]:
         """Read what was measured, and choose."""
         counts = [_num_samples(curve) for curve in self.measured[0]]
-        dice_EMNA = np.array([[_headline_dice(curve, context) for curve in each] for each in self.measured])
-        angles_deg_A = np.array(self.measured[0][0].values)
-        found = choose_grid(dice_EMNA, angles_deg_A, counts, self.values, self.num_images, self.widening)
+        dice_ENA = np.array([_headline_dice(of_encoder[-1], context) for of_encoder in self.measured])
+        fewer_EMNB = np.array([[_headline_dice(curve, context) for curve in each[:-1]] for each in self.measured])
+        found = choose_grid(dice_ENA, fewer_EMNB, counts, self.values, self.num_images, self.widening)
         found.write(context.output_dir / names.GRID_FILE)
         return {
             "num_angles": float(len(found.angles_deg)),
@@ -164,9 +179,8 @@ class TwoStageCurve(InterpretabilityCurve):
         return metrics
 
     def work_flop(self) -> float:
-        """As if the pilot chose 60 angles and half of the samples: what it will is not known before."""
-        share = min(1.0, _USUAL_ANGLES / len(self.values)) * (0.5 if _num_samples(self) > 1 else 1.0)
-        return share * super().work_flop()
+        """As if the pilot chose 30 angles and all samples: what it will is not known before."""
+        return min(1.0, _USUAL_ANGLES / len(self.values)) * super().work_flop()
 
 
 def on_grid(curve: InterpretabilityCurve, chosen: GridChoice) -> InterpretabilityCurve:
