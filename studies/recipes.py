@@ -168,7 +168,7 @@ SIZES: dict[str, Sizes] = {
             learning_rate=0.06,
             key_momentum=0.99,
         ),
-        CurveSizes(num_images=16, num_samples=5, num_windows=7, num_erasures=25),
+        CurveSizes(num_images=16, num_samples=5, num_windows=6, num_erasures=20),
     ),
     # The thesis: 75 images, every degree, MoCo as released (ResNet-50), 100 epochs of batches of 4, 50 noise samples.
     # Ours: Otsu's threshold and 224 px, the size of the released weights; the thesis states neither.

@@ -48,7 +48,7 @@ REPORT = "analysis.explanations.report:explanation_report"
 # nothing is interpolated.
 ANGLES_DEG = {
     "smoke": (40.0, 95.0),
-    "laptop": (40.0, 95.0, 180.0, 290.0),
+    "laptop": (40.0, 95.0, 180.0),
     "full": (20.0, 45.0, 70.0, 95.0, 135.0, 180.0, 225.0, 290.0),
 }
 

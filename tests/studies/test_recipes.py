@@ -452,7 +452,7 @@ def test_controls_without_an_encoder_hold_no_gpu(made):
 
 
 @pytest.mark.parametrize(
-    ("scale", "samples", "windows", "erasures"), [("smoke", 2, 4, 8), ("laptop", 5, 7, 25), ("full", 50, 21, 100)]
+    ("scale", "samples", "windows", "erasures"), [("smoke", 2, 4, 8), ("laptop", 5, 6, 20), ("full", 50, 21, 100)]
 )
 def test_methods_are_chosen_by_name_and_each_is_what_it_says(scale, samples, windows, erasures):
     made = recipes.methods_of(CurveStudyOptions(scale=scale, methods=recipes.METHODS), SIZES[scale].curve)
