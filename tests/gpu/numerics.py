@@ -68,13 +68,13 @@ def bfloat16(device: torch.device) -> str:
     for precision in ("float32", "bfloat16"):
         training, seen = _begun(torch.float32, replace(CONFIG, precision=precision), device), []
         training.query.trunk.conv1.register_forward_hook(lambda _, given, made, seen=seen: seen.append(made.dtype))
-        loss, _, queries_BD = training._step(torch.arange(CONFIG.batch_size), 0, 0)
+        first = training.step(torch.arange(CONFIG.batch_size), 0, 0)
         assert seen == [getattr(torch, precision)]
-        assert queries_BD.dtype == torch.float32
-        losses_.append(float(loss))
-        queries.append(queries_BD)
+        assert first.embeddings_nD.dtype == torch.float32
+        losses_.append(float(first.shares_by_name["loss"]))
+        queries.append(first.embeddings_nD)
         for step in range(1, NUM_STEPS):
-            training._step(torch.arange(CONFIG.batch_size), 0, step)
+            training.step(torch.arange(CONFIG.batch_size), 0, step)
         assert all(bool(values.isfinite().all()) for values in training.weights().values())
     cosine = float((queries[0] * queries[1]).sum(dim=1).min())
     away = abs(losses_[0] - losses_[1])
@@ -156,8 +156,8 @@ def _begun(dtype: torch.dtype, config: MoCo, device: torch.device) -> MoCoTraini
 def _after_steps(dtype: torch.dtype, config: MoCo, device: torch.device) -> dict[str, Tensor]:
     training = _begun(dtype, config, device)
     positions_BS = torch.arange(CONFIG.batch_size * NUM_STEPS).view(NUM_STEPS, -1) % DATA.num_train
-    made = [training._step(positions_B, 0, step)[0].cpu() for step, positions_B in enumerate(positions_BS)]
-    return state_of(training) | {f"loss {step}": loss for step, loss in enumerate(made)}
+    made = [training.step(positions_B, 0, step) for step, positions_B in enumerate(positions_BS)]
+    return state_of(training) | {f"loss {step}": each.shares_by_name["loss"].cpu() for step, each in enumerate(made)}
 
 
 def _one_epoch(device: str, root: Path) -> dict[str, Tensor]:

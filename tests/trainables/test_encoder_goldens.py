@@ -98,8 +98,8 @@ def test_three_steps_of_moco(tmp_path, augmented_views):
     config = MoCo(
         STEP_DATA,
         HorizontalFlip(),
-        augmented_views,
-        "resnet18",
+        augmented_views=augmented_views,
+        backbone="resnet18",
         batch_size=8,
         queue_size=16,
         embedding_dim=16,
@@ -114,10 +114,10 @@ def test_three_steps_of_moco(tmp_path, augmented_views):
     training.train_images.images = lambda positions: images(positions).double()
     set_by_formula(training.query)
     training.key.load_state_dict(training.query.state_dict())
-    training._fill_queue()
+    training.begin_from()
     found = {"filled queue": projected(training.queue.keys_KD)}
     for step in range(3):
-        loss, _, _ = training._step(torch.arange(8) + 8 * step, 0, step)
+        loss = training.step(torch.arange(8) + 8 * step, 0, step).shares_by_name["loss"]
         found[f"loss {step}"] = float(loss)
     query, key = training.query.state_dict(), training.key.state_dict()
     for place in ("trunk.conv1.weight", "trunk.layer4.1.bn2.running_var", "head.2.weight"):

@@ -25,6 +25,7 @@ from trainables.models.sources import Untrained
 from trainables.schedules import Constant, Cosine
 from trainables.ssl import losses
 from trainables.ssl.moco import MoCo, MoCoTraining
+from trainables.ssl.pretraining import Step
 
 TINY = MoCo(
     TinyShapes(num_train=10, num_val=4),
@@ -143,7 +144,7 @@ def test_a_step_is_the_papers(tmp_path):
     training = started(dataclasses.replace(TINY, batch_norm_groups=1, weight_decay=0.1), tmp_path)
     positions = torch.tensor([3, 1, 4, 8])
     images = training.train_images.images(positions)
-    views = [training._augmented(images, positions, view, 0) for view in ("query", "key")]
+    views = [training.augmented(images, positions, view, 0) for view in ("query", "key")]
     negatives, weight = training.queue.keys_KD.clone(), training.query.head[2].weight.detach().clone()
     with torch.no_grad():  # the shuffle permutes one group of batch normalisation, which changes nothing
         keys = nn.functional.normalize(training.key(views[1]), dim=1)
@@ -152,14 +153,14 @@ def test_a_step_is_the_papers(tmp_path):
         expected = losses.info_nce(losses.contrast_logits(queries, keys, negatives, 0.2))
         (gradient,) = torch.autograd.grad(expected, training.query.head[2].weight)
     key_weight = training.key.head[2].weight.clone()
-    loss, _, _ = training._step(positions, epoch=0, step=0)
+    loss = training.step(positions, epoch=0, step=0).shares_by_name["loss"]
     torch.testing.assert_close(loss, expected.detach(), atol=1e-5, rtol=1e-4)
     updated = training.query.head[2].weight.detach().clone()
     torch.testing.assert_close(updated, weight - 0.03 * (gradient + 0.1 * weight), atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(training.queue.keys_KD[:4], keys, atol=1e-4, rtol=1e-3)
     assert torch.equal(training.queue.keys_KD[4:], negatives[4:])
     assert torch.equal(training.key.head[2].weight, key_weight)  # both were equal before the first step
-    training._step(positions, epoch=0, step=1)
+    training.step(positions, epoch=0, step=1)
     torch.testing.assert_close(training.key.head[2].weight, 0.999 * key_weight + 0.001 * updated)
 
 
@@ -177,7 +178,7 @@ def test_a_step_reads_no_value_from_the_device(tmp_path, precision):
     training = started(dataclasses.replace(TINY, precision=precision), tmp_path)
     with NoWaiting():
         for step in range(2):
-            training._step(torch.arange(4), epoch=0, step=step)
+            training.step(torch.arange(4), epoch=0, step=step)
         with pytest.raises(AssertionError, match="the host reads a value"):
             float(torch.ones(()) + 1)
 
@@ -202,16 +203,16 @@ def test_keys_come_back_in_order_and_meet_other_groups(tmp_path):
 def test_views_are_per_image_and_epoch_and_key_view_leaves_queries_plain(tmp_path):
     training = started(TINY, tmp_path)
     images = training.train_images.images(torch.arange(6))
-    together = training._augmented(images, torch.arange(6), "key", 2)
-    assert torch.equal(together[[4, 1]], training._augmented(images[[4, 1]], torch.tensor([4, 1]), "key", 2))
-    assert not torch.equal(together, training._augmented(images, torch.arange(6), "key", 3))
-    assert not torch.equal(together, training._augmented(images, torch.arange(6), "query", 2))
+    together = training.augmented(images, torch.arange(6), "key", 2)
+    assert torch.equal(together[[4, 1]], training.augmented(images[[4, 1]], torch.tensor([4, 1]), "key", 2))
+    assert not torch.equal(together, training.augmented(images, torch.arange(6), "key", 3))
+    assert not torch.equal(together, training.augmented(images, torch.arange(6), "query", 2))
     seen = {}
     for augmented_views in ("both", "key"):
         plain_key = started(dataclasses.replace(TINY, augmented_views=augmented_views), tmp_path / augmented_views)
         shown = []
         plain_key.query.register_forward_pre_hook(lambda _, arguments, shown=shown: shown.append(arguments[0]))
-        plain_key._step(torch.arange(4), epoch=0, step=0)
+        plain_key.step(torch.arange(4), epoch=0, step=0)
         seen[augmented_views] = shown[0]
     assert torch.equal(seen["key"], images[:4])
     assert not torch.equal(seen["both"], images[:4])
@@ -222,9 +223,9 @@ def order_of_epoch(training, epoch, root):
 
     def step(positions, epoch, step):
         taken.append(positions.tolist())
-        return torch.zeros(()), torch.zeros(()), torch.rand(4, 16)
+        return Step({"loss": torch.zeros(())}, torch.rand(4, 16))
 
-    training._step = step
+    training.step = step
     training.train_epoch(epoch, FakeContext(root))
     return taken
 
@@ -306,7 +307,7 @@ def test_retrieval_is_counted_with_the_encoder_as_it_will_be_used(tmp_path):
     training = started(dataclasses.replace(TINY, data=TinyShapes(num_train=10, num_val=9)), tmp_path)
     calibrate_batch_norm(training.query, [training.train_images.images(torch.arange(10))])
     images = training.val_images.images(torch.arange(9))
-    views = training._augmented(images, torch.arange(9), "val", 0)
+    views = training.augmented(images, torch.arange(9), "val", 0)
     peer = copy.deepcopy(training.query).eval()
     found = 0
     for place in range(9):
