@@ -40,7 +40,7 @@ from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Rungs, Search, Study
 from studies import recipes
 from studies.preparing import check
-from trainables.api.names import Head
+from trainables.api.names import MoCoHead
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -66,7 +66,7 @@ class PretrainingSearchOptions(StudyOptions):
     """Released MoCo checkpoint of the scale's encoder (full: ResNet-50) to go on from (default: a random start)."""
     all_epochs: DefaultInHelp[bool] = False
     """Train every setting to the end, instead of the better ones only."""
-    head: Head = "v2"
+    head: MoCoHead = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from trainables.api.names import (
     SMOOTHGRAD,
     SMOOTHGRAD_OF_TOOL,
     Backbone,
-    Head,
+    MoCoHead,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class EncoderStudyOptions(StudyOptions):
     released: DefaultInHelp[Path | None] = None
     """Released encoder that stands beside the trained ones: of MoCo, or a ResNet of torchvision or timm (default: that
     of --pretrained, if any)."""
-    head: Head = "v2"
+    head: MoCoHead = "v2"
     """Head of the encoders, as the released weights have it: v1 is one linear layer, v2 an MLP."""
     num_epochs: DefaultInHelp[int | None] = None
     """Epochs of each pretraining (default: the scale's). Raised later, only the further epochs are trained."""

@@ -130,6 +130,11 @@ def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[Any]
     return torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
+def full_precision(values: Tensor) -> Tensor:
+    """What autocast made less precise as float32; anything else as it is."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def seed_of(*parts: int | str) -> int:
     """A seed in [0, 2^63) that depends on every part and their order, and is the same on every machine."""
     text = json.dumps([int(part) if isinstance(part, int | np.integer) else str(part) for part in parts])

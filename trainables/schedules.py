@@ -98,6 +98,29 @@ class Warmup(Schedule):
         return self.then.factor(epoch - self.warmup_epochs, left)
 
 
+@dataclass(frozen=True)
+class Hold(Schedule):
+    """1 over the first epochs, then another schedule over those that are left (BYOL-TracIn: Zeng et al. 2023, section
+    4.1: 10 epochs, then the cosine)."""
+
+    hold_epochs: int
+    then: Schedule = Cosine()
+
+    def __post_init__(self) -> None:
+        if self.hold_epochs < 1:
+            raise ValueError(f"hold_epochs = {self.hold_epochs}: at least 1; without take {self.then}")
+
+    @property
+    def has_horizon(self) -> bool:
+        return self.then.has_horizon
+
+    def factor(self, epoch: float, schedule_epochs: int | None) -> float:
+        if epoch < self.hold_epochs:
+            return 1.0
+        left = None if schedule_epochs is None else schedule_epochs - self.hold_epochs
+        return self.then.factor(epoch - self.hold_epochs, left)
+
+
 def horizon(num_epochs: int, schedule_epochs: int | None, *schedules: Schedule) -> int | None:
     """What a training stores as its ``schedule_epochs`` when it is constructed.
 
@@ -118,9 +141,9 @@ def horizon(num_epochs: int, schedule_epochs: int | None, *schedules: Schedule) 
             "longest length as schedule_epochs from the beginning, or take Constant()"
         )
     for schedule in schedules:
-        if isinstance(schedule, Warmup) and schedule.has_horizon and schedule.warmup_epochs >= schedule_epochs:
-            raise ValueError(
-                f"warmup_epochs = {schedule.warmup_epochs} takes all of schedule_epochs = {schedule_epochs}: warm up "
-                "for fewer"
-            )
+        first = {"warmup_epochs": schedule.warmup_epochs} if isinstance(schedule, Warmup) else {}
+        first |= {"hold_epochs": schedule.hold_epochs} if isinstance(schedule, Hold) else {}
+        for name, epochs in first.items():
+            if schedule.has_horizon and epochs >= schedule_epochs:
+                raise ValueError(f"{name} = {epochs} takes all of schedule_epochs = {schedule_epochs}: take fewer")
     return schedule_epochs

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+from inspect import isabstract
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from trainables.models.sources import Untrained
 from trainables.schedules import Constant, Cosine
 from trainables.segmentation.networks import TrunkUNet, UNet
 from trainables.segmentation.training import Segmentation
+from trainables.ssl.byol import BYOL
 from trainables.ssl.moco import MoCo
+from trainables.ssl.positives import TracIn
 
 _MOCO = MoCo(TinyShapes(num_train=10, num_val=4), backbone="resnet18", batch_size=4, queue_size=8, embedding_dim=16)
 # Small configurations of every class that grows: one with a schedule that ends, where it has schedules.
@@ -27,6 +30,15 @@ _SEGMENTATION = Segmentation(
 EXAMPLES = [
     _MOCO,
     dataclasses.replace(_MOCO, schedule=Cosine(), schedule_epochs=9, num_epochs=3, pretrain_seed=2),
+    BYOL(
+        TinyShapes(num_train=10, num_val=4),
+        num_epochs=3,
+        schedule_epochs=9,
+        schedule=Cosine(),
+        batch_size=4,
+        embedding_dim=16,
+        positives=TracIn(start_epoch=1),
+    ),
     dataclasses.replace(_SEGMENTATION, augmentation=THESIS_AUGMENTATION),
     dataclasses.replace(
         _SEGMENTATION,
@@ -54,6 +66,7 @@ def test_every_class_that_grows_has_its_example_here():
         cls.__qualname__
         for cls in subclasses_of(Trainable)
         if cls.__module__.startswith("trainables.")
+        and not isabstract(cls)
         and dataclasses.is_dataclass(cls)
         and any(field.metadata.get(GROWS) for field in dataclasses.fields(cls))
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.api.trainable import recorded
-from trainables.data.annotations import ClassMasks, Region
+from trainables.data.annotations import ClassMasks, Labels, MultiLabels, Region
 from trainables.data.records import Dataset, Record
 
 
@@ -88,3 +88,41 @@ class TinyShapeMask(_OfShapes, Region):
 
     def decode(self, record: Record) -> np.ndarray:
         return (self.images.decode(record)[0] > 0).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TinyLabels(_OfShapes, Labels):
+    """Every third image is of one class; the last image has no label."""
+
+    images: TinyShapes
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        return "third"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return ("a", "b", "c")
+
+    def labels(self) -> dict[str, int]:
+        return {record.id: int(record.id) % 3 for record in self.images.records()[:-1]}
+
+
+@dataclass(frozen=True)
+class TinyFindings(_OfShapes, MultiLabels):
+    """Finding k is in the images whose number has bit k."""
+
+    images: TinyShapes
+    excluded: tuple[str, ...] = recorded(())
+
+    @property
+    def name(self) -> str:
+        return "bits"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return ("one", "two", "four")
+
+    def labels(self) -> dict[str, np.ndarray]:
+        return {r.id: np.array([int(r.id) >> k & 1 for k in range(3)], dtype=np.uint8) for r in self.images.records()}

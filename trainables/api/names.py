@@ -7,9 +7,11 @@ from typing import Any, Literal, get_args
 
 # What an encoder is built of.
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-Head = Literal["v1", "v2"]
-"""MoCo's: ``v1`` Linear(F, D) (He et al. 2020), ``v2`` Linear(F, F)-ReLU-Linear(F, D) without batch normalisation
-(Chen et al. 2020, arXiv:2003.04297)."""
+MoCoHead = Literal["v1", "v2"]
+"""``v1`` Linear(F, D) (He et al. 2020), ``v2`` Linear(F, F)-ReLU-Linear(F, D) without batch normalisation (Chen et al.
+2020, arXiv:2003.04297)."""
+Head = Literal["v1", "v2", "byol"]
+"""MoCo's, and BYOL's projector, Linear(F, 4096)-BN-ReLU-Linear(4096, D) (Grill et al. 2020, arXiv:2006.07733)."""
 
 # Scores of a map against a region.
 DICE = "dice"
@@ -112,6 +114,8 @@ SWEEP_FILE = "artifacts/sweep.json"
 GRID_FILE = "artifacts/grid.json"
 """What a pilot chose for a curve: its angles and number of noise samples."""
 ENCODER_FILE = "encoder.pt"
+NETWORKS_FILE = "networks.pt"
+"""Of BYOL: encoder, predictor and target."""
 SEGMENTER_FILE = "segmenter.pt"
 LABELLED_FILE = "artifacts/labelled.json"
 """Which images a segmentation was trained on."""

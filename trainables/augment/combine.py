@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from trainables.augment.augmentation import Augmentation, Geometric, Photometric, check_probability
-from trainables.augment.geometric import HorizontalFlip, Rotation, VerticalFlip
+from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip
+from trainables.augment.photometric import ColourJitter
 from trainables.augment.resample import Fill, Interpolation, Warp, check_resampling, resample, still
 
 
@@ -163,3 +164,16 @@ def augmented_with_classes(
 # "a random transformation (rotation, horizontal flip, or vertical flip) was applied to each sample": the thesis,
 # section 4.1.2. It states no range of angles; its question is about all of them.
 THESIS_AUGMENTATION = Combine((Rotation(180.0), HorizontalFlip(p=1.0), VerticalFlip(p=1.0)), choose="one")
+
+_CROPPED_AREA = (128 / 140) ** 2
+# "horizontal flipping, vertical flipping, rotation, color jitter, and cropping", of 128 pixels from 140: BYOL-TracIn
+# (Zeng et al. 2023), section 4.1. It states no angles and no strengths: all angles, and the jitter of BYOL.
+BYOL_AUGMENTATION = Combine(
+    (
+        HorizontalFlip(),
+        VerticalFlip(),
+        Rotation(180.0),
+        RandomResizedCrop(_CROPPED_AREA, _CROPPED_AREA, 1.0, 1.0),
+        ColourJitter(),
+    )
+)

@@ -137,7 +137,7 @@ def build_encoder(
         torch.manual_seed(runtime.seed_of("encoder", seed))
         # In this order, because what a seed means depends on the order of the draws.
         resnet = build_resnet(backbone, batch_norm_groups)
-        head_layers = build_head(head, NUM_FEATURES[backbone], embedding_dim)
+        head_layers = build_head(head, NUM_FEATURES[backbone], embedding_dim, batch_norm_groups)
         if in_channels != 3:
             resnet.conv1 = build_stem(in_channels)
     return Encoder(config, Trunk(resnet), head_layers, mean or [0.0] * in_channels, std or [1.0] * in_channels)

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.api.names import Backbone, Head
+from trainables.api.names import Backbone, MoCoHead
 from trainables.api.trainable import Part, recorded
 from trainables.models.encoder import Encoder, build_encoder, frozen
 from trainables.models.trunk import NUM_FEATURES
@@ -37,7 +37,7 @@ _ARCHITECTURES: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 8, 36, 3), True): "resnet152",
 }
 # The last layer of each head, whose rows are the embedding's dimensions.
-_LAST_LAYER: dict[Head, str] = {"v1": "fc.weight", "v2": "fc.2.weight"}
+_LAST_LAYER: dict[MoCoHead, str] = {"v1": "fc.weight", "v2": "fc.2.weight"}
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,9 @@ def _without_classifier(file: WeightFile) -> _Network:
     return _Network(file, network.prefix, tensors)
 
 
-def _head_of(network: _Network) -> Head:
-    for head in ("v2", "v1"):
+def _head_of(network: _Network) -> MoCoHead:
+    heads: tuple[MoCoHead, ...] = ("v2", "v1")
+    for head in heads:
         last = network.tensors.get(_LAST_LAYER[head])
         if last is not None and last.ndim == 2:
             return head

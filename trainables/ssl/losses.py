@@ -36,6 +36,12 @@ def contrast_accuracy(logits_BK: Tensor) -> Tensor:
     return (logits_BK[:, 0] > logits_BK[:, 1:].amax(dim=1)).float().mean()
 
 
+def regression_loss(predictions_BD: Tensor, targets_BD: Tensor) -> Tensor:
+    """Of each image 2 - 2 cos(prediction, target) [B], the squared distance of their directions, in [0, 4] (BYOL: Grill
+    et al. 2020, Eq. 2)."""
+    return 2 - 2 * functional.cosine_similarity(predictions_BD, targets_BD, dim=1)
+
+
 def embedding_std(embeddings_ND: Tensor) -> Tensor:
     """Standard deviation over the images of each dimension of unit-length embeddings, mean over dimensions.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from trainables import runtime
 from trainables.api.checks import check_choice
 from trainables.api.context import Context
+from trainables.api.names import MoCoHead
 from trainables.data.cache import ImageTable
 from trainables.models.batch_norm import share_running_statistics, spread_batch
 from trainables.models.encoder import Encoder
@@ -56,6 +57,7 @@ class MoCo(Pretraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("head", self.head, get_args(MoCoHead))
         check_choice("augmented_views", self.augmented_views, ("both", "key"))
         if self.queue_size < 1:
             raise ValueError(f"queue_size = {self.queue_size}: at least 1")

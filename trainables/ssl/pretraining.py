@@ -335,9 +335,7 @@ class PretrainingRun(ABC, Generic[Config]):
         """Unit-length embeddings [B, D] in the precision of the training, given as float32 at least."""
         with self.autocast():
             embeddings_BD = encoder(images_BCHW)
-        if embeddings_BD.dtype == torch.bfloat16:
-            embeddings_BD = embeddings_BD.float()
-        return functional.normalize(embeddings_BD, dim=1)
+        return functional.normalize(runtime.full_precision(embeddings_BD), dim=1)
 
     def publish(self, folder: Path) -> None:
         """The result files."""
