@@ -161,9 +161,9 @@ SIZES = {
         reduction=2,
         num_suggestions=3,
     ),
-    # A third of the rotation study's epochs: 30 pretrainings, a quarter of an hour on 2 cores.
+    # A quarter of the rotation study's epochs: 30 pretrainings on 2 cores.
     "laptop": Sizes(
-        pretrain_epochs=12,
+        pretrain_epochs=10,
         angles_deg=tuple(range(15, 360, 30)),
         ranges={
             "rotation": (30.0, 180.0),
@@ -174,9 +174,9 @@ SIZES = {
         },
         exact_deg=(30.0, 60.0),
         has_pairs=False,
-        num_epochs=6,
+        num_epochs=5,
         batch_size=8,
-        lengths=(6, 12),
+        lengths=(5, 10),
         reduction=2,
         num_suggestions=8,
     ),

@@ -77,7 +77,7 @@ class SegmentationSizes:
 SIZES = {
     "smoke": SegmentationSizes(widths=(4, 8, 16, 32), num_epochs=1, batch_size=16, label_fractions=(0.5, 1.0)),
     # Batches of 64 would be one or two steps an epoch on 72 slices.
-    "laptop": SegmentationSizes(widths=(16, 32, 64, 128), num_epochs=8, batch_size=8, label_fractions=(0.1, 0.3, 1.0)),
+    "laptop": SegmentationSizes(widths=(16, 32, 64, 128), num_epochs=5, batch_size=8, label_fractions=(0.1, 0.3, 1.0)),
     # The thesis: 100 epochs of batches of 64, all masks. It states no widths: Ronneberger's.
     "full": SegmentationSizes(
         widths=(64, 128, 256, 512), num_epochs=100, batch_size=64, label_fractions=(0.01, 0.05, 0.1, 0.5, 1.0)

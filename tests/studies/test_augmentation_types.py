@@ -155,8 +155,8 @@ def test_encoders_with_the_thesiss_augmentation_and_their_curve_are_the_rotation
 def test_pretrainings_have_epochs_of_their_own_which_the_report_says():
     study = study_of()
     mocos = {e for e in map(encoder_of, study.trainables.values()) if not isinstance(e, Untrained)}
-    assert {moco.num_epochs for moco in mocos} == {12}
-    assert study.facts["num_epochs"] == "12"
+    assert {moco.num_epochs for moco in mocos} == {10}
+    assert study.facts["num_epochs"] == "10"
     assert "num_epochs" not in study_of(num_epochs=40).facts
 
 
@@ -238,10 +238,10 @@ def test_points_that_differ_in_the_segmentation_alone_share_a_pretraining():
 def test_lengths_are_members_of_one_family():
     search, keys = study_of(search=True).search, Keys(FileDigests())
     families = {keys.family(encoder_of(t)) for n in search.rungs.lengths for t in search.make(BEGINNING, n)[USE][:1]}
-    assert search.rungs.lengths == (6, 12)
+    assert search.rungs.lengths == (5, 10)
     assert len(families) == 1
     assert study_of(search=True, all_epochs=True).search.rungs is None
-    assert study_of(search=True, num_epochs=6).search.rungs is None, "no length is below all of them"
+    assert study_of(search=True, num_epochs=5).search.rungs is None, "no length is below all of them"
 
 
 @pytest.mark.parametrize("objectives", [("dice",), ("interpretability",), ("interpretability", "dice")])
