@@ -17,6 +17,7 @@ from trainables.api.trainable import ReadsFiles
 from trainables.data.annotations import Annotation, ClassMasks, Labels, PixelAnnotation, Region
 from trainables.data.cache import LabelTable, RegionTable, open_annotation, open_images, survey
 from trainables.data.records import SPLITS, Dataset
+from trainables.data.shenzhen import ShenzhenTuberculosis
 
 
 def _concrete(base: type) -> list[type]:
@@ -55,7 +56,7 @@ def context(tmp_path):
 
 def test_the_known_data_sets_are_found():
     names = [cls.name for cls in _concrete(Dataset)]
-    assert {"mni152", "brats", "kvasir", "lung_mask", "folder", "folder_volumes"} == set(names)
+    assert set(WHAT_A_GROUP_IS) == set(names)
     assert len(set(names)) == len(names)
 
 
@@ -126,6 +127,8 @@ def test_images_that_changed_since_the_plan_are_all_named(dataset, tmp_path):
 
 
 def test_annotations_that_changed_since_the_plan_are_all_named(annotation, tmp_path):
+    if isinstance(annotation, ShenzhenTuberculosis):
+        pytest.skip("the labels are in the names of the images")
     with pytest.raises(BadData, match="has changed since the plan: submit again") as caught:
         open_annotation(annotation, ChangedSince(tmp_path / "trial"))
     assert set(caught.value.problems) <= set(annotation.source_files())
@@ -147,6 +150,7 @@ def test_excluded_records_are_left_out_and_enter_by_the_content(dataset, context
 WHAT_A_GROUP_IS = {
     "mni152": "slabs of one volume", "brats": "patients", "kvasir": "images", "lung_mask": "images",
     "folder": "patients", "folder_volumes": "patients",
+    "isic2019": "lesions", "isic2016": "images", "chestxray14": "patients", "shenzhen": "images",
 }  # fmt: skip
 """Of the examples; those of folders have a ``labels.csv`` with groups."""
 
@@ -220,7 +224,9 @@ def test_labels_are_those_of_the_content(annotation, context):
 def test_an_annotation_and_its_images_have_files_and_keys_apart(annotation, context):
     images_key, key = context.key(annotation.images), context.key(annotation)
     own = set(annotation.source_files().values()) - set(annotation.images.source_files().values())
-    assert own
+    if not own:
+        assert isinstance(annotation, ShenzhenTuberculosis)  # names of the images say it
+        return
     for path in own:
         with path.open("ab") as file:
             file.write(b"\n")

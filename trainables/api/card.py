@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Groups = Literal["patients", "volumes", "images", "slabs of one volume"]
+Groups = Literal["patients", "lesions", "volumes", "images", "slabs of one volume"]
 """What a group of a data set is. ``images``: which of them are of one patient is not known."""
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from trainables.api.trainable import changed
 from trainables.data.annotations import ClassMasks, Labels, MultiLabels, Region
 from trainables.data.brats import BraTS, BraTSClasses, BraTSTumour
+from trainables.data.chest_xray14 import ChestXray14, ChestXray14Findings
 from trainables.data.folder import Folder, FolderLabels, FolderMask
 from trainables.data.folder_volumes import FolderVolumeLabels, FolderVolumeMask, FolderVolumes
 from trainables.data.folders import files_below
+from trainables.data.isic2016 import ISIC2016, ISIC2016Malignancy
+from trainables.data.isic2019 import ISIC2019, ISIC2019Diagnosis
 from trainables.data.kvasir import Kvasir, KvasirPolyp
 from trainables.data.lung_mask import LungMask, Lungs
 from trainables.data.mni152 import MNI152, MNI152Tissue, MNI152Tissues
@@ -19,6 +22,7 @@ from trainables.data.nifti import SUFFIXES as VOLUME_SUFFIXES
 from trainables.data.own import OwnImages, images_folder
 from trainables.data.pictures import SUFFIXES as PICTURE_SUFFIXES
 from trainables.data.records import Dataset
+from trainables.data.shenzhen import Shenzhen, ShenzhenTuberculosis
 
 OWN_NAME = "folder:PATH"
 _OWN = "folder:"
@@ -117,6 +121,27 @@ def _lung_mask(image_size_px: int, data_root: Path | None) -> Source:
     return Source("lung_mask", images, _by_name(Lungs(images)))
 
 
+def _isic2019(image_size_px: int, data_root: Path | None) -> Source:
+    images = ISIC2019(_root("isic2019", "ISIC_2019_Training_Input and its tables", data_root), image_size_px)
+    return Source("isic2019", images, labels=ISIC2019Diagnosis(images))
+
+
+def _isic2016(image_size_px: int, data_root: Path | None) -> Source:
+    folders = "ISBI2016_ISIC_Part3_Training_Data and ISBI2016_ISIC_Part3_Test_Data with their tables"
+    images = ISIC2016(_root("isic2016", folders, data_root), image_size_px)
+    return Source("isic2016", images, labels=ISIC2016Malignancy(images))
+
+
+def _chestxray14(image_size_px: int, data_root: Path | None) -> Source:
+    images = ChestXray14(_root("chestxray14", "images_001 to images_012 and the lists", data_root), image_size_px)
+    return Source("chestxray14", images, labels=ChestXray14Findings(images))
+
+
+def _shenzhen(image_size_px: int, data_root: Path | None) -> Source:
+    images = Shenzhen(_root("shenzhen", "ChinaSet_AllFiles", data_root), image_size_px)
+    return Source("shenzhen", images, labels=ShenzhenTuberculosis(images))
+
+
 def _folder(path: Path, image_size_px: int) -> Source:
     """The user's own images, or volumes where there are any; its name tells a folder called brats from BraTS."""
     root = path.resolve()
@@ -196,6 +221,34 @@ _ENTRIES = (
         "Lung Mask Image Dataset: --data-root holds ChestXray",
         LungMask.licence,
         _lung_mask,
+    ),
+    Entry(
+        "isic2019",
+        "dermoscopy in colour, 25,331 images of eight diagnoses; no masks",
+        "ISIC 2019: --data-root holds ISIC_2019_Training_Input, its table of labels and its metadata",
+        ISIC2019.licence,
+        _isic2019,
+    ),
+    Entry(
+        "isic2016",
+        "dermoscopy in colour, 1,279 images, benign or malignant; no masks",
+        "ISIC 2016, part 3: --data-root holds ISBI2016_ISIC_Part3_Training_Data and ..._Test_Data with their tables",
+        ISIC2016.licence,
+        _isic2016,
+    ),
+    Entry(
+        "chestxray14",
+        "chest X-rays, 112,120 images with fourteen findings; no masks",
+        "ChestX-ray14: --data-root holds images_001 to images_012, Data_Entry_2017*.csv and both lists",
+        ChestXray14.licence,
+        _chestxray14,
+    ),
+    Entry(
+        "shenzhen",
+        "chest X-rays, 662 images, normal or with tuberculosis; no masks",
+        "Shenzhen: --data-root holds ChinaSet_AllFiles",
+        Shenzhen.licence,
+        _shenzhen,
     ),
     Entry(
         OWN_NAME,

@@ -43,6 +43,25 @@ def validation_split(groups: Sequence[str], share: float, seed: int, labels: Lab
     return ["val" if group in chosen else "train" for group in groups]
 
 
+def three_splits(
+    groups: Sequence[str], test_share: float, val_share: float, seed: int, labels: Labels | None = None
+) -> list[str]:
+    """ "test", "val" or "train" for each image, groups kept whole: test images first, then validation images of what is
+    left, so that another share of these leaves the test images as they are.
+
+    Args:
+        test_share: of all images, in [0, 1).
+        val_share: of those that are no test images.
+        groups, seed, labels: as for ``validation_split``.
+    """
+    is_test = [split == "val" for split in validation_split(groups, test_share, seed, labels)]
+    rest = [place for place, test in enumerate(is_test) if not test]
+    of_rest = None if labels is None else [labels[place] for place in rest]
+    drawn = validation_split([groups[place] for place in rest], val_share, seed, of_rest)  # type: ignore[arg-type]
+    split_of = dict(zip(rest, drawn, strict=True))
+    return [split_of.get(place, "test") for place in range(len(groups))]
+
+
 def labelled(
     groups: Sequence[str], label_fraction: float, seed: int, labels: Labels | None = None
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -1,0 +1,211 @@
+"""Data sets of labelled images in their published layouts: tables, groups, splits, and what is wrong with them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_context import FakeContext
+
+from trainables.api.errors import BadData
+from trainables.data import chest_xray14, isic2016, isic2019
+from trainables.data.cache import open_annotation, survey
+from trainables.data.chest_xray14 import FINDINGS, ChestXray14, ChestXray14Findings, write_chest_xray14
+from trainables.data.datasets import lookup
+from trainables.data.isic2016 import ISIC2016, ISIC2016Malignancy, write_isic2016
+from trainables.data.isic2019 import ISIC2019, ISIC2019Diagnosis, write_isic2019
+from trainables.data.shenzhen import Shenzhen, ShenzhenTuberculosis, write_shenzhen
+from trainables.data.splits import three_splits
+
+
+def rewritten(path, change):
+    path.write_text(change(path.read_text()))
+
+
+# -- splits --------------------------------------------------------------------------------------------------------
+
+
+def test_test_images_stay_when_the_share_of_validation_changes():
+    groups = [f"g{place // 2}" for place in range(200)]
+    labels = [place // 2 % 4 for place in range(200)]
+    few, many = (three_splits(groups, 0.2, share, 3, labels) for share in (0.1, 0.4))
+    assert [split == "test" for split in few] == [split == "test" for split in many]
+    for found, share in ((few, 0.1), (many, 0.4)):
+        assert found.count("test") == 40
+        assert found.count("val") == pytest.approx(share * 160, abs=2)
+        assert all(found[place] == found[place + 1] for place in range(0, 200, 2))
+        of_test = [label for label, split in zip(labels, found, strict=True) if split == "test"]
+        assert {of_test.count(label) for label in range(4)} <= {8, 10, 12}
+    assert three_splits(groups, 0.2, 0.1, 4, labels) != few
+
+
+# -- ISIC 2019 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def skin(tmp_path):
+    return ISIC2019(write_isic2019(tmp_path / "skin", 60), image_size_px=32)
+
+
+def test_isic2019_groups_by_lesion_and_keeps_images_without_one_apart(skin):
+    groups = {record.id: record.group for record in skin.records()}
+    assert len(groups) == 60
+    assert groups["ISIC_0000000"] == groups["ISIC_0000001"] == "HAM_0000000"
+    assert groups["ISIC_0000005"] == "ISIC_0000005"
+    assert groups["ISIC_0000004_downsampled"] == "HAM_0000002"
+    counts = skin.card().counts
+    assert counts["test"] == pytest.approx(12, abs=2)
+    assert skin.card().groups == "lesions"
+
+
+def test_isic2019_labels_follow_the_columns(skin):
+    labels = ISIC2019Diagnosis(skin)
+    assert labels.class_names == ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+    assert labels.labels()["ISIC_0000000"] == 0
+    assert labels.labels()["ISIC_0000002"] == 1
+
+    def scc(text):
+        return text.replace("ISIC_0000002,0.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0", "ISIC_0000002,0,0,0,0,0,0,0,1,0")
+
+    rewritten(skin.folder() / isic2019.TRUTH, scc)
+    assert ISIC2019Diagnosis(skin).labels()["ISIC_0000002"] == 7
+
+
+def test_images_of_another_isic_set_are_found_with_their_lesions(skin):
+    assert skin.ids_of(["ISIC_0000004"], with_lesions=False) == ["ISIC_0000004_downsampled"]
+    # The lesion of the image has no other one (the next has none); the first lesion has two.
+    assert skin.ids_of(["ISIC_0000004", "ISIC_0000001", "ISIC_9999999"]) == [
+        "ISIC_0000000", "ISIC_0000001", "ISIC_0000004_downsampled",
+    ]  # fmt: skip
+    left = replace(skin, excluded=tuple(skin.ids_of(["ISIC_0000001"])))
+    assert {record.id for record in skin.records()} - {record.id for record in left.records()} == {
+        "ISIC_0000000", "ISIC_0000001",
+    }  # fmt: skip
+
+
+def test_a_missing_image_is_named_and_can_be_left_out(skin, tmp_path):
+    path = skin.folder() / next(record.file for record in skin.records() if record.id == "ISIC_0000007")
+    path.unlink()
+    problems = survey(skin, FakeContext(tmp_path / "trial"))
+    assert list(problems) == ["ISIC_0000007"]
+    assert "missing" in problems["ISIC_0000007"] or "not there" in problems["ISIC_0000007"], problems
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("MEL", "melanoma"), "has no column MEL; its first row is image, melanoma"),
+        (
+            lambda text: text.replace("ISIC_0000002,0.0,1.0", "ISIC_0000002,1.0,1.0"),
+            "is of MEL, NV; expected one class",
+        ),
+        (lambda text: text.replace("ISIC_0000002,0.0,1.0", "ISIC_0000002,0.0,0.0"), "is of no class"),
+        (lambda text: text.replace("ISIC_0000003,0.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0", "ISIC_0000003,0.0"), "2 of 10"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_named(skin, change, said):
+    rewritten(skin.folder() / isic2019.TRUTH, change)
+    with pytest.raises(BadData, match=said):
+        skin.records()
+
+
+def test_a_missing_table_and_a_wrong_root_say_what_was_expected(skin, tmp_path):
+    (skin.folder() / isic2019.METADATA).unlink()
+    with pytest.raises(FileNotFoundError, match=r"Metadata.csv does not exist; expected .* columns image, lesion_id"):
+        skin.records()
+    with pytest.raises(FileNotFoundError, match=r"holds no ISIC_2019_Training_GroundTruth.csv; expected"):
+        ISIC2019(tmp_path).records()
+
+
+# -- ISIC 2016 -----------------------------------------------------------------------------------------------------
+
+
+def test_isic2016_reads_both_forms_of_labels_and_keeps_the_official_test(tmp_path):
+    data = ISIC2016(write_isic2016(tmp_path, 40, 10), image_size_px=32, val_share=0.25)
+    labels = ISIC2016Malignancy(data).labels()
+    of_split = {record.id: record.split for record in data.records()}
+    assert {id_ for id_, split in of_split.items() if split == "test"} == {f"ISIC_{n:07d}" for n in range(40, 50)}
+    assert {id_ for id_, label in labels.items() if label} == {f"ISIC_{n:07d}" for n in range(0, 50, 5)}
+    of_val = [labels[id_] for id_, split in of_split.items() if split == "val"]
+    assert (len(of_val), sum(of_val)) == (10, 2)
+    rewritten(tmp_path / isic2016.table_of("test"), lambda text: text.replace("1.0", "2.0"))
+    with pytest.raises(BadData, match=r"has the label '2.0'; expected benign, malignant, 0.0 or 1.0"):
+        data.records()
+
+
+# -- ChestX-ray14 --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chests(tmp_path):
+    return ChestXray14(write_chest_xray14(tmp_path / "chests", 24), image_size_px=32, val_share=0.2)
+
+
+def test_chest_xray14_keeps_patients_together_and_the_official_test(chests):
+    split_of, patients = {}, {}
+    for record in chests.records():
+        split_of.setdefault(record.group, set()).add(record.split)
+        patients[record.id] = record.group
+    assert all(len(splits) == 1 for splits in split_of.values())
+    assert patients["00000003_001"] == "3"
+    assert {group for group, splits in split_of.items() if splits == {"test"}} == {"9", "10", "11"}
+
+
+def test_findings_are_indicators_in_the_papers_order(chests, tmp_path):
+    labels = ChestXray14Findings(chests).labels()
+    assert not labels["00000000_000"].any(), "No Finding"
+    assert np.array(FINDINGS)[labels["00000001_000"] == 1].tolist() == ["Effusion", "Pneumothorax"]
+    table = open_annotation(ChestXray14Findings(chests), FakeContext(tmp_path / "trial"))
+    assert table.labels_NK.shape == (24, 14)
+
+
+def test_images_may_lie_in_one_folder(chests):
+    folder = chests.folder() / "images"
+    folder.mkdir()
+    for path in chests.folder().glob("images_*/images/*.png"):
+        path.rename(folder / path.name)
+    assert {record.file.split("/")[0] for record in chests.records()} == {"images"}
+    assert survey(chests, FakeContext(folder.parent / "trial")) == {}
+
+
+def test_unknown_findings_and_names_are_said(chests):
+    table = chests.table()
+    rewritten(table, lambda text: text.replace("Effusion", "Efusion"))
+    with pytest.raises(BadData, match="has the finding Efusion; expected Atelectasis"):
+        chests.records()
+    rewritten(table, lambda text: text.replace("Efusion", "Effusion"))
+    rewritten(chests.folder() / chest_xray14.TEST_LIST, lambda text: text + "other.png\n")
+    with pytest.raises(BadData, match=r"lists other.png, which Data_Entry_2017_v2020.csv does not know"):
+        chests.records()
+
+
+# -- Shenzhen ------------------------------------------------------------------------------------------------------
+
+
+def test_shenzhen_reads_the_class_from_the_name(tmp_path):
+    data = Shenzhen(write_shenzhen(tmp_path, 40), image_size_px=32)
+    labels = ShenzhenTuberculosis(data).labels()
+    assert labels["CHNCXR_0000_0"] == 0
+    assert labels["CHNCXR_0020_1"] == 1
+    of_test = [labels[record.id] for record in data.records() if record.split == "test"]
+    assert (len(of_test), sum(of_test)) == (8, 4)
+    (data.folder() / "CHNCXR_0001_0.png").rename(data.folder() / "normal_0001.png")
+    problems = survey(data, FakeContext(tmp_path / "trial"))
+    assert list(problems) == ["normal_0001"]
+    assert "CHNCXR_<number>_<0 or 1>.png" in problems["normal_0001"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("isic2019", ISIC2019Diagnosis), ("isic2016", ISIC2016Malignancy),
+        ("chestxray14", ChestXray14Findings), ("shenzhen", ShenzhenTuberculosis),
+    ],
+)  # fmt: skip
+def test_each_is_known_by_its_name_with_its_labels(name, labels, tmp_path):
+    source = lookup(name, 128, tmp_path)
+    assert isinstance(source.labels, labels)
+    assert source.labels.images == source.images
+    assert source.images.image_size_px == 128
+    assert source.regions == {}
+    with pytest.raises(ValueError, match=f"the data set {name} is not packaged: give --data-root"):
+        lookup(name, 128, None)
