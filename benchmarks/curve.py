@@ -1,8 +1,8 @@
 """A curve in two stages against the full grid, on one encoder: passes, width of the interval, and whether both agree.
 
-The full curve has every degree; the other one the angles and the number of noise samples that a pilot chose. What a
-reader takes from either is the complex coefficient of the 90° wave with its confidence region over images: its radius
-is compared, and how far both coefficients are apart. The pilot's passes count.
+The full curve has every degree; the other one the angles that a pilot chose. What a reader takes from either is the
+complex coefficient of the 90° wave with its confidence region over images: its radius is compared, and how far both
+coefficients are apart. The pilot's passes count.
 
     python benchmarks/curve.py [--images 24] [--samples 20] [--size 48] [--epochs 5] [--json FILE]
 
@@ -112,7 +112,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     found = {name: coefficients(result / CURVE_FILE) for name, result in fetched.items()}
     radii = {name: radius_of(values_N) for name, values_N in found.items()}
     chosen = GridChoice.read(fetched["two stages"] / GRID_FILE)
-    of_pilot = sum(passes(part) for of_encoder in pilot.measured for part in of_encoder)
+    of_pilot = sum(map(passes, pilot.measured))
     of_curve = passes(on_grid(full, chosen))
     apart = abs(found["full"].mean() - found["two stages"].mean())
     return {
@@ -121,12 +121,11 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         "passes of the second stage": of_curve,
         "times fewer passes": passes(full) / (of_pilot + of_curve),
         "angles": float(len(chosen.angles_deg)),
-        "noise samples": float(chosen.num_samples),
         "coefficient, full": float(abs(found["full"].mean())),
         "coefficient, two stages": float(abs(found["two stages"].mean())),
         "apart, share of the full radius": float(apart / radii["full"]),
         "radius, two stages over full": radii["two stages"] / radii["full"],
-        "radius that the pilot expected": chosen.widening,
+        "radius, at most by the pilot": chosen.widening,
     }
 
 

@@ -80,8 +80,8 @@ class CurveStudyOptions(EncoderStudyOptions):
     pairwise_occlusion, grad_cam, interaction_cam_mean, _max or _attention (default: smoothgrad; at full scale also the
     tool's)."""
     two_stage: DefaultInHelp[bool] = False
-    """Let a pilot of a few images choose the angles of a rotation and the noise samples, for an interval that is hardly
-    wider: fewer passes, how many depends on how much images differ (default: all angles)."""
+    """Let a pilot of a few images choose the angles of a rotation, for an interval that is hardly wider: fewer passes,
+    how many depends on how much images differ (default: all angles)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -375,7 +375,7 @@ def curve_study(
                     trials |= curves(source, region, change, explains, trained, sizes.curve, options)
     facts = facts_of(options, sizes.pretraining, fitted)
     if options.two_stage:
-        facts["angles_of_rotations"] = "in two stages: a pilot chose angles and noise samples (artifacts/grid.json)"
+        facts["angles_of_rotations"] = "in two stages: a pilot chose the angles (artifacts/grid.json)"
     return Study(name, question, trials, report=CURVE_REPORT, facts=facts, cards=cards)
 
 
@@ -398,7 +398,6 @@ def curves(
     """Every curve of one region and sweep by its name for people: trained and untrained encoders, one a seed, the
     released one where weights are given, and the controls without training."""
     from trainables.interpretability.curve import InterpretabilityCurve
-    from trainables.interpretability.two_stage import CurvePilot, TwoStageCurve
     from trainables.models.sources import Released, Untrained
     from trainables.saliency.controls import FixedMap, ImageIntensity, MaskRoundTrip
     from trainables.sweeps import Rotation
@@ -425,11 +424,33 @@ def curves(
         made["fixed map"] = "fixed map", curve(FixedMap(fixed_of), trained[0])
     made |= {"mask": ("mask", curve(MaskRoundTrip())), "intensity": ("intensity", curve(ImageIntensity()))}
     if options.two_stage and isinstance(change, Rotation):
-        # The grid has to serve the trained and the untrained: what is told is their difference.
-        pilot = CurvePilot.of(made["trained, seed 0"][1], made["untrained, seed 0"][1])
-        made = {name: (role, TwoStageCurve.of(whole, pilot)) for name, (role, whole) in made.items()}
+        made = _in_two_stages(made)
     prefix = " · ".join(labels.values())
     return {f"{prefix} · {name}": Entry(trainable, role, labels) for name, (role, trainable) in made.items()}
+
+
+def _in_two_stages(
+    made: Mapping[str, tuple[str, InterpretabilityCurve]],
+) -> dict[str, tuple[str, InterpretabilityCurve]]:
+    """The curves of encoders on a grid that a pilot chooses; controls, which take no passes, on all of theirs.
+
+    The grid has to serve the trained and the untrained: what is told is their difference.
+
+    Raises:
+        ValueError: the pilot costs more than it can save.
+    """
+    from trainables.interpretability.two_stage import CurvePilot, TwoStageCurve, most_saved, passes
+
+    dear = {name: whole for name, (_, whole) in made.items() if whole.method.passes_per_map > 0}
+    pilot = CurvePilot.of(dear["trained, seed 0"], dear["untrained, seed 0"])
+    if most_saved(pilot, list(dear.values())) <= 0:
+        raise ValueError(
+            f"--two-stage: the pilot takes {sum(map(passes, pilot.measured)):.0f} passes of the encoder, and of the "
+            f"{sum(map(passes, dear.values())):.0f} that the curves take at {len(pilot.values)} angles it cannot save "
+            "as many: leave it out"
+        )
+    staged = {name: TwoStageCurve.of(whole, pilot) for name, whole in dear.items()}
+    return {name: (role, staged.get(name, whole)) for name, (role, whole) in made.items()}
 
 
 def facts_of(

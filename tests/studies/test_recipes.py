@@ -506,8 +506,8 @@ def test_in_two_stages_all_curves_of_a_rotation_share_one_pilot_and_others_none(
     for name, entry in staged.entries.items():
         without = whole.entries[name]
         assert (entry.role, entry.labels) == (without.role, without.labels)
-        if entry.labels["sweep"] != "rotation":
-            assert entry == without
+        if entry.labels["sweep"] != "rotation" or entry.role in ("fixed map", "mask", "intensity"):
+            assert entry == without, "a control takes no passes"
             continue
         assert isinstance(entry.trainable, TwoStageCurve)
         method = entry.labels.get("method", "smoothgrad")
@@ -517,5 +517,12 @@ def test_in_two_stages_all_curves_of_a_rotation_share_one_pilot_and_others_none(
     first = [next(c for c in of(whole, role) if c.method == SmoothGrad(50)) for role in ("trained", "untrained")]
     assert pilot == CurvePilot.of(*first), "one grid for what is told apart"
     assert of_tool != pilot
-    assert "a pilot chose angles" in staged.facts["angles_of_rotations"]
+    assert "a pilot chose the angles" in staged.facts["angles_of_rotations"]
     assert "angles_of_rotations" not in whole.facts
+
+
+def test_a_pilot_that_costs_more_than_it_saves_is_refused():
+    with pytest.raises(ValueError, match=r"--two-stage: the pilot takes \d+ passes .* at 25 angles .* leave it out"):
+        rotation_period.make_study(CurveStudyOptions(scale="smoke", two_stage=True))
+    study = rotation_period.make_study(CurveStudyOptions(scale="laptop", two_stage=True))
+    assert any(isinstance(entry.trainable, TwoStageCurve) for entry in study.entries.values())

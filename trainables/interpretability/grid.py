@@ -1,29 +1,30 @@
-"""At which angles, and with how many noise samples, a curve has to be measured: chosen from a pilot.
+"""At which angles a curve has to be measured: chosen from a pilot.
 
 What a reader needs of a curve is the coefficient of its 90° wave with its interval over images. That interval is as
-wide as images differ, which no number of passes changes, and wider by what angles and samples leave of each image's
-own coefficient. With σ² the variance of the images' coefficients (both axes), the variance of one image's coefficient
-from V even angles is
+wide as images differ, which no number of passes changes, and wider by what the choice of angles leaves of each image's
+own coefficient. Of V even angles it is
 
-    σ² + 4 e² / V
+    variance of a coefficient = σ² + 4 e² / V
 
-where e² is what noise of that variance, independent from angle to angle, would leave. A curve is smooth for the most
-part, and of what no wave of the model explains only the orders V ± 4, 2V ± 4, … reach the coefficient. So e² is not
-taken from residuals but measured as what it does: the pilot's angles are parted into interleaved even grids of V
-angles, and the coefficients that these give of one image differ by it. It falls with V; of a V that the pilot's grid
-cannot be parted into, that of the next coarser one is taken. Even angles are the best for the coefficient, so the
-curve gets even ones.
+with σ² the variance over images (both axes), and e² that of a noise which, drawn for each angle by itself, would leave
+as much. A curve is smooth for the most part, and of what no wave of the model explains only the orders V ± 4, 2V ± 4,
+... reach the coefficient. So e² is not taken from residuals: the pilot's angles are parted into interleaved even grids
+of V angles, whose coefficients of one image differ by just that. Only numbers of angles into which the pilot's can be
+parted are chosen, and beyond them such as are finer than all of these, for which the finest one's e² is taken. Even
+angles are the best for the coefficient, so the curve gets even ones, and the multiples of 90° beside them.
 
-The ratio of e² to σ² comes from a few images: it is taken at the upper end of its one-sided interval of 90 % (F). The
-full grid is taken to leave as if its V angles were independent, which they are not at steps of a degree: its interval
-is held to be narrower than it is. Both err on the careful side.
+The ratio of e² to σ² comes from a few images: it is taken at the upper end of its one-sided interval of 90 % (F, with
+Satterthwaite's degrees of freedom, as the axes and the images differ in their variances). The full grid is taken to
+leave as if its angles were independent, which they are not at steps of a degree, and so to give a narrower interval
+than it does.
 
-Fewer samples make another map, so another coefficient. Its mean over the images of the pilot is a bias, which has to be
-small beside the half-width of the full grid's interval, its own uncertainty included; its variance adds to e². Of what
-serves, the least angles times samples are taken.
+What is not seen: features that the pilot's own grid mistakes for the wave (orders 68 and 76), and features of all
+images alike that are narrower than a step of the chosen grid. A peak of 0.02 within 1.5° of every multiple of 90° is a
+quarter of a half-width of 75 images whose coefficients have σ = 0.028.
 
-Shapes: E encoders, M numbers of samples but the full one, N images, A angles, B angles of fewer samples, V angles of
-the curve.
+Noise samples are not chosen: fewer make another map, so another coefficient, by more than a small pilot can rule out.
+
+Shapes: E encoders, N images, A angles of the pilot, G interleaved grids, V angles of the curve.
 """
 
 from __future__ import annotations
@@ -44,17 +45,11 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Complexes = np.ndarray[Any, np.dtype[np.complex128]]
 
 PILOT_ANGLES_DEG = tuple(2.5 + 5.0 * step for step in range(72))
-"""Of the pilot with all samples: even, none a multiple of 90 degrees."""
-FEWER_EVERY = 3
-"""Fewer samples are measured at every third of them, from the second on: 24 angles, even and no multiples likewise."""
-FEWER_ANGLES_DEG = PILOT_ANGLES_DEG[1::FEWER_EVERY]
-PARTS = (18, 24, 36)
+"""Even, none a multiple of 90 degrees."""
+SUBGRID_SIZES = (18, 24, 36)
 """Numbers of angles of the even grids into which the pilot's are parted."""
-NUM_ANGLES = (18, 24, 30, 36, 45, 60, 72, 90, 120, 180)
+NUM_ANGLES = (*SUBGRID_SIZES, 72, 120, 180)
 """How many interpolated angles a curve may get, besides all of its grid."""
-MOST_BIAS = 0.2
-"""Of fewer samples, as a share of the half-width of the interval on one axis: one of 95 % still covers 93 %."""
-_LEVEL = 0.05
 _CONFIDENCE = 0.9
 _MOST_HARMONICS = 4
 
@@ -63,19 +58,16 @@ _MOST_HARMONICS = 4
 class GridChoice:
     """What a pilot chose, and why.
 
-    ``widening``: the expected width of the interval, as a ratio to the full grid's, of the encoder for which it is
-    largest; ``bias_share``: likewise, of the chosen number of samples, the bias with its uncertainty as a share of the
-    full grid's half-width (0 where all samples are kept). ``std_of_images`` and ``std_of_angles``: σ and e of that
-    encoder for the chosen number of angles, the estimates themselves.
+    ``widening``: how much wider the interval is than the full grid's at most (a bound of 90 %), as a ratio, of the
+    encoder for which that is largest. ``std_of_images`` and ``std_of_noise``: σ and e of that encoder for the chosen
+    number of angles, the estimates themselves.
     """
 
     angles_deg: tuple[float, ...]
-    num_samples: int
     num_interpolated: int
     widening: float
-    bias_share: float
     std_of_images: float
-    std_of_angles: float
+    std_of_noise: float
 
     def write(self, path: Path) -> None:
         """As JSON."""
@@ -89,119 +81,83 @@ class GridChoice:
         return cls(**record | {"angles_deg": tuple(record["angles_deg"])})
 
 
-def choose_grid(
-    dice_ENA: Floats,
-    fewer_EMNB: Floats,
-    sample_counts: Sequence[int],
-    full_angles_deg: Sequence[float],
-    num_images: int,
-    widening: float,
-) -> GridChoice:
-    """The cheapest grid and number of samples whose interval is hardly wider than the full grid's, for all encoders.
+def choose_grid(dice_ENA: Floats, full_angles_deg: Sequence[float], widening: float) -> GridChoice:
+    """The fewest angles whose interval is hardly wider than the full grid's, for all encoders.
 
     Args:
-        dice_ENA: of each encoder of the pilot, at ``PILOT_ANGLES_DEG`` with all samples.
-        fewer_EMNB: likewise at ``FEWER_ANGLES_DEG``, for each smaller number of samples; M may be 0.
-        sample_counts: the M smaller numbers, rising, and that of the full curve.
-        full_angles_deg: of the full curve; those chosen are among them. Its multiples of 90 and their neighbours in it
-            are always kept: the spike there is read from them.
-        num_images: of the full curve.
+        dice_ENA: of each encoder of the pilot, at ``PILOT_ANGLES_DEG``.
+        full_angles_deg: of the full curve; those chosen are among them. Its multiples of 90 are always kept.
         widening: by what factor the interval may be wider.
     """
-    kept = exact_and_neighbours(full_angles_deg)
-    interpolated = sorted(set(full_angles_deg) - set(kept))
-    pilots = [
-        _Pilot.of(dice_NA, fewer_MNB, len(interpolated))
-        for dice_NA, fewer_MNB in zip(dice_ENA, fewer_EMNB, strict=True)
-    ]
-    unbiased = [p for p in range(len(sample_counts)) if all(pilot.is_unbiased(p, num_images) for pilot in pilots)]
-    options = [
-        (place, num)
-        for place in unbiased
-        for num in (*(num for num in NUM_ANGLES if num < len(interpolated)), len(interpolated))
-        if all(pilot.widening(num, place) <= widening for pilot in pilots)
-    ]
-    place, num = min(options, key=lambda option: sample_counts[option[0]] * (len(kept) + option[1]))
-    widest = max(pilots, key=lambda pilot: pilot.widening(num, place))
+    multiples = multiples_of_90(full_angles_deg)
+    interpolated = sorted(set(full_angles_deg) - set(multiples))
+    pilots = [_Pilot.of(dice_NA, len(interpolated)) for dice_NA in dice_ENA]
+    numbers = (*(num for num in NUM_ANGLES if num < len(interpolated)), len(interpolated))
+    num = next(num for num in numbers if all(pilot.widening(num) <= widening for pilot in pilots))
+    widest = max(pilots, key=lambda pilot: pilot.widening(num))
     return GridChoice(
-        tuple(sorted({*kept, *spread_evenly(interpolated, num)})),
-        sample_counts[place],
+        tuple(sorted({*multiples, *spread_evenly(interpolated, num)})),
         num,
-        widest.widening(num, place),
-        max(pilot.bias_share(place, num_images) for pilot in pilots),
-        math.sqrt(widest.of_images),
-        math.sqrt(widest.of_angles(num)),
+        widest.widening(num),
+        math.sqrt(widest.image_variance),
+        math.sqrt(widest.noise_of(num).variance),
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class _Variance:
+    """An estimate, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+@dataclass(frozen=True)
 class _Pilot:
     """What the pilot of one encoder knows.
 
-    ``away_MN``: by how much the coefficient of each image is another with fewer samples; ``of_parts``: for each of
-    ``PARTS``, e²; ``of_images``: σ²; ``num_full``: interpolated angles of the full grid.
+    ``of_coefficients``: their variance over images on the pilot's grid, which is σ² + 4 e² / A; ``of_noise``: e² for
+    each of ``SUBGRID_SIZES``; ``num_full``: interpolated angles of the full grid.
     """
 
-    away_MN: Sequence[Complexes]
-    of_parts: Sequence[float]
-    of_images: float
-    num_images: int
+    of_coefficients: _Variance
+    of_noise: Sequence[_Variance]
     num_full: int
 
     @classmethod
-    def of(cls, dice_NA: Floats, fewer_MNB: Floats, num_full: int) -> _Pilot:
-        compared_N = _coefficients(dice_NA[:, 1::FEWER_EVERY], FEWER_ANGLES_DEG)
-        away_MN = [_coefficients(fewer_NB, FEWER_ANGLES_DEG) - compared_N for fewer_NB in fewer_MNB]
-        of_parts = [_variance_of_parts(dice_NA, part) * part / 4 for part in PARTS]
-        total = _variance(_coefficients(dice_NA, PILOT_ANGLES_DEG))
-        of_images = max(total - 4 * of_parts[-1] / len(PILOT_ANGLES_DEG), 0.0)
-        return cls(away_MN, of_parts, of_images, len(dice_NA), num_full)
+    def of(cls, dice_NA: Floats, num_full: int) -> _Pilot:
+        coefficients_N = _coefficients(dice_NA, PILOT_ANGLES_DEG)
+        return cls(_variance_over(coefficients_N), [_noise_of(dice_NA, size) for size in SUBGRID_SIZES], num_full)
 
-    def of_angles(self, num: int) -> float:
-        """e² of so many angles."""
-        return self.of_parts[_part_below(num)]
+    @property
+    def image_variance(self) -> float:
+        """σ²."""
+        of_angles = 4 * self.of_noise[-1].variance / len(PILOT_ANGLES_DEG)
+        return max(self.of_coefficients.variance - of_angles, 0.0)
 
-    def widening(self, num: int, place: int) -> float:
-        """Of the interval on so many angles with that number of samples, over the full grid's."""
-        part = _part_below(num)
-        freedom = 2 * self.num_images * (len(PILOT_ANGLES_DEG) // PARTS[part] - 1)
-        careful = float(special.fdtri(2 * (self.num_images - 1), freedom, _CONFIDENCE))
-        # What fewer samples add is noise of the angles, too.
-        of_samples = 0.0 if self.has_all_samples(place) else _variance(self.away_MN[place]) * len(FEWER_ANGLES_DEG) / 4
-        full = self.of_images + 4 * careful * self.of_parts[-1] / self.num_full
-        if full == 0 or (num == self.num_full and self.has_all_samples(place)):
+    def noise_of(self, num: int) -> _Variance:
+        """e² of so many angles: of the same number, or of the finest subgrid where they are finer than it."""
+        return self.of_noise[SUBGRID_SIZES.index(num) if num in SUBGRID_SIZES else -1]
+
+    def widening(self, num: int) -> float:
+        """Upper bound of the interval on so many angles, over the full grid's."""
+        if num == self.num_full or self.of_coefficients.variance == 0:
             return 1.0
-        return math.sqrt((self.of_images + 4 * careful * (self.of_parts[part] + of_samples) / num) / full)
+        noise, total = self.noise_of(num), self.of_coefficients
+        bound = float(special.fdtri(total.freedom, noise.freedom, _CONFIDENCE)) if noise.variance else 1.0
 
-    def has_all_samples(self, place: int) -> bool:
-        """The last number of samples is the full curve's."""
-        return place == len(self.away_MN)
+        def relative(noise: _Variance, num_angles: int) -> float:
+            return 4 * bound * noise.variance / total.variance / num_angles
 
-    def is_unbiased(self, place: int, num_images: int) -> bool:
-        """Whether the bias of a number of samples is small."""
-        return self.bias_share(place, num_images) <= MOST_BIAS
-
-    def bias_share(self, place: int, num_images: int) -> float:
-        """The bias of a number of samples, its uncertainty included, over the half-width of the full grid's interval on
-        one axis."""
-        if self.has_all_samples(place):
-            return 0.0
-        away_N = self.away_MN[place]
-        error = math.sqrt(_variance(away_N) / len(away_N))
-        reach = abs(away_N.mean()) + _student(len(away_N)) * error
-        full = self.of_images + 4 * self.of_parts[-1] / self.num_full
-        half_width = _student(num_images) * math.sqrt(full / 2 / num_images)
-        return float(reach / half_width) if half_width > 0 else math.inf
+        # What is left of the whole for the images themselves.
+        of_images = max(1 - relative(self.of_noise[-1], len(PILOT_ANGLES_DEG)), 0.0)
+        full = of_images + relative(self.of_noise[-1], self.num_full)
+        return math.sqrt((of_images + relative(noise, num)) / full)
 
 
-def _part_below(num: int) -> int:
-    """Place in ``PARTS`` of the finest grid that is no finer than so many angles."""
-    return max(place for place, part in enumerate(PARTS) if part <= num)
-
-
-def exact_and_neighbours(angles_deg: Sequence[float]) -> list[float]:
-    """The multiples of 90 of a grid, 0 and 360 included, and what of it lies a degree beside one."""
-    return [a for a in angles_deg if min(a % PERIOD_DEG, -a % PERIOD_DEG) <= 1 + 1e-9]
+def multiples_of_90(angles_deg: Sequence[float]) -> list[float]:
+    """Those of a grid, 0 and 360 included."""
+    return [a for a in angles_deg if min(a % PERIOD_DEG, -a % PERIOD_DEG) <= 1e-9]
 
 
 def spread_evenly(among: Sequence[float], num: int) -> list[float]:
@@ -210,7 +166,8 @@ def spread_evenly(among: Sequence[float], num: int) -> list[float]:
         return list(among)
     left, chosen = list(among), []
     for place in range(num):
-        wanted = (place + 0.5) * 360 / num
+        # Begun where no even grid of ``NUM_ANGLES`` meets a multiple of 90, nor halves of a degree.
+        wanted = (place + 0.4) * 360 / num
         nearest = min(left, key=lambda angle: (abs(angle - wanted), angle))
         left.remove(nearest)
         chosen.append(nearest)
@@ -226,20 +183,27 @@ def _coefficients(dice_NA: Floats, angles_deg: Sequence[float]) -> Complexes:
     return np.asarray(terms_NP[:, first] + 1j * terms_NP[:, first + 1])
 
 
-def _variance_of_parts(dice_NA: Floats, part: int) -> float:
-    """Of an image's coefficients from the interleaved even grids of so many angles, both axes together; the mean over
-    images."""
-    every = len(PILOT_ANGLES_DEG) // part
+def _variance_over(coefficients_N: Complexes) -> _Variance:
+    """Over images, of both axes together."""
+    axes_N2 = np.stack([coefficients_N.real, coefficients_N.imag], axis=1)
+    of_axes_22 = np.cov(axes_N2.T)
+    trace = float(np.trace(of_axes_22))
+    share = trace**2 / float((of_axes_22**2).sum()) if trace else 2.0
+    return _Variance(trace, share * (len(coefficients_N) - 1))
+
+
+def _noise_of(dice_NA: Floats, size: int) -> _Variance:
+    """e² for even grids of so many angles, from the coefficients that interleaved ones give of each image."""
+    num_grids = len(PILOT_ANGLES_DEG) // size
     found_GN = np.stack(
-        [_coefficients(dice_NA[:, first::every], PILOT_ANGLES_DEG[first::every]) for first in range(every)]
+        [_coefficients(dice_NA[:, g::num_grids], PILOT_ANGLES_DEG[g::num_grids]) for g in range(num_grids)]
     )
-    return float(np.mean([_variance(of_image_G) for of_image_G in found_GN.T]))
-
-
-def _student(num: int) -> float:
-    return float(special.stdtrit(num - 1, 1 - _LEVEL / 2))
-
-
-def _variance(values_N: Complexes) -> float:
-    """Of both axes together."""
-    return float((np.abs(values_N - values_N.mean()) ** 2).sum()) / (len(values_N) - 1)
+    away_GN = found_GN - found_GN.mean(axis=0)
+    variances_N = (np.abs(away_GN) ** 2).sum(axis=0) / (num_grids - 1)
+    mean = float(variances_N.mean())
+    freedom = 2.0 * (num_grids - 1) * len(variances_N)
+    if mean:
+        # The mean over images that differ in their noise varies by these, too.
+        spread = float(variances_N.var(ddof=1)) / mean**2
+        freedom = min(freedom, 2 * len(variances_N) / spread) if spread else freedom
+    return _Variance(mean * size / 4, freedom)

@@ -1,4 +1,4 @@
-"""A curve in two stages: a pilot fixes the angles and the number of noise samples, the curve is measured with these.
+"""A curve in two stages: a pilot fixes the angles, and the curve is measured at these.
 
 The choice is made once, by the trial of the pilot, and stands in its result: whatever measures the curve reads it
 there, so that every device and every encoder that is compared has the same. ``interpretability.grid`` has the rule.
@@ -17,29 +17,33 @@ import polars as pl
 from trainables.api import names
 from trainables.api.trainable import Trainable
 from trainables.interpretability.curve import InterpretabilityCurve
-from trainables.interpretability.grid import FEWER_ANGLES_DEG, PILOT_ANGLES_DEG, GridChoice, choose_grid
+from trainables.interpretability.grid import (
+    NUM_ANGLES,
+    PILOT_ANGLES_DEG,
+    GridChoice,
+    choose_grid,
+    multiples_of_90,
+)
 from trainables.sweeps import Rotation
 
 if TYPE_CHECKING:
     from trainables.api.context import Context
 
 _LEAST_IMAGES = 4
-_USUAL_ANGLES = 43  # 30, and 13 at and beside multiples of 90 degrees
+_USUAL_ANGLES = 41  # 36, and 5 multiples of 90 degrees
 
 
 @dataclass(frozen=True)
 class CurvePilot(Trainable):
-    """The first stage: chooses from curves of a few images, with all noise samples and at fewer angles with fewer.
+    """The first stage: chooses from curves of a few images at even angles.
 
-    Writes ``artifacts/grid.json``: angles_deg and num_samples of the curve, and what is expected of them. Returns
-    ``num_angles``, ``num_samples``, ``widening`` and ``bias_share``, as ``GridChoice`` has them.
+    Writes ``artifacts/grid.json``: angles_deg of the curve, and what is expected of them. Returns ``num_angles`` and
+    ``widening``, as ``GridChoice`` has them.
 
-    ``CurvePilot.of`` makes one from the curve that it is for.
+    ``CurvePilot.of`` makes one from the curves that it is for.
 
     Args:
-        measured: for each encoder, rotations of the same images with rising numbers of noise samples: the last has as
-            many as the curve, at ``PILOT_ANGLES_DEG`` of ``interpretability.grid``, the others are at its
-            ``FEWER_ANGLES_DEG``.
+        measured: for each encoder, rotations of the same images at ``PILOT_ANGLES_DEG`` of ``interpretability.grid``.
         values: of the full curve, among which angles are chosen.
         num_images: of the full curve.
         widening: by what factor the curve's interval over images may be wider than the full curve's.
@@ -50,67 +54,38 @@ class CurvePilot(Trainable):
 
     version: ClassVar[int] = 2
 
-    measured: tuple[tuple[InterpretabilityCurve, ...], ...]
+    measured: tuple[InterpretabilityCurve, ...]
     values: tuple[float, ...]
     num_images: int
     widening: float = 1.05
 
     @classmethod
-    def of(
-        cls,
-        *curves: InterpretabilityCurve,
-        num_images: int = 12,
-        sample_shares: Sequence[float] = (0.2, 0.5),
-        widening: float = 1.05,
-    ) -> CurvePilot:
+    def of(cls, *curves: InterpretabilityCurve, num_images: int = 12, widening: float = 1.05) -> CurvePilot:
         """The pilot of curves, of some of their images.
 
         Args:
-            curves: with the angles and samples that they would have without a pilot, equal but for their encoders; the
-                grid has to serve each of them.
+            curves: as they would be without a pilot, equal but for their encoders; the grid has to serve each of them.
             num_images: of the pilot; fewer where the curve has fewer.
-            sample_shares: numbers of noise samples to try, as shares of the curve's. Of a method without noise samples
-                the angles alone are chosen.
             widening: as above.
         """
         first = curves[0]
         if not isinstance(first.sweep, Rotation):
             raise ValueError(f"a pilot is for rotations, and this curve is of {type(first.sweep).__name__}")
         images = replace(first.images, num=min(num_images, first.images.num))
-        most = _num_samples(first)
-        counts = sorted({max(1, round(share * most)) for share in sample_shares} | {most}) if most else [0]
-        measured = tuple(
-            tuple(
-                replace(
-                    curve,
-                    values=PILOT_ANGLES_DEG if count == most else FEWER_ANGLES_DEG,
-                    images=images,
-                    method=_with_samples(curve.method, count),
-                )
-                for count in counts
-            )
-            for curve in curves
-        )
+        measured = tuple(replace(curve, values=PILOT_ANGLES_DEG, images=images) for curve in curves)
         return cls(measured, first.measured_values, first.images.num, widening)
 
     def __post_init__(self) -> None:
-        every = [curve for of_encoder in self.measured for curve in of_encoder]
-        if not every or any(not isinstance(curve.sweep, Rotation) for curve in every):
+        if not self.measured or any(not isinstance(curve.sweep, Rotation) for curve in self.measured):
             raise ValueError("a pilot is for rotations: give it at least one curve, all of them of rotations")
-        first = every[0]
-        alike = {replace(curve, encoder=first.encoder, method=first.method, values=first.values) for curve in every}
-        if len(alike) > 1:
-            raise ValueError("the curves of a pilot differ in more than encoders, angles and noise samples")
-        for of_encoder in self.measured:
-            if [curve.values for curve in of_encoder] != [
-                *[FEWER_ANGLES_DEG] * (len(of_encoder) - 1),
-                PILOT_ANGLES_DEG,
-            ]:
-                raise ValueError(
-                    f"the angles of a pilot are {len(PILOT_ANGLES_DEG)} with all noise samples and "
-                    f"{len(FEWER_ANGLES_DEG)} with fewer, as interpretability.grid names them"
-                )
-        if (num := every[0].images.num) < _LEAST_IMAGES:
+        first = self.measured[0]
+        if len({replace(curve, encoder=first.encoder) for curve in self.measured}) > 1:
+            raise ValueError("the curves of a pilot differ in more than their encoders")
+        if first.values != PILOT_ANGLES_DEG:
+            raise ValueError(
+                f"a pilot is measured at {len(PILOT_ANGLES_DEG)} even angles, as interpretability.grid names them"
+            )
+        if (num := first.images.num) < _LEAST_IMAGES:
             raise ValueError(
                 f"a curve of {num} image(s) in two stages: at least {_LEAST_IMAGES} tell how images differ; leave out "
                 "--two-stage"
@@ -120,17 +95,10 @@ class CurvePilot(Trainable):
 
     def run(self, context: Context) -> Mapping[str, float]:
         """Read what was measured, and choose."""
-        counts = [_num_samples(curve) for curve in self.measured[0]]
-        dice_ENA = np.array([_headline_dice(of_encoder[-1], context) for of_encoder in self.measured])
-        fewer_EMNB = np.array([[_headline_dice(curve, context) for curve in each[:-1]] for each in self.measured])
-        found = choose_grid(dice_ENA, fewer_EMNB, counts, self.values, self.num_images, self.widening)
+        dice_ENA = np.array([_headline_dice(curve, context) for curve in self.measured])
+        found = choose_grid(dice_ENA, self.values, self.widening)
         found.write(context.output_dir / names.GRID_FILE)
-        return {
-            "num_angles": float(len(found.angles_deg)),
-            "num_samples": float(found.num_samples),
-            "widening": found.widening,
-            "bias_share": found.bias_share,
-        }
+        return {"num_angles": float(len(found.angles_deg)), "widening": found.widening}
 
     def choice(self, context: Context) -> GridChoice:
         """What its trial chose."""
@@ -139,7 +107,7 @@ class CurvePilot(Trainable):
 
 @dataclass(frozen=True)
 class TwoStageCurve(InterpretabilityCurve):
-    """The second stage: the curve at the angles, and with the samples, that a pilot chose.
+    """The second stage: the curve at the angles that a pilot chose.
 
     Writes and returns what ``InterpretabilityCurve`` does, and a copy of the pilot's ``artifacts/grid.json``.
     ``values`` are those of the full curve.
@@ -160,7 +128,7 @@ class TwoStageCurve(InterpretabilityCurve):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_pilot = self.pilot.measured[0][0]
+        of_pilot = self.pilot.measured[0]
         is_same = (self.region, self.sweep, self.scoring, self.cut_to_circle) == (
             of_pilot.region, of_pilot.sweep, of_pilot.scoring, of_pilot.cut_to_circle,
         )  # fmt: skip
@@ -179,14 +147,13 @@ class TwoStageCurve(InterpretabilityCurve):
         return metrics
 
     def work_flop(self) -> float:
-        """As if the pilot chose 30 angles and all samples: what it will is not known before."""
+        """As if the pilot chose 36 angles: what it will is not known before."""
         return min(1.0, _USUAL_ANGLES / len(self.values)) * super().work_flop()
 
 
 def on_grid(curve: InterpretabilityCurve, chosen: GridChoice) -> InterpretabilityCurve:
-    """The curve at the angles and with the samples of a choice."""
-    changes = {"values": chosen.angles_deg, "method": _with_samples(curve.method, chosen.num_samples)}
-    return InterpretabilityCurve(**_fields(curve) | changes)
+    """The curve at the angles of a choice."""
+    return InterpretabilityCurve(**_fields(curve) | {"values": chosen.angles_deg})
 
 
 def passes(curve: InterpretabilityCurve) -> float:
@@ -195,17 +162,15 @@ def passes(curve: InterpretabilityCurve) -> float:
     return curve.images.num * (method.passes_per_anchor + method.passes_per_map * len(curve.measured_values))
 
 
+def most_saved(pilot: CurvePilot, curves: Sequence[InterpretabilityCurve]) -> float:
+    """Passes that a pilot can save of the curves at most, its own taken off; none or less where it cannot pay."""
+    fewest = min(NUM_ANGLES) + len(multiples_of_90(pilot.values))
+    least = [replace(curve, values=curve.values[:fewest]) for curve in curves]
+    return sum(map(passes, curves)) - sum(map(passes, least)) - sum(map(passes, pilot.measured))
+
+
 def _fields(curve: InterpretabilityCurve) -> dict[str, Any]:
     return {f.name: getattr(curve, f.name) for f in dataclasses.fields(InterpretabilityCurve)}
-
-
-def _num_samples(curve: InterpretabilityCurve) -> int:
-    """0 of a method without noise samples."""
-    return int(getattr(curve.method, "num_samples", 0))
-
-
-def _with_samples(method: Any, count: int) -> Any:
-    return replace(method, num_samples=count) if count and hasattr(method, "num_samples") else method
 
 
 def _headline_dice(curve: InterpretabilityCurve, context: Context) -> np.ndarray[Any, np.dtype[np.float64]]:
