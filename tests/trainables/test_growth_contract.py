@@ -9,11 +9,12 @@ from inspect import isabstract
 import pytest
 import torch
 from fake_context import FakeContext
-from tiny_shapes import TinyClasses, TinyShapeMask, TinyShapes
+from tiny_shapes import TinyClasses, TinyLabels, TinyShapeMask, TinyShapes
 
 import trainables
 from trainables.api.trainable import GROWS, Trainable
 from trainables.augment.combine import THESIS_AUGMENTATION
+from trainables.classification.training import Classification
 from trainables.models.sources import Untrained
 from trainables.schedules import Constant, Cosine
 from trainables.segmentation.networks import TrunkUNet, UNet
@@ -40,6 +41,14 @@ EXAMPLES = [
         positives=TracIn(start_epoch=1),
     ),
     dataclasses.replace(_SEGMENTATION, augmentation=THESIS_AUGMENTATION),
+    Classification(
+        TinyLabels(TinyShapes(num_train=7, num_val=3)),
+        Untrained(TinyShapes(num_train=7, num_val=3), "resnet18"),
+        augmentation=THESIS_AUGMENTATION,
+        num_epochs=3,
+        schedule_epochs=9,
+        batch_size=4,
+    ),
     dataclasses.replace(
         _SEGMENTATION,
         target=TinyShapeMask(TinyShapes(num_train=7, num_val=3)),

@@ -15,7 +15,7 @@ from fake_context import Killed
 from spread_moco import context_of_worker, differences
 from test_growth_contract import assert_same_state, length_field, published, subclasses_of, tensors_of
 from test_training import Doubling
-from tiny_shapes import TinyClasses, TinyShapes
+from tiny_shapes import TinyClasses, TinyFindings, TinyShapes
 from workers import WorkerFailed, in_workers
 
 import trainables
@@ -23,7 +23,9 @@ from trainables import runtime
 from trainables.api.errors import NonFiniteMetric
 from trainables.api.trainable import Trainable
 from trainables.augment.combine import THESIS_AUGMENTATION
+from trainables.classification.training import Classification
 from trainables.data.batches import DeviceImages
+from trainables.models.sources import Untrained
 from trainables.schedules import Cosine
 from trainables.segmentation.networks import UNet
 from trainables.segmentation.training import Segmentation
@@ -55,6 +57,14 @@ EXAMPLES = [
         schedule_epochs=9,
         learning_rate=0.01,
         positives=TracIn(),
+    ),
+    Classification(
+        TinyFindings(TinyShapes(num_train=10, num_val=4, image_size_px=33)),
+        Untrained(TinyShapes(num_train=10, num_val=4, image_size_px=33), "resnet18"),
+        augmentation=THESIS_AUGMENTATION,
+        num_epochs=2,
+        batch_size=5,
+        schedule_epochs=9,
     ),
     Segmentation(
         TinyClasses(TinyShapes(num_train=10, num_val=4)),

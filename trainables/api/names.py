@@ -105,6 +105,10 @@ GRAD_CAM = "grad_cam"
 INTERACTION_CAM = "interaction_cam"
 """With the reduction after it: ``interaction_cam_mean``."""
 
+# Predictions of a classifier, a row an image and class.
+PROBABILITY = "probability"
+IS_OF_CLASS = "is_of_class"
+
 # Files of results.
 CURVE_FILE = "curve.parquet"
 SAMPLES_FILE = "samples.npz"
@@ -117,6 +121,8 @@ ENCODER_FILE = "encoder.pt"
 NETWORKS_FILE = "networks.pt"
 """Of BYOL: encoder, predictor and target."""
 SEGMENTER_FILE = "segmenter.pt"
+CLASSIFIER_FILE = "classifier.pt"
+PREDICTIONS_FILE = "predictions.parquet"
 LABELLED_FILE = "artifacts/labelled.json"
 """Which images a segmentation was trained on."""
 SCORES_FILE = "scores.parquet"
