@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 # What an encoder is built of.
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Backbone = Literal["resnet10_16", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+"""torchvision's, and ``resnet10_16`` for small images on a laptop: one block a stage, 16 channels in the first."""
 MoCoHead = Literal["v1", "v2"]
 """``v1`` Linear(F, D) (He et al. 2020), ``v2`` Linear(F, F)-ReLU-Linear(F, D) without batch normalisation (Chen et al.
 2020, arXiv:2003.04297)."""
@@ -58,6 +59,17 @@ RANDOM_TRUNK = "random trunk"
 RELEASED_TRUNK = "released trunk"
 FROZEN = ", frozen"
 """After the role of a trunk that is not trained along."""
+
+# Ways to choose additional positives: roles, as the paper names its rows.
+RANDOM_START = "Random"
+BYOL_ALONE = "BYOL"
+FALSE_NEGATIVES = "FNC"
+TRANSFORMED = "FT"
+BY_FEATURES = "FS"
+BY_FEATURES_PRETRAINED = "FS-pretrained"
+BY_TRACIN = "BYOL-TracIn"
+BY_TRACIN_PRETRAINED = "BYOL-TracIn-pretrained"
+BY_LABEL = "BYOL-Sup"
 
 # Augmentation types: roles of pretrainings, by what augmented them.
 NO_AUGMENTATION = "no augmentation"

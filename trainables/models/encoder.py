@@ -139,7 +139,7 @@ def build_encoder(
         resnet = build_resnet(backbone, batch_norm_groups)
         head_layers = build_head(head, NUM_FEATURES[backbone], embedding_dim, batch_norm_groups)
         if in_channels != 3:
-            resnet.conv1 = build_stem(in_channels)
+            resnet.conv1 = build_stem(in_channels, STAGE_CHANNELS[backbone][0])
     return Encoder(config, Trunk(resnet), head_layers, mean or [0.0] * in_channels, std or [1.0] * in_channels)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torchvision.models.resnet import ResNet
 
 NUM_FEATURES: dict[Backbone, int] = {
+    "resnet10_16": 128,
     "resnet18": 512,
     "resnet34": 512,
     "resnet50": 2048,
@@ -25,6 +26,7 @@ NUM_FEATURES: dict[Backbone, int] = {
 }
 
 STAGE_CHANNELS: dict[Backbone, tuple[int, ...]] = {
+    "resnet10_16": (16, 16, 32, 64, 128),
     "resnet18": (64, 64, 128, 256, 512),
     "resnet34": (64, 64, 128, 256, 512),
     "resnet50": (64, 256, 512, 1024, 2048),
@@ -39,13 +41,13 @@ FINEST_STRIDE = 2
 # Multiply-adds of one forward pass at 224 x 224 (He et al. 2016, Table 1; the bottlenecks as torchvision strides them),
 # two operations each.
 _FORWARD_FLOP_224: dict[Backbone, float] = {
+    "resnet10_16": 0.15e9,
     "resnet18": 3.6e9,
     "resnet34": 7.3e9,
     "resnet50": 8.2e9,
     "resnet101": 15.6e9,
     "resnet152": 23.0e9,
 }
-_STEM_CHANNELS = 64
 
 
 class Trunk(nn.Module):
@@ -88,15 +90,34 @@ class Trunk(nn.Module):
 def build_resnet(backbone: Backbone, batch_norm_groups: int = 1) -> ResNet:
     """torchvision's freshly initialised network, for three channels, with its classifier."""
     import torchvision.models  # seconds to load, and a plan builds no network
+    from torchvision.models.resnet import BasicBlock
 
-    # torchvision names its constructors as we name the backbones.
-    resnet: ResNet = getattr(torchvision.models, backbone)(weights=None, norm_layer=batch_norm_layer(batch_norm_groups))
+    norm_layer = batch_norm_layer(batch_norm_groups)
+    resnet: ResNet
+    if backbone == "resnet10_16":
+        resnet = torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm_layer)
+        _narrow(resnet, STAGE_CHANNELS[backbone], BasicBlock)
+    else:
+        # torchvision names its constructors as we name the backbones.
+        resnet = getattr(torchvision.models, backbone)(weights=None, norm_layer=norm_layer)
     return resnet
 
 
-def build_stem(in_channels: int) -> nn.Conv2d:
+def _narrow(resnet: ResNet, channels: tuple[int, ...], block: type[nn.Module]) -> None:
+    """Build the stages anew with so many channels, by torchvision's own means, and initialise them as it does."""
+    resnet.inplanes = channels[0]
+    resnet.conv1, resnet.bn1 = build_stem(3, channels[0]), resnet._norm_layer(channels[0])
+    for place, width in enumerate(channels[1:], start=1):
+        layer = resnet._make_layer(block, width, 1, stride=1 if place == 1 else 2)
+        for module in layer.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        setattr(resnet, f"layer{place}", layer)
+
+
+def build_stem(in_channels: int, num_channels: int) -> nn.Conv2d:
     """torchvision's first convolution and its initialisation, for another number of channels."""
-    stem = nn.Conv2d(in_channels, _STEM_CHANNELS, kernel_size=7, stride=2, padding=3, bias=False)
+    stem = nn.Conv2d(in_channels, num_channels, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     return stem
 
