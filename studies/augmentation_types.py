@@ -174,7 +174,7 @@ SIZES = {
         },
         exact_deg=(30.0, 60.0),
         has_pairs=False,
-        num_epochs=5,
+        num_epochs=3,
         batch_size=8,
         lengths=(5, 10),
         reduction=2,

@@ -29,7 +29,7 @@ p, ul, ol { max-width: 46em; margin: 0 0 12px; }
 li { margin-bottom: 5px; }
 .byline, .note, figcaption, nav { font: 13px/1.5 "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif;
   color: var(--muted); }
-nav a { color: var(--accent); margin-right: 14px; text-decoration: none; white-space: nowrap; }
+nav a { display: inline-block; color: var(--accent); margin-right: 14px; text-decoration: none; white-space: nowrap; }
 .answer { border-left: 4px solid #D55E00; padding: 10px 18px; background: #fdf6f1; font-size: 18px; max-width: none;
   margin: 0 0 18px; }
 .gap { border-left: 4px solid #8a6d00; padding: 8px 18px; background: #fcf8e8; max-width: none; }
