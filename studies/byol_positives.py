@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trainables.ssl.byol import BYOL
     from trainables.ssl.positives import Positives
 
+REPORT = "analysis.positives.report:positives_report"
 QUESTION = "Which additional positives make BYOL learn the better encoder, with what share of the labels?"
 
 
@@ -143,7 +144,7 @@ def make_study(options: ByolPositivesOptions) -> Study:
     facts: dict[str, str] = {"scale": options.scale}
     if options.num_epochs not in (None, sizes.num_epochs):
         facts["num_epochs"] = str(options.num_epochs)
-    return Study("byol_positives", QUESTION, trials, facts=facts, cards=cards)
+    return Study("byol_positives", QUESTION, trials, report=REPORT, facts=facts, cards=cards)
 
 
 def _labels_of(source: Source) -> Labels | MultiLabels:
