@@ -146,7 +146,7 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
     sections, number = [], 1
     for exhibit, scale, parts in made:
         if parts or (scale == FULL_SCALE and exhibit.command is not None):
-            body, number = _html(parts, exhibit, drawings, number)
+            body, number = _html(parts, exhibit, drawings, number, store.uri)
             sections.append((_heading(exhibit, scale), body))
     document = page.document("Interpretability of contrastive learning: the thesis's exhibits", store.uri, sections)
     write_file(paths.report_html, document.encode())
@@ -177,11 +177,12 @@ def _scale_text(scale: str) -> str:
     return f"At scale {scale}" if scale else "At a scale that was not recorded"
 
 
-def _html(parts: Sequence[Part], exhibit: Exhibit, drawings: Mapping[str, str], number: int) -> tuple[str, int]:
+def _html(
+    parts: Sequence[Part], exhibit: Exhibit, drawings: Mapping[str, str], number: int, storage: str
+) -> tuple[str, int]:
     if not parts:
-        missing = (
-            f"Missing: the storage holds no result for it at scale {FULL_SCALE}. Compute it with {exhibit.command}"
-        )
+        command = f"{exhibit.command} --storage {storage}"
+        missing = f"Missing: the storage holds no result for it at scale {FULL_SCALE}. Compute it with {command}"
         return page.paragraph(missing, "gap"), number
     body = ""
     for part in parts:

@@ -77,8 +77,8 @@ class CurveStudyOptions(EncoderStudyOptions):
     """Regions that maps are compared with, such as white_matter grey_matter (default: the first of each data set)."""
     methods: DefaultInHelp[tuple[str, ...]] = ()
     """How pairs are explained: smoothgrad, smoothgrad_of_the_tool, averaged_transforms, conditional_occlusion,
-    pairwise_occlusion, grad_cam, interaction_cam_mean, _max or _attention (default: smoothgrad; at full scale also the
-    tool's)."""
+    pairwise_occlusion, grad_cam, interaction_cam_mean, _max or _attention (default: smoothgrad, at full scale also the
+    tool's; of saliency_methods all but the tool's)."""
     two_stage: DefaultInHelp[bool] = False
     """Let a pilot of a few images choose the angles of a rotation, for an interval that is hardly wider: fewer passes,
     how many depends on how much images differ (default: all angles)."""

@@ -22,7 +22,7 @@ from analysis.render.files import file_name
 from analysis.render.style import Figure
 from analysis.render.table import Column, Table
 from analysis.results import StudyResults
-from analysis.rotation.findings import WaveEvidence, spike_sentence, wave_sentence
+from analysis.rotation.findings import WaveEvidence, sizes_sentence, spike_sentence, wave_sentence
 from analysis.rotation.fitted import fitted
 from analysis.segmentation import evidence as segmentation
 from analysis.segmentation.findings import verdict_sentence as segmentation_sentence
@@ -56,6 +56,8 @@ def periodic(results: StudyResults) -> list[Table]:
             continue
         wave = wave_sentence(_evidence(curve_set), HEADLINE_FIELD)
         rows.append((curve_set.title, "90° wave of trained encoders", wave))
+        if sizes := sizes_sentence(_evidence(curve_set), HEADLINE_FIELD):
+            rows.append((curve_set.title, "size of both waves", sizes))
         rows.append((curve_set.title, "the same against untrained encoders",
                      verdict_sentence(curve_set.sweep, verdicts[place])))  # fmt: skip
     return _claim(2, "Interpretability over rotation is periodic, with a period of 90°", rows, _ONE_INTERVAL)

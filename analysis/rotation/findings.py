@@ -57,7 +57,7 @@ class WaveEvidence:
 
 def wave_sentences(evidence: WaveEvidence, field: str) -> list[str]:
     """What one field of view shows of the trained encoders' wave, one finding a sentence."""
-    makers = (wave_sentence, _sizes_sentence, spike_sentence, _control_sentence, _left_sentence)
+    makers = (wave_sentence, sizes_sentence, spike_sentence, _control_sentence, _left_sentence)
     return [sentence for make in makers if (sentence := make(evidence, field))]
 
 
@@ -78,7 +78,7 @@ def wave_sentence(evidence: WaveEvidence, field: str) -> str:
     return text + f", with its first maximum at {with_interval(evidence.own(TRAINED, field, 'phase_deg'), 1, '°')}."
 
 
-def _sizes_sentence(evidence: WaveEvidence, field: str) -> str:
+def sizes_sentence(evidence: WaveEvidence, field: str) -> str:
     """How large both waves are, where the untrained one peaks if it is one, and nothing on their order: that is the
     verdict's."""
     trained, untrained = (evidence.own(role, field, "amplitude")[0] for role in (TRAINED, UNTRAINED))

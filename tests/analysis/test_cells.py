@@ -51,7 +51,7 @@ def test_a_cell_with_missing_seeds_says_which_and_how_to_get_them(tmp_path):
     assert (trained.n, trained.num_wanted, trained.mean("val/interpretability")) == (1, 2, 0.1)
     assert missing_lines([trained, mask], COMMAND) == [
         (
-            "trained · mni152 · white matter · rotation: 1 of 2 seeds",
+            "trained · rotation · mni152 · white matter: 1 of 2 seeds",
             f"lacks pretrain_seed 1 (not finished): `{COMMAND}` computes it",
         )
     ]
@@ -97,7 +97,7 @@ def test_seeds_that_were_computed_on_different_machines_are_said(tmp_path, name)
     assert trained.mixed == {name: sorted([MADE[name], "other"])}
     assert mask.mixed == {}
     line, _ = mixed_lines([trained, mask])
-    assert line.startswith("trained · mni152 · white matter · rotation: its seeds were computed with different ")
+    assert line.startswith("trained · rotation · mni152 · white matter: its seeds were computed with different ")
     assert f"{name} ({', '.join(sorted([MADE[name], 'other']))})" in line
 
 
@@ -123,15 +123,15 @@ def test_roles_that_are_compared_and_were_computed_on_different_machines_are_sai
     made.add("u2", "untrained", labels(region="grey_matter"))
     (line,) = mixed_lines(cells(made))
     usual = MADE.get(name, "unknown")
-    assert line.startswith("mni152 · white matter · rotation: curves that are compared were computed with different ")
+    assert line.startswith("rotation · mni152 · white matter: curves that are compared were computed with different ")
     assert f"{name}: trained with {usual}, mask with {usual}, untrained with other." in line
 
 
 def test_a_cell_is_called_as_in_mlflow(tmp_path):
     (trained, _) = cells(fabricated(tmp_path))
-    assert trained.name == cell_name("trained", labels()) == "trained · mni152 · white matter · rotation"
+    assert trained.name == cell_name("trained", labels()) == "trained · rotation · mni152 · white matter"
     sorted_by_name = dict(sorted(labels(method="tool").items()))
-    assert cell_name("mask", sorted_by_name) == "mask · mni152 · white matter · rotation · tool"
+    assert cell_name("mask", sorted_by_name) == "mask · rotation · tool · mni152 · white matter"
     assert cell_name("", {"data": "mni152"}) == "mni152"
     # The name of a data set is that of the command line, whatever it is made of.
     mine = {"data": "folder-my_images", "region": "grey_matter"}

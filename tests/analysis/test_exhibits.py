@@ -166,9 +166,10 @@ def test_claim_2_says_what_the_report_says_and_tells_it_of_trained_encoders(tmp_
     made.curves(blur(slopes=(-1.0, -1.1, -0.9)), BLUR, labels("brats", "tumour", "blur"))
     results = results_of(made)
     found = said(claims.periodic(results))
-    wave, against = found.values()
+    wave, sizes, against = found.values()
     assert {data for data, _ in found} == {"brats · tumour · rotation"}
     assert "its smooth 90° wave has the amplitude 0.03" in wave
+    assert sizes.startswith("The mean curve of the untrained encoders has a wave of 0.0"), "how large both are"
     sets = all_curves(results)
     assert len(sets) == 2
     (verdict,) = [v for place, v in judged(results, sets).items() if sets[place].sweep.is_rotation]
@@ -179,7 +180,7 @@ def test_claim_2_says_what_the_report_says_and_tells_it_of_trained_encoders(tmp_
 
 def test_claim_2_is_not_confirmed_by_waves_that_untrained_encoders_have_too(tmp_path):
     made = rotations(tmp_path, TUMOUR, num_images=12, trained_amplitudes=(0.0205, 0.02, 0.0195), noise=0.002)
-    _, against = said(claims.periodic(results_of(made))).values()
+    _, _, against = said(claims.periodic(results_of(made))).values()
     assert "cannot be told apart" in against
 
 

@@ -160,13 +160,13 @@ def test_missing_seeds_are_counted_and_asked_for(plain, tmp_path):
     html = only(reported(made, tmp_path / "out"))
     rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", section(html, "What is missing"))
     assert [name for name, _ in rows] == [
-        "trained · mni152 · white matter · rotation: 2 of 3 seeds",
-        "untrained · mni152 · white matter · rotation: 3 of 4 seeds",
+        "trained · rotation · mni152 · white matter: 2 of 3 seeds",
+        "untrained · rotation · mni152 · white matter: 3 of 4 seeds",
     ]
     assert "pretrain_seed 2 (waits for a trial without result (not finished))" in rows[0][1]
     assert "init_seed 3 (bad configuration: killed &lt;twice&gt;)" in rows[1][1]
     assert "--retry-failed" in rows[1][1]
-    assert "Incomplete: trained · mni152 · white matter · rotation: 2 of 3 seeds;" in section(html, "Answer")
+    assert "Incomplete: trained · rotation · mni152 · white matter: 2 of 3 seeds;" in section(html, "Answer")
     assert "2 seed(s)" in html
 
 
@@ -180,7 +180,7 @@ def test_every_page_speaks_of_its_own_data_only(plain, tmp_path):
     white, grey_page = pages["mni152-white_matter"], pages["mni152-grey_matter"]
     assert "Nothing: every seed is in this report." in white
     assert "grey_matter" not in white
-    assert "trained · mni152 · grey matter · rotation: 1 of 2 seeds" in grey_page
+    assert "trained · rotation · mni152 · grey matter: 1 of 2 seeds" in grey_page
     assert "white_matter" not in grey_page
 
 
@@ -190,7 +190,7 @@ def test_seeds_of_different_machines_are_a_caveat(plain, tmp_path):
     rows = small().filter(role="trained", seed="1")
     made.curve(rows, ROTATION, labels(), "trained", "1", upstream=[made.pretraining(1)], made=MADE | {"device": "H100"})
     caveats = section(only(reported(made, tmp_path / "out")), "Caveats")
-    assert "rotation: its seeds were computed with different device (H100, cpu)" in caveats
+    assert "rotation · mni152 · white matter: its seeds were computed with different device (H100, cpu)" in caveats
 
 
 # -- how it is written ----------------------------------------------------------------------------------------------

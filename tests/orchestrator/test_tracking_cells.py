@@ -153,7 +153,7 @@ def test_cells_without_a_role_come_last_under_what_their_names_share():
     assert [(cell.name, cell.keys) for cell in cells] == [("trained", ["d"]), ("pretraining", ["a", "b"])]
     held = [entry(key, f"mni152 · trained, seed {n} / MoCo", "p") for n, key in enumerate("ab")]
     assert [cell.name for cell in cells_of({"trials": held})] == ["mni152 · trained / MoCo"]
-    assert cell_name("fixed map", {"data": "mni152", "region": "", "sweep": "a_b"}) == "fixed map · mni152 · a b"
+    assert cell_name("fixed map", {"data": "mni152", "region": "", "sweep": "a_b"}) == "fixed map · a b · mni152"
 
 
 def test_a_step_that_one_trial_lacks_has_no_mean(submitted):

@@ -87,7 +87,7 @@ def test_the_report_stands_alone_and_has_the_numbers_of_the_store(finished):
     for said in (
         "Rotation angle: ", "2 pretraining(s) against 2 untrained encoder(s)", "random start, pretrain_seed 0",
         "within one volume", "Nothing: every seed is in this report.", "How to reproduce", "4 images from",
-        "trained · mni152 · white matter · rotation",
+        "trained · rotation · mni152 · white matter",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"lies between 0\.\d+ \(at \d+°\) and 0\.\d+ \(at \d+°\)", page)

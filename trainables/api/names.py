@@ -153,9 +153,11 @@ def label_values(labels: Mapping[str, str]) -> list[str]:
 
 
 def cell_name(role: str, labels: Mapping[str, str]) -> str:
-    """What a cell is called in MLflow and in reports: its role, and what sets it apart from others of that role."""
-    said = label_values({n: label if n == "data" else label.replace("_", " ") for n, label in labels.items()})
-    return " · ".join(filter(None, [role, *said]))
+    """What a cell is called in MLflow and in reports: its role, what sets it apart from others of that role, and last
+    what many share: MLflow shows the beginnings of names. Of an augmentation the labels say all that the role does."""
+    said = {n: label if n == "data" else label.replace("_", " ") for n, label in labels.items()}
+    shared = label_values({n: said.pop(n) for n in ("data", "region") if n in said})
+    return " · ".join(filter(None, ["" if "augmentation" in labels else role, *label_values(said), *shared]))
 
 
 def differing_seeds(of_trials: Sequence[Mapping[str, Any]]) -> list[str]:
