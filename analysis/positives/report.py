@@ -62,7 +62,7 @@ def answers(found: LabelledSet) -> list[str]:
         "Fine-tunings of one pretraining differ in the fine-tuning alone: that one way is better than another does not "
         "follow from them, and is not said."
     )
-    return [*sentences, rule] if sentences else ["No fine-tuning is finished yet.", rule]
+    return [rule, *sentences] if sentences else ["No fine-tuning is finished yet.", rule]
 
 
 def score_table(found: LabelledSet) -> Table:

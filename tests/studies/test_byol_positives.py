@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from orchestrator.store import Store
@@ -150,3 +151,10 @@ def test_the_whole_study_as_its_user_runs_it(tmp_path):
             assert 0 < metrics["test/bma"] <= 1
             assert metrics["num_images"] == 359
     assert by_class[True] == 9
+    (manifest,) = store.manifests()
+    of_role = {entry["role"]: store.result(entry["key"]).metrics for entry in manifest["trials"] if entry["role"]}
+    table = pl.read_csv(tmp_path / "results/reports/byol_positives/digits/tables/scores.csv")
+    assert dict(zip(table["way"], table["100"], strict=True)) == pytest.approx(
+        {role: of_role[role]["test/bma"] for role in ROWS}
+    )
+    assert set(table["100 n"]) == {1}
