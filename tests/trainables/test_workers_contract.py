@@ -75,7 +75,16 @@ EXAMPLES = [
         schedule_epochs=9,
     ),
 ]
-PARAMETERS = [pytest.param(example, id=f"{type(example).__name__}-{place}") for place, example in enumerate(EXAMPLES)]
+# One of a kind in `make test`, all of them in `make test-slow`.
+_SLOW = (BYOL, Classification)
+PARAMETERS = [
+    pytest.param(
+        example,
+        id=f"{type(example).__name__}-{place}",
+        marks=pytest.mark.slow if isinstance(example, _SLOW) else (),
+    )
+    for place, example in enumerate(EXAMPLES)
+]
 
 
 def test_every_class_that_spreads_over_processes_has_its_example_here():
