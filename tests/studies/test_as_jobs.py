@@ -14,7 +14,12 @@ from orchestrator.store import Store
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 JOBS_PORT = 8299
-FLAGS = {"hog_svm": ["--without-curves"], "augmentation_sweeps": [], "pretraining_search": ["--num-suggestions", "2"]}
+FLAGS = {
+    "hog_svm": ["--without-curves"],
+    "byol_positives": ["--finetune-seeds", "1", "--label-fractions", "1"],
+    "augmentation_sweeps": [],
+    "pretraining_search": ["--num-suggestions", "2"],
+}
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.py") if '__name__ == "__main__"' in path.read_text())
 # One in `make test`, all of them in `make test-slow`.
 QUICK = "hog_svm"
