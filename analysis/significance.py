@@ -47,7 +47,7 @@ class Outcome(Enum):
 
     LEARNT = "learnt"
     """Over seeds and over people: the test holds (Holm), and the interval leaves out 0."""
-    NOT_TOLD_APART = "cannot be told apart"
+    NOT_TOLD_APART = "not told apart"
     """The coefficient cannot: test or interval does not hold. (Levels and shapes may differ all the same.)"""
     THIS_ENCODER = "this encoder"
     """One pretraining: no test over seeds, so the sentence is on this encoder, whose interval leaves out 0."""

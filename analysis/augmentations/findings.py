@@ -102,8 +102,8 @@ def angle_sentence(found: RegionSet, measure: str, verdicts: Verdicts) -> str:
     if found.best_angle_deg is None:
         counts = [f"{angle:g}° in {num} of {len(chosen)} seeds" for angle, num in sorted(Counter(chosen).items())]
         return (
-            "At which of the angles trained with the curve of encoders trained as in the thesis lies highest above "
-            f"that of untrained ones is not told ({listed(counts)}), so no angle of the maximum can be trained with."
+            "There is no angle of the maximum to train with: the seeds do not agree at which one the curve of encoders "
+            f"trained as in the thesis lies highest above that of untrained ones ({listed(counts)})."
         )
     top = (
         "Of the angles trained with, the curve of encoders trained as in the thesis lies highest above that of "

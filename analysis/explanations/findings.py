@@ -47,7 +47,7 @@ def _rivals(best: str, others: list[str], verdicts: Mapping[Against, Verdict]) -
     elif apart:
         said.append(f"it is told apart from {listed(apart)}{_whom(verdicts)}")
     if alike:
-        said.append(f"it cannot be told apart from {listed(alike)}")
+        said.append(f"it is not told apart from {listed(alike)}")
     if untested:
         said.append(f"with {listed(untested)} there is no test over seeds")
     return "; ".join(said)

@@ -43,7 +43,7 @@ def verdict_sentence(sweep: SweepFacts, verdict: Verdict) -> str:
         )
     p = f", {verdict.p_text}" if verdict.p_adjusted is not None else ""
     return (
-        f"The {what} of trained and untrained encoders cannot be told apart ({seeds}{p}: {verdict.why_text}). Only "
+        f"The {what} of trained and untrained encoders are not told apart ({seeds}{p}: {verdict.why_text}). Only "
         "this coefficient is compared; levels and shapes may differ."
     )
 

@@ -77,7 +77,7 @@ def comparability(labels: Mapping[str, str], facts: Mapping[str, str], num_image
         what = " · ".join(label_values({name: labels[name] for name in labels if name != "sweep"}))
         return (
             f"Not comparable in level: {what} is none of the thesis's curves, so other images, masks, mask fractions "
-            "or maps. Only the shape, where the extrema lie, may be set beside it."
+            "or maps. Only the shape may be set beside it, and where extrema lie as far as they are told from noise."
         )
     scale, start = facts.get("scale", ""), facts.get("pretraining_start", "")
     differs = {

@@ -57,7 +57,7 @@ def test_it_is_the_other_way_round_where_the_numbers_are(tmp_path):
 
 def test_methods_alike_are_said_to_be(tmp_path):
     first, _ = said_of(finished(tmp_path, grad_cam__trained=0.601))
-    assert "it cannot be told apart from" in first
+    assert "it is not told apart from" in first
 
 
 def test_one_volume_says_so(tmp_path):
