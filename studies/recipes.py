@@ -289,6 +289,26 @@ def released_weights(checkpoint: Path | None) -> tuple[ReleasedWeights | None, s
     return ReleasedWeights(str(checkpoint.resolve())), f"released weights ({checkpoint.name})"
 
 
+def check_weights(**paths: Path | None) -> None:
+    """Look, before anything runs, whether files of weights can be read.
+
+    Args:
+        paths: by flag.
+
+    Raises:
+        ValueError: naming the flag and the file.
+    """
+    from trainables.models.weight_files import read_weight_file
+
+    for flag, path in paths.items():
+        if path is None:
+            continue
+        try:
+            read_weight_file(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{flag} {path}: {error}") from error
+
+
 def pretrainings(source: Source, fitted: PretrainingSizes, options: EncoderStudyOptions) -> list[MoCo]:
     """One MoCo a seed, of sizes that were fitted to the data set."""
     from trainables.ssl.moco import MoCo
@@ -381,6 +401,7 @@ def curve_study(
 
 def sizes_of(options: EncoderStudyOptions, num_epochs: int | None = None) -> Sizes:
     """The sizes of the scale, with the epochs that were asked for, else the study's own, else those of the scale."""
+    check_weights(**{"--pretrained": options.pretrained, "--released": options.released})
     sizes = SIZES[options.scale]
     wanted = options.num_epochs or num_epochs or sizes.pretraining.num_epochs
     return replace(sizes, pretraining=replace(sizes.pretraining, num_epochs=wanted))

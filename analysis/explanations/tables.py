@@ -48,8 +48,12 @@ def method_table(found: RegionSet, verdicts: Mapping[Against, Verdict]) -> Table
         "Maps of the rotated image, brought back, inside the circle that all angles keep; means over angles and "
         "images, mean(std) over n seeds of trained encoders unless said otherwise. Chance: the share of these pixels "
         "that the region takes, which a map that knows nothing of it scores in average precision, in the highest pixel "
-        "and in the share inside. Image itself: the image as map, no encoder. Dice: Otsu's threshold. The interval is "
-        "over blocks of images, at the level that all comparisons share."
+        "and in the share inside. Image itself: the image as map, no encoder. Dice: Otsu's threshold. "
+    )
+    note += (
+        "The interval is over blocks of images, at the level that all comparisons share."
+        if frame["low"].is_not_null().any()
+        else "There are too few blocks of images for an interval of the difference."
     )
     return Table("methods", f"Explanation methods: {found.title}", frame, columns, note)
 

@@ -146,6 +146,8 @@ def test_scores_are_of_the_circle_and_the_first_rule(whole):
     assert row["untrained"] == pytest.approx(np.mean(untrained))
     assert row["difference"] == pytest.approx(np.mean(wanted) - np.mean(untrained))
     assert row["low"] < row["difference"] < row["high"]
+    assert "The interval is over blocks of images" in method_table(found, verdicts).note
+    assert "too few blocks of images for an interval" in method_table(found, {}).note, "where none is in the table"
 
 
 def test_the_cascade_goes_from_trained_to_random_and_pairs_encoders_by_what_they_were_made_from(tmp_path):

@@ -169,7 +169,7 @@ def test_the_encoder_can_be_trained_along():
 
 
 def test_with_released_weights_their_encoder_is_a_control(tmp_path):
-    (tmp_path / "released.pth.tar").write_bytes(b"weights")
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "released.pth.tar")
     study = study_of(pretrained=tmp_path / "released.pth.tar")
     found = [entry for entry in study.entries.values() if entry.role == RELEASED]
     assert [entry.labels["measure"] for entry in found] == [OF_USE, OF_MAPS, OF_USE], "it has one map"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from orchestrator.store import Store
 from studies.pretraining_search import OBJECTIVE, SCALES, PretrainingSearchOptions, make_study, space
@@ -115,7 +116,7 @@ def test_data_that_is_not_packaged_has_to_be_named():
 
 def test_released_weights_head_and_size_reach_every_pretraining(tmp_path, small_brats):
     path = tmp_path / "released.pth.tar"
-    path.write_bytes(b"weights")
+    torch.save({"fc.weight": torch.zeros(1)}, path)
     study = study_of(pretrained=path, head="v1")
     for encoder in study.search.make(PARAMS, 2)[OBJECTIVE]:
         assert encoder.init == ReleasedWeights(str(path))

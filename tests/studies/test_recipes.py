@@ -1,11 +1,13 @@
 """What studies are made of: sizes that fit the data, and of what each role is made, for both studies of curves."""
 
 import itertools
+import re
 from dataclasses import dataclass, replace
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from orchestrator.manifest import entries_of
@@ -57,7 +59,7 @@ def of(study, role):
 
 def checkpoint(tmp_path):
     path = tmp_path / "released.pth.tar"
-    path.write_bytes(b"weights")
+    torch.save({"state_dict": {"fc.weight": torch.zeros(1)}}, path)
     return path
 
 
@@ -221,12 +223,24 @@ def test_released_weights_reach_the_pretraining_and_a_role_of_their_own(tmp_path
 
 def test_a_released_encoder_may_be_another_than_the_one_that_training_starts_from(tmp_path, made):
     other = tmp_path / "resnet18.pth"
-    other.write_bytes(b"weights of torchvision")
+    torch.save({"fc.weight": torch.zeros(1)}, other)
     study = made(released=other)
     assert {curve.encoder.path for curve in of(study, "released")} == {str(other)}
     assert {curve.encoder.init for curve in of(study, "trained")} == {None}
     both = made(released=other, pretrained=checkpoint(tmp_path))
     assert {curve.encoder.path for curve in of(both, "released")} == {str(other)}
+
+
+@pytest.mark.parametrize("flag", ["pretrained", "released"])
+def test_weights_that_cannot_be_read_are_named_before_anything_runs(tmp_path, made, flag):
+    path = tmp_path / "notes.txt"
+    path.write_text("# Notes")
+    with pytest.raises(ValueError, match=rf"--{flag} {re.escape(str(path))}: .*notes.txt"):
+        made(**{flag: path})
+    with pytest.raises(ValueError, match=rf"--{flag} .*nowhere.pth: no released weights at"):
+        made(**{flag: tmp_path / "nowhere.pth"})
+    with pytest.raises(ValueError, match=rf"--{flag} {re.escape(str(tmp_path))}: "):
+        made(**{flag: tmp_path})
 
 
 @pytest.mark.parametrize("head", ["v1", "v2"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from orchestrator.plan import make_plan
 from orchestrator.store import Store
@@ -99,6 +100,7 @@ def test_full_scale_is_the_thesis_s():
 def test_released_weights_wait_for_their_file(tmp_path):
     said = study_of().facts["released_trunk"]
     assert "--pretrained FILE or --released FILE adds it" in said
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "moco.pth.tar")
     study = study_of(released=tmp_path / "moco.pth.tar")
     assert "released_trunk" not in study.facts
     for ending in ("", FROZEN):
