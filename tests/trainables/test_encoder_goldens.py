@@ -14,7 +14,10 @@ from trainables.augment.geometric import HorizontalFlip
 from trainables.data.cache import open_images
 from trainables.models.encoder import build_encoder
 from trainables.models.sources import Untrained
+from trainables.schedules import Constant
+from trainables.ssl.byol import BYOL
 from trainables.ssl.moco import MoCo, MoCoTraining
+from trainables.ssl.positives import FalseNegatives, FeatureSimilarity, FeatureTransformation, TracIn
 
 DATA = TinyShapes(num_train=12, num_val=4)
 # Large enough that a group of batch normalisation has 16 values in the last stage: with 2, rounding decides signs.
@@ -126,6 +129,110 @@ def test_three_steps_of_moco(tmp_path, augmented_views):
     found["queue"] = projected(training.queue.keys_KD)
     assert_golden(found, STEPS[augmented_views], "MoCo", 1e-8)
 
+
+@pytest.mark.parametrize(
+    "positives", [None, TracIn(), FeatureSimilarity(), FalseNegatives(threshold=-1.0), FeatureTransformation()]
+)
+def test_three_steps_of_byol(tmp_path, positives):
+    config = BYOL(
+        STEP_DATA,
+        HorizontalFlip(),
+        batch_size=8,
+        num_epochs=3,
+        embedding_dim=16,
+        learning_rate=0.003,
+        schedule=Constant(),
+        target_momentum=0.9,
+        positives=positives,
+        pretrain_seed=3,
+    )
+    context = FakeContext(tmp_path)
+    training = config.begun(open_images(STEP_DATA, context), context)
+    networks = training.networks.double()
+    images = training.train_images.images
+    training.train_images.images = lambda positions: images(positions).double()
+    set_by_formula(networks.online)
+    set_by_formula(networks.predictor)
+    networks.target.load_state_dict(networks.online.state_dict())
+    found = {}
+    for step in range(3):
+        made = training.step(torch.arange(8) + 8 * step, 0, step).shares_by_name
+        found |= {f"{name} {step}": float(value) for name, value in made.items()}
+    found |= {
+        "online": projected(networks.online.state_dict()["trunk.conv1.weight"]),
+        "predictor": projected(networks.predictor.state_dict()["last.weight"]),
+        "target": projected(networks.target.state_dict()["head.3.weight"]),
+        "target statistics": projected(networks.target.state_dict()["trunk.layer4.1.bn2.running_var"]),
+    }
+    name = type(positives).__name__ if positives else "BYOL"
+    assert_golden(found, BYOL_STEPS[name], f"BYOL, and of {name}", 1e-8)
+
+
+BYOL_STEPS = {
+    "BYOL": {
+        "loss 0": 6.144893135877238,
+        "loss 1": 5.930900244706631,
+        "loss 2": 5.1096556488717075,
+        "online": 0.12211292606692055,
+        "predictor": -0.006782196935113686,
+        "target": 0.0012880832706555609,
+        "target statistics": 0.5231972394013957,
+    },
+    "TracIn": {
+        "loss 0": 12.577962943466224,
+        "selected 0": 1.0,
+        "largest_hub 0": 0.625,
+        "loss 1": 11.500026917402622,
+        "selected 1": 1.0,
+        "largest_hub 1": 0.5,
+        "loss 2": 5.689561832780967,
+        "selected 2": 1.0,
+        "largest_hub 2": 0.375,
+        "online": 0.11688792960043518,
+        "predictor": -0.01329308395073008,
+        "target": 0.0012884343689259562,
+        "target statistics": 0.5250360002879311,
+    },
+    "FeatureSimilarity": {
+        "loss 0": 12.516887252990324,
+        "selected 0": 1.0,
+        "largest_hub 0": 0.375,
+        "loss 1": 11.516562454352444,
+        "selected 1": 1.0,
+        "largest_hub 1": 0.375,
+        "loss 2": 5.343444327895757,
+        "selected 2": 1.0,
+        "largest_hub 2": 0.375,
+        "online": 0.12451985870164031,
+        "predictor": -0.013028750850157946,
+        "target": 0.0013343986228634556,
+        "target statistics": 0.5242972455452858,
+    },
+    "FalseNegatives": {
+        "loss 0": 12.542275295975335,
+        "selected 0": 1.0,
+        "largest_hub 0": 0.875,
+        "loss 1": 11.240094916108243,
+        "selected 1": 1.0,
+        "largest_hub 1": 0.875,
+        "loss 2": 5.526024634082649,
+        "selected 2": 1.0,
+        "largest_hub 2": 0.875,
+        "online": 0.11891962864058171,
+        "predictor": -0.013251143551043168,
+        "target": 0.0013070412430623178,
+        "target statistics": 0.5248094117792909,
+    },
+    "FeatureTransformation": {
+        "loss 0": 7.438363415121544,
+        "loss 1": 7.4500897748201105,
+        "loss 2": 7.476597322172455,
+        "online": 0.12562758687815082,
+        "predictor": -0.0031222684217009663,
+        "target": 0.0013562546157813923,
+        "target statistics": 0.5220193217402853,
+    },
+}
 
 WEIGHTS = {
     "resnet18 v2 1: trunk.conv1.weight": 0.026047995737570894,

@@ -205,7 +205,7 @@ class BYOLTraining(PretrainingRun[BYOL]):
         As 2 - 2 cos is linear in the target's direction, the weighted mean direction stands for all.
         """
         directions_VBD = gathered(self.world, nn.functional.normalize(targets_VnD, dim=2), num_images).flip(0)
-        total = predictions_VnD.new_zeros(())
+        weights_nB, total = weights_nB.to(predictions_VnD), predictions_VnD.new_zeros(())
         for predictions_nD, directions_BD in zip(predictions_VnD, directions_VBD, strict=True):
             cosines_n = (nn.functional.normalize(predictions_nD, dim=1) * (weights_nB @ directions_BD)).sum(dim=1)
             total = total + (2 * weights_nB.sum(dim=1) - 2 * cosines_n).sum()
