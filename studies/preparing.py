@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.options import StudyOptions
@@ -55,6 +56,26 @@ def is_decoded_at_once(images: Dataset) -> bool:
 
     A larger one is prepared by its trials."""
     return len(images.records()) <= _DECODED_AT_ONCE
+
+
+def check_weights(**paths: Path | None) -> None:
+    """Look, before anything runs, whether files of weights can be read.
+
+    Args:
+        paths: by flag.
+
+    Raises:
+        ValueError: naming the flag and the file.
+    """
+    from trainables.models.weight_files import read_weight_file
+
+    for flag, path in paths.items():
+        if path is None:
+            continue
+        try:
+            read_weight_file(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{flag} {path}: {error}") from error
 
 
 def check(sources: Iterable[tuple[Source, Sequence[PixelAnnotation]]], options: StudyOptions) -> None:

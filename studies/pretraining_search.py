@@ -39,7 +39,7 @@ from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Rungs, Search, Study
 from studies import recipes
-from studies.preparing import check
+from studies.preparing import check, check_weights
 from trainables.api.names import MoCoHead
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def make_study(options: PretrainingSearchOptions) -> Study:
     source = recipes.source_of(options.dataset or recipes.default_dataset(options.scale), scale.image_size_px, options)
     check([(source, ())], options)
     card = recipes.card_of(source)
-    recipes.check_weights(**{"--pretrained": options.pretrained})
+    check_weights(**{"--pretrained": options.pretrained})
     init, start = recipes.released_weights(options.pretrained)
     wished = replace(rotation, num_epochs=scale.lengths[-1], batch_size=scale.batch_size)
     sizes = wished.fitted(source.name, card.counts.get("train", 0))

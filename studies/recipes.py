@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.options import DefaultInHelp, StudyOptions
 from orchestrator.study import Entry, Study
-from studies.preparing import check, data_context, is_decoded_at_once
+from studies.preparing import check, check_weights, data_context, is_decoded_at_once
 from trainables.api.card import Card
 from trainables.api.errors import BadData
 from trainables.api.names import (
@@ -289,26 +289,6 @@ def released_weights(checkpoint: Path | None) -> tuple[ReleasedWeights | None, s
     return ReleasedWeights(str(checkpoint.resolve())), f"released weights ({checkpoint.name})"
 
 
-def check_weights(**paths: Path | None) -> None:
-    """Look, before anything runs, whether files of weights can be read.
-
-    Args:
-        paths: by flag.
-
-    Raises:
-        ValueError: naming the flag and the file.
-    """
-    from trainables.models.weight_files import read_weight_file
-
-    for flag, path in paths.items():
-        if path is None:
-            continue
-        try:
-            read_weight_file(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{flag} {path}: {error}") from error
-
-
 def pretrainings(source: Source, fitted: PretrainingSizes, options: EncoderStudyOptions) -> list[MoCo]:
     """One MoCo a seed, of sizes that were fitted to the data set."""
     from trainables.ssl.moco import MoCo
@@ -466,9 +446,8 @@ def _in_two_stages(
     pilot = CurvePilot.of(dear["trained, seed 0"], dear["untrained, seed 0"])
     if most_saved(pilot, list(dear.values())) <= 0:
         raise ValueError(
-            f"--two-stage: the pilot takes {sum(map(passes, pilot.measured)):.0f} passes of the encoder, and of the "
-            f"{sum(map(passes, dear.values())):.0f} that the curves take at {len(pilot.values)} angles it cannot save "
-            "as many: leave it out"
+            f"--two-stage: the pilot takes {sum(map(passes, pilot.measured)):.0f} passes, and of the curves' "
+            f"{sum(map(passes, dear.values())):.0f} at {len(pilot.values)} angles it saves no more: leave it out"
         )
     staged = {name: TwoStageCurve.of(whole, pilot) for name, whole in dear.items()}
     return {name: (role, staged.get(name, whole)) for name, (role, whole) in made.items()}

@@ -188,7 +188,7 @@ def test_the_page_names_what_is_missing(tmp_path):
     page, drawn, tables = hog_report(found.store, found.manifest, tmp_path / "out")
     html = page.read_text()
     assert page.parent.name == "brats"
-    assert "rotated · brats · full field: 2 of 3 seeds" in html
+    assert "rotated · full field · brats: 2 of 3 seeds" in html
     assert {path.name for path in drawn.iterdir()} == {"angles.svg", "angles.png", "histograms.png"}
     assert {path.stem for path in tables.iterdir()} == {"accuracy"}
     nothing = FabricatedHog(tmp_path / "nothing")

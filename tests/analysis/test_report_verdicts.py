@@ -25,7 +25,7 @@ def test_encoders_alike_cannot_be_told_apart(plain, tmp_path):
     assert "Learnt" not in said
     said, _ = answer_of(tmp_path / "blur", blur(8, (-3.0, -1.0, 1.0), (-2.5, -0.4, 0.9)), BLUR)
     assert (
-        "slope of Dice over the standard deviation of the blur of trained and untrained encoders cannot be told" in said
+        "slope of Dice over the standard deviation of the blur of trained and untrained encoders are not told" in said
     )
 
 

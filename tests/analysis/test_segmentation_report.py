@@ -337,7 +337,7 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path):
     html = page.read_text()
     assert page.parent.name == "brats-tumour_classes"
     assert 'src="http' not in html
-    assert "Incomplete: MoCo trunk · brats · tumour classes · 100 % of masks · val: 3 of 4 seeds" in html
+    assert "Incomplete: MoCo trunk · 100 % of masks · val · brats · tumour classes: 3 of 4 seeds" in html
     assert "finetune_seed 7 (not finished)" in html
     assert "With 100 % of the masks, the Dice without background of MoCo trunk is higher" in html
     assert {path.name for path in drawn.iterdir()} == {"label_fractions.svg", "label_fractions.png", "samples.png"}

@@ -536,7 +536,7 @@ def test_in_two_stages_all_curves_of_a_rotation_share_one_pilot_and_others_none(
 
 
 def test_a_pilot_that_costs_more_than_it_saves_is_refused():
-    with pytest.raises(ValueError, match=r"--two-stage: the pilot takes \d+ passes .* at 25 angles .* leave it out"):
+    with pytest.raises(ValueError, match=r"--two-stage: the pilot takes \d+ passes, .* at 25 angles .* leave it out"):
         rotation_period.make_study(CurveStudyOptions(scale="smoke", two_stage=True))
     study = rotation_period.make_study(CurveStudyOptions(scale="laptop", two_stage=True))
     assert any(isinstance(entry.trainable, TwoStageCurve) for entry in study.entries.values())
