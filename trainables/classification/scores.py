@@ -20,7 +20,7 @@ from trainables.api.checks import check_choice
 from trainables.api.context import Context
 from trainables.api.trainable import Trainable
 from trainables.classification.predicting import labelled_rows, probabilities, truth_of
-from trainables.classification.training import Classification
+from trainables.classification.training import Classification, num_in_split
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import LabelTable, open_annotation, open_images
 from trainables.data.records import SPLITS
@@ -49,7 +49,7 @@ class ClassificationScores(Trainable):
     def check(self) -> None:
         """Raises ValueError where the split has no labelled image."""
         labels = self.model.labels
-        if not any(record.split == self.split for record in labels.records()):
+        if num_in_split(labels, self.split) == 0:
             raise ValueError(
                 f"{labels.name} of {labels.images.name} is known for no image of split {self.split!r}: score another "
                 "split, or add labels"
@@ -98,7 +98,7 @@ class ClassificationScores(Trainable):
 
     def work_flop(self) -> float:
         images = self.model.labels.images
-        num_images = sum(record.split == self.split for record in self.model.labels.records())
+        num_images = num_in_split(self.model.labels, self.split)
         backbone: Any = getattr(self.model.encoder, "backbone", "resnet50")
         return num_images * forward_flop(backbone, images.image_size_px)
 

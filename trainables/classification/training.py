@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -93,12 +94,7 @@ class Classification(Supervised):
 
     def num_labelled(self) -> int:
         """How many images it is trained on."""
-        records = [record for record in self.labels.records() if record.split == "train"]
-        if not records:
-            return 0
-        known = self.labels.labels()
-        strata = stratum_of(np.stack([known[record.id] for record in records]))
-        return int(labelled([r.group for r in records], self.label_fraction, self.label_seed, strata).sum())
+        return _num_labelled(self.labels, self.label_fraction, self.label_seed)
 
     def run(self, context: Context) -> Mapping[str, float]:
         """Train; publishes ``classifier.pt``, and ``artifacts/labelled.json`` with the ids of the images.
@@ -127,11 +123,28 @@ class Classification(Supervised):
 
     def work_flop(self) -> float:
         """Forward and backward of the labelled images, forward of the validation images."""
-        num_val = sum(record.split == "val" for record in self.labels.records())
+        num_val = num_in_split(self.labels, "val")
         backbone: Any = getattr(self.encoder, "backbone", "resnet50")  # the dearer one where it is not known
         of_step = 1 if self.is_frozen else FORWARDS_PER_STEP
         forward = forward_flop(backbone, self.labels.images.image_size_px)
         return forward * (of_step * self.num_labelled() + num_val) * self.num_epochs
+
+
+# A plan asks for these of every fine-tuning, and reading the labels of a data set may take a second.
+@lru_cache(maxsize=64)
+def num_in_split(labels: Labels | MultiLabels, split: str) -> int:
+    """How many images of a split are labelled; as they are when first asked for in this process."""
+    return sum(record.split == split for record in labels.records())
+
+
+@lru_cache(maxsize=1024)
+def _num_labelled(labels: Labels | MultiLabels, label_fraction: float, label_seed: int) -> int:
+    records = [record for record in labels.records() if record.split == "train"]
+    if not records:
+        return 0
+    known = labels.labels()
+    strata = stratum_of(np.stack([known[record.id] for record in records]))
+    return int(labelled([record.group for record in records], label_fraction, label_seed, strata).sum())
 
 
 class ClassificationTraining(SupervisedRun[Classification]):
