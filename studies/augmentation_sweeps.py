@@ -22,8 +22,8 @@ from typing import Literal
 from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp
 from orchestrator.study import Study
-from studies import recipes
-from studies.recipes import CurveStudyOptions
+from studies import curve_recipes
+from studies.curve_recipes import CurveStudyOptions
 
 QUESTION = "How does interpretability change over rotation, blur, crop and brightness, and what of it is learned?"
 
@@ -72,7 +72,7 @@ def make_study(options: AugmentationSweepsOptions) -> Study:
     }
     values = VALUES[options.scale]
     sweeps = {str(name): (changes[name], values[name]) for name in options.sweeps or changes}
-    return recipes.curve_study("augmentation_sweeps", QUESTION, options, sweeps)
+    return curve_recipes.curve_study("augmentation_sweeps", QUESTION, options, sweeps)
 
 
 if __name__ == "__main__":

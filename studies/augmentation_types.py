@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp
 from orchestrator.study import Entry, Rungs, Search, Study
-from studies import recipes, rotation_period
+from studies import curve_recipes, recipes, rotation_period
 from studies.preparing import check
 from studies.recipes import EncoderStudyOptions
 from trainables.api.names import (
@@ -303,7 +303,7 @@ class Measures:
         from trainables.interpretability.curve import InterpretabilityCurve
         from trainables.sweeps import Rotation
 
-        method, values = recipes.method(SMOOTHGRAD, self.curve), tuple(map(float, angles_deg))
+        method, values = curve_recipes.method(SMOOTHGRAD, self.curve), tuple(map(float, angles_deg))
         return InterpretabilityCurve(self.region, encoder, method, Rotation(), values, images)
 
     # Found once: it looks at every mask.
@@ -318,7 +318,7 @@ class Measures:
     def _choice(self, angles_deg: Sequence[float]) -> ImageChoice:
         from trainables.sweeps import Rotation
 
-        return recipes.images_of(self.region, Rotation(), angles_deg, self.curve.num_images, self.options)
+        return curve_recipes.images_of(self.region, Rotation(), angles_deg, self.curve.num_images, self.options)
 
 
 def make_study(options: AugmentationTypesOptions) -> Study:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import main
 from orchestrator.options import DefaultInHelp
 from orchestrator.study import Entry, Study
-from studies import recipes
+from studies import curve_recipes, recipes
+from studies.curve_recipes import RegionStudyOptions
 from studies.preparing import check
-from studies.recipes import CurveStudyOptions
 from studies.rotation_period import ANGLES_DEG
 from trainables.api.names import FULL_FIELD, IN_CIRCLE, ROTATED, ROUND_TRIP, SMOOTHGRAD
 
@@ -36,18 +36,11 @@ REPORT = "analysis.hog.report:hog_report"
 
 
 @dataclass(frozen=True)
-class HogSvmOptions(CurveStudyOptions):
+class HogSvmOptions(RegionStudyOptions):
     """Flags of the study."""
 
     without_curves: DefaultInHelp[bool] = False
     """Leave out the rotation study's curves, which the accuracy is held against: no encoder is trained."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.methods:
-            raise ValueError("--methods is for studies of curves alone: this one is held against SmoothGrad")
-        if self.two_stage:
-            raise ValueError("--two-stage is for studies of curves alone: an accuracy is held against an even grid")
 
 
 NUM_IMAGES = {"smoke": 12, "laptop": 60, "full": 75}
@@ -71,12 +64,12 @@ def make_study(options: HogSvmOptions) -> Study:
         num_train = cards[source.name].counts.get("train", 0)
         fitted[source.name] = sizes.pretraining.fitted(source.name, num_train)
         trained = recipes.pretrainings(source, fitted[source.name], options)
-        method = SMOOTHGRAD, recipes.method(SMOOTHGRAD, sizes.curve)
+        method = SMOOTHGRAD, curve_recipes.method(SMOOTHGRAD, sizes.curve)
         for region in regions:
             from trainables.sweeps import Rotation
 
             change = "rotation", Rotation(), angles_deg
-            trials |= recipes.curves(source, region, change, method, trained, sizes.curve, options)
+            trials |= curve_recipes.curves(source, region, change, method, trained, sizes.curve, options)
     facts: dict[str, str] = {"scale": options.scale}
     if not options.without_curves:
         facts = recipes.facts_of(options, sizes.pretraining, fitted)

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from orchestrator.cli import main
 from orchestrator.study import Study
-from studies import recipes
-from studies.recipes import CurveStudyOptions
+from studies import curve_recipes
+from studies.curve_recipes import CurveStudyOptions
 
 QUESTION = "Does the interpretability of a contrastive encoder have a period of 90 degrees, and is it learned?"
 
@@ -37,7 +37,7 @@ def make_study(options: CurveStudyOptions) -> Study:
     """Pretrainings and curves of every data set and region."""
     from trainables.sweeps import Rotation
 
-    return recipes.curve_study(
+    return curve_recipes.curve_study(
         "rotation_period", QUESTION, options, {"rotation": (Rotation(), ANGLES_DEG[options.scale])}
     )
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import main
 from orchestrator.study import Entry, Study
-from studies import recipes
+from studies import curve_recipes, recipes
+from studies.curve_recipes import MapStudyOptions
 from studies.preparing import check
-from studies.recipes import CurveStudyOptions
 from trainables.api.names import (
     ANCHOR,
     INTENSITY,
@@ -56,14 +56,12 @@ ANGLES_DEG = {
 NUM_IMAGES = {"smoke": 4, "laptop": 12, "full": 75}
 
 
-def make_study(options: CurveStudyOptions) -> Study:
+def make_study(options: MapStudyOptions) -> Study:
     """Every method on every encoder of each data set and region."""
     if options.released is not None:
         raise ValueError(
             "--released: this study explains encoders that it pretrains; --pretrained starts them from weights"
         )
-    if options.two_stage:
-        raise ValueError("--two-stage is for curves, and this study has a few angles: leave it out")
     sizes = recipes.sizes_of(options)
     trials: dict[str, Entry] = {}
     cards, fitted = {}, {}
@@ -82,7 +80,7 @@ def make_study(options: CurveStudyOptions) -> Study:
 
 
 def _explained(
-    source: Source, region: Region, trained: Sequence[MoCo], sizes: recipes.CurveSizes, options: CurveStudyOptions
+    source: Source, region: Region, trained: Sequence[MoCo], sizes: recipes.CurveSizes, options: MapStudyOptions
 ) -> dict[str, Entry]:
     """Every method on every encoder of one region, by its name for people."""
     from trainables.interpretability.curve import InterpretabilityCurve
@@ -91,11 +89,11 @@ def _explained(
     from trainables.sweeps import Rotation
 
     angles_deg = ANGLES_DEG[options.scale]
-    images = recipes.images_of(region, Rotation(), angles_deg, NUM_IMAGES[options.scale], options)
-    methods = options.methods or tuple(name for name in recipes.METHODS if name != SMOOTHGRAD_OF_TOOL)
+    images = curve_recipes.images_of(region, Rotation(), angles_deg, NUM_IMAGES[options.scale], options)
+    methods = options.methods or tuple(name for name in curve_recipes.METHODS if name != SMOOTHGRAD_OF_TOOL)
     trials = {}
     for name in dict.fromkeys(methods):
-        explains = recipes.method(name, sizes)
+        explains = curve_recipes.method(name, sizes)
 
         def curve(encoder: EncoderSource, explains: SaliencyMethod = explains) -> InterpretabilityCurve:
             scoring = Scoring(localises=True)
@@ -130,4 +128,4 @@ def _encoders(source: Source, trained: Sequence[MoCo]) -> list[tuple[int, tuple[
 
 
 if __name__ == "__main__":
-    main(CurveStudyOptions, make_study, __doc__)
+    main(MapStudyOptions, make_study, __doc__)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from studies.recipes import CurveStudyOptions
+from studies.curve_recipes import CurveStudyOptions
 from trainables.data import datasets
 from trainables.data.brats import BraTS, write_brats
 

@@ -24,7 +24,7 @@ from studies.augmentation_types import (
     sampler_of,
     space,
 )
-from studies.recipes import CurveStudyOptions
+from studies.curve_recipes import CurveStudyOptions
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
 from trainables.api.names import (

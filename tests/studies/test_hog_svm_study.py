@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from orchestrator.store import Store
+from studies.curve_recipes import CurveStudyOptions
 from studies.hog_svm import NUM_IMAGES, HogSvmOptions, make_study
-from studies.recipes import CurveStudyOptions
 from studies.rotation_period import ANGLES_DEG
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
@@ -46,13 +46,6 @@ def test_the_curves_are_those_of_the_rotation_study():
     ours = {keys.key(e.trainable) for e in study_of().entries.values() if not isinstance(e.trainable, HogSvm)}
     assert ours == {keys.key(entry.trainable) for entry in rotation.entries.values()}
     assert len(study_of(without_curves=True).entries) == 8
-
-
-def test_another_method_is_refused():
-    with pytest.raises(ValueError, match="--methods is for studies of curves alone"):
-        HogSvmOptions(methods=("grad_cam",))
-    with pytest.raises(ValueError, match="--two-stage is for studies of curves alone"):
-        HogSvmOptions(two_stage=True)
 
 
 @pytest.fixture(scope="module")

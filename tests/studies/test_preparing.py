@@ -6,12 +6,12 @@ import itertools
 import pytest
 
 from studies import preparing, recipes
+from studies.curve_recipes import CurveStudyOptions
 from studies.hog_svm import HogSvmOptions
 from studies.hog_svm import make_study as hog_study
 from studies.preparing import ProgressLine, data_context
 from studies.pretraining_search import PretrainingSearchOptions
 from studies.pretraining_search import make_study as make_search
-from studies.recipes import CurveStudyOptions
 from studies.rotation_period import make_study
 from studies.saliency_methods import make_study as methods_study
 from studies.segmentation import SegmentationOptions

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from orchestrator.store import Store
+from studies.curve_recipes import CurveStudyOptions
 from studies.pretraining_search import OBJECTIVE, SCALES, PretrainingSearchOptions, make_study, space
-from studies.recipes import CurveStudyOptions
 from studies.rotation_period import make_study as make_rotation_study
 from trainables.api.identity import FileDigests, Keys
 from trainables.augment.combine import THESIS_AUGMENTATION

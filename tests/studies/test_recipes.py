@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import nibabel
 import numpy as np
@@ -14,9 +14,11 @@ from orchestrator.manifest import entries_of
 from orchestrator.plan import make_plan, trials_of
 from orchestrator.store import Store
 from orchestrator.study import Study
-from studies import augmentation_sweeps, recipes, rotation_period
+from studies import augmentation_sweeps, curve_recipes, recipes, rotation_period
 from studies.augmentation_sweeps import VALUES, AugmentationSweepsOptions
-from studies.recipes import SIZES, CurveSizes, CurveStudyOptions, PretrainingSizes
+from studies.curve_recipes import CurveStudyOptions, MapStudyOptions
+from studies.hog_svm import HogSvmOptions
+from studies.recipes import SIZES, CurveSizes, PretrainingSizes
 from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, Keys
 from trainables.data.annotations import Region
@@ -439,7 +441,7 @@ def test_eight_regions_three_methods_and_four_sweeps_need_one_pretraining_a_seed
     trials = {}
     for number, method, name in itertools.product(range(8), methods.items(), SWEEPS):
         sweep, region = (name, SWEEPS[name], VALUES["smoke"][name]), Part(images, number=number)
-        trials |= recipes.curves(source, region, sweep, method, trained, CurveSizes(4, 2), options)
+        trials |= curve_recipes.curves(source, region, sweep, method, trained, CurveSizes(4, 2), options)
     study, keys = Study("many", "Many?", trials), Keys(FileDigests())
     plan = make_plan(study, Store(str(tmp_path / "results")), keys)
     kinds = [type(planned.trial.trainable).__name__ for planned in plan.planned]
@@ -469,8 +471,8 @@ def test_controls_without_an_encoder_hold_no_gpu(made):
     ("scale", "samples", "windows", "erasures"), [("smoke", 2, 4, 8), ("laptop", 5, 6, 20), ("full", 50, 21, 100)]
 )
 def test_methods_are_chosen_by_name_and_each_is_what_it_says(scale, samples, windows, erasures):
-    made = recipes.methods_of(CurveStudyOptions(scale=scale, methods=recipes.METHODS), SIZES[scale].curve)
-    assert list(made) == list(recipes.METHODS)
+    made = curve_recipes.methods_of(CurveStudyOptions(scale=scale, methods=curve_recipes.METHODS), SIZES[scale].curve)
+    assert list(made) == list(curve_recipes.METHODS)
     assert made == {
         "smoothgrad": SmoothGrad(samples),
         "smoothgrad_of_the_tool": SmoothGrad(samples, noise_on="both", times_input=True, guided=True, blur_map=True),
@@ -485,8 +487,8 @@ def test_methods_are_chosen_by_name_and_each_is_what_it_says(scale, samples, win
 
 
 def test_methods_that_were_not_asked_for():
-    assert list(recipes.methods_of(CurveStudyOptions(scale="laptop"), SIZES["laptop"].curve)) == ["smoothgrad"]
-    assert list(recipes.methods_of(CurveStudyOptions(scale="full"), SIZES["full"].curve)) == [
+    assert list(curve_recipes.methods_of(CurveStudyOptions(scale="laptop"), SIZES["laptop"].curve)) == ["smoothgrad"]
+    assert list(curve_recipes.methods_of(CurveStudyOptions(scale="full"), SIZES["full"].curve)) == [
         "smoothgrad", "smoothgrad_of_the_tool",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="--methods lime: choose some of smoothgrad, "):
@@ -540,3 +542,17 @@ def test_a_pilot_that_costs_more_than_it_saves_is_refused():
         rotation_period.make_study(CurveStudyOptions(scale="smoke", two_stage=True))
     study = rotation_period.make_study(CurveStudyOptions(scale="laptop", two_stage=True))
     assert any(isinstance(entry.trainable, TwoStageCurve) for entry in study.entries.values())
+
+
+def test_a_study_offers_the_flags_that_it_understands():
+    offered = {
+        kind: {field.name for field in fields(kind)} & {"regions", "methods", "two_stage"}
+        for kind in (CurveStudyOptions, AugmentationSweepsOptions, MapStudyOptions, HogSvmOptions)
+    }
+    everything = {"regions", "methods", "two_stage"}
+    assert offered == {
+        CurveStudyOptions: everything,
+        AugmentationSweepsOptions: everything,
+        MapStudyOptions: everything - {"two_stage"},  # a few angles
+        HogSvmOptions: {"regions"},  # held against SmoothGrad's curves, on an even grid
+    }

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from orchestrator.store import Store
-from studies import recipes
-from studies.recipes import CurveStudyOptions
+from studies import curve_recipes, recipes
+from studies.curve_recipes import CurveStudyOptions, MapStudyOptions
 from studies.rotation_period import make_study as make_rotation_study
 from studies.saliency_methods import ANGLES_DEG, make_study
 from trainables.api.names import ANCHOR, RANDOMISED, RANDOMISED_LAYERS, TRAINED, UNTRAINED
@@ -21,7 +21,7 @@ CASCADE = [RANDOMISED + layer for layer in RANDOMISED_LAYERS[:-1]]
 
 
 def study_of(**options):
-    return make_study(CurveStudyOptions(**{"scale": "smoke", "pretrain_seeds": 2} | options))
+    return make_study(MapStudyOptions(**{"scale": "smoke", "pretrain_seeds": 2} | options))
 
 
 def entries_of(study, role):
@@ -52,13 +52,13 @@ def test_every_arm_is_what_its_role_says():
 def test_eight_methods_are_the_default_and_all_are_scored_without_a_threshold_too():
     study = study_of(pretrain_seeds=1)
     methods = list(dict.fromkeys(e.labels["method"] for e in study.entries.values() if e.role != "intensity"))
-    assert methods == [name for name in recipes.METHODS if name != "smoothgrad_of_the_tool"]
+    assert methods == [name for name in curve_recipes.METHODS if name != "smoothgrad_of_the_tool"]
     assert len(methods) == 8
     for entry in study.entries.values():
         assert entry.trainable.scoring.localises
         assert entry.trainable.values == ANGLES_DEG["smoke"]
         if entry.role != "intensity":
-            assert entry.trainable.method == recipes.method(entry.labels["method"], recipes.SIZES["smoke"].curve)
+            assert entry.trainable.method == curve_recipes.method(entry.labels["method"], recipes.SIZES["smoke"].curve)
 
 
 def test_a_released_encoder_is_not_taken_in_silence(tmp_path):
@@ -110,8 +110,3 @@ def test_scores_of_the_table_are_those_of_the_store(finished):
             for score in ("auprc", "dice", "pointing_game", "relevance_mass"):
                 assert row[score] == pytest.approx(frame[score].mean())
             assert row["chance"] == pytest.approx(frame["mask_fraction"].mean())
-
-
-def test_a_few_angles_are_not_piloted():
-    with pytest.raises(ValueError, match="--two-stage is for curves"):
-        study_of(two_stage=True)

@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.plan import make_plan
 from orchestrator.store import Store
-from studies.recipes import CurveStudyOptions
+from studies.curve_recipes import CurveStudyOptions
 from studies.rotation_period import make_study as make_rotation_study
 from studies.segmentation import SIZES, SegmentationOptions, make_study
 from trainables.api.identity import FileDigests, Keys
