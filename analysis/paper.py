@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.exhibits import claims, explanations, hog, rotation, samples, segmentation
 from analysis.exhibits.exhibit import Exhibit, Part
 from analysis.exhibits.submissions import results_by_scale
+from analysis.exhibits.thesis import THESIS
 from analysis.published.rotation import FULL_SCALE
 from analysis.render import page
 from analysis.render.files import ReportPaths, file_name, write_figures, write_file, write_pictures, write_tables
@@ -17,112 +17,10 @@ from analysis.render.style import Figure
 from analysis.render.table import Table, to_html
 from analysis.results import StudyResults
 from orchestrator.store import Store
-from trainables.api.names import MOCO_TRUNK, UNET
 
-_ROTATION = "python studies/rotation_period.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
+EXHIBITS = THESIS
 
-_SEGMENTATION = (
-    "python studies/segmentation.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets brats"
-)
-
-_METHODS = "python studies/saliency_methods.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
-
-_HOG = "python studies/hog_svm.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
-
-_AUGMENTATIONS = (
-    "python studies/augmentation_types.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets"
-)
-
-EXHIBITS = (
-    Exhibit(
-        "Figure 3.1", "Sample image and mask, BraTS", "rotation_period", f"{_ROTATION} brats",
-        samples.image_of("brats"),
-    ),
-    Exhibit(
-        "Figure 3.2", "Sample image and mask, lung masks", "rotation_period", f"{_ROTATION} lung_mask",
-        samples.image_of("lung_mask"),
-    ),
-    Exhibit(
-        "Figure 3.3", "Sample image and mask, Kvasir-SEG", "rotation_period", f"{_ROTATION} kvasir",
-        samples.image_of("kvasir"),
-    ),
-    Exhibit(
-        "Table 4.1", "Supervised model, training and validation", "segmentation", _SEGMENTATION,
-        segmentation.scores_of(UNET),
-    ),
-    Exhibit(
-        "Table 4.2", "Self-supervised model, training and validation", "segmentation", _SEGMENTATION,
-        segmentation.scores_of(MOCO_TRUNK),
-    ),
-    Exhibit(
-        "Figure 4.1", "Sample result of the self-supervised model", "segmentation", _SEGMENTATION, segmentation.sample,
-    ),
-    Exhibit(
-        "Figure 5.1", "Explanation methods on a sample of BraTS", "saliency_methods", f"{_METHODS} brats",
-        explanations.pair,
-    ),
-    Exhibit(
-        "Section 5.1", "Explanation methods in numbers", "saliency_methods", f"{_METHODS} brats lung_mask kvasir",
-        explanations.scores,
-    ),
-    Exhibit(
-        "Figure 5.2", "Saliency maps beside masks", "rotation_period", f"{_ROTATION} brats", samples.several_maps,
-    ),
-    Exhibit(
-        "Figure 5.3", "Maps of an image and of its rotation, BraTS", "rotation_period", f"{_ROTATION} brats",
-        samples.turned("brats"),
-    ),
-    Exhibit(
-        "Figure 5.4", "Maps of an image and of its rotation, lung masks", "rotation_period", f"{_ROTATION} lung_mask",
-        samples.turned("lung_mask"),
-    ),
-    Exhibit(
-        "Figure 5.5", "Maps of an image and of its rotation, Kvasir-SEG", "rotation_period", f"{_ROTATION} kvasir",
-        samples.turned("kvasir"),
-    ),
-    Exhibit(
-        "Figures 5.3 to 5.5", "Maps of an image and of its rotation, other data sets and regions", "rotation_period",
-        None, samples.turned(None),
-    ),
-    Exhibit(
-        "Figure 5.6", "Interpretability over rotation, BraTS", "rotation_period", f"{_ROTATION} brats",
-        rotation.curve_of("brats"),
-    ),
-    Exhibit(
-        "Figure 5.7", "Interpretability over rotation, lung masks", "rotation_period", f"{_ROTATION} lung_mask",
-        rotation.curve_of("lung_mask"),
-    ),
-    Exhibit(
-        "Figure 5.8", "Interpretability over rotation, Kvasir-SEG", "rotation_period", f"{_ROTATION} kvasir",
-        rotation.curve_of("kvasir"),
-    ),
-    Exhibit(
-        "Figures 5.6 to 5.8", "Interpretability over rotation, other data sets and regions", "rotation_period", None,
-        rotation.curve_of(None),
-    ),
-    Exhibit(
-        "Section 5.3", "Extrema and levels beside the published ones", "rotation_period",
-        f"{_ROTATION} brats lung_mask kvasir", rotation.all_published,
-    ),
-    Exhibit(
-        "Figure 6.1", "Sample HOG features of each data set", "hog_svm", f"{_HOG} brats lung_mask kvasir",
-        hog.histograms,
-    ),
-    Exhibit("Table 6.1", "Dice curves and SVM accuracy", "hog_svm", f"{_HOG} brats lung_mask kvasir", hog.curves),
-    Exhibit("Claim 1", "Self-supervision and segmentation", "segmentation", _SEGMENTATION, claims.effective),
-    Exhibit(
-        "Claim 2", "A period of 90°", "rotation_period", f"{_ROTATION} brats lung_mask kvasir", claims.periodic,
-    ),
-    Exhibit(
-        "Claim 3", "Minima or maxima at multiples of 90°", "rotation_period", f"{_ROTATION} brats lung_mask kvasir",
-        claims.extrema,
-    ),
-    Exhibit("Claim 4", "No HOG-like features", "hog_svm", f"{_HOG} brats lung_mask kvasir", claims.not_hog),
-    Exhibit(
-        "Conclusion", "Optimal augmentations to train with", "augmentation_types",
-        f"{_AUGMENTATIONS} brats lung_mask kvasir", claims.optimal,
-    ),
-)  # fmt: skip
+MISSING = f"Missing at scale {FULL_SCALE}"
 
 
 def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIBITS) -> Path:
@@ -145,9 +43,14 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
     write_tables(tables, paths.tables)
     sections, number = [], 1
     for exhibit, scale, parts in made:
-        if parts or (scale == FULL_SCALE and exhibit.command is not None):
-            body, number = _html(parts, exhibit, drawings, number, store.uri)
+        if parts:
+            body, number = _html(parts, drawings, number)
             sections.append((_heading(exhibit, scale), body))
+    missing = [
+        exhibit for exhibit, scale, parts in made if scale == FULL_SCALE and not parts and exhibit.command is not None
+    ]
+    if missing:
+        sections.append((MISSING, _missing_html(missing, store.uri)))
     document = page.document("Interpretability of contrastive learning: the thesis's exhibits", store.uri, sections)
     write_file(paths.report_html, document.encode())
     return paths.report_html
@@ -177,13 +80,7 @@ def _scale_text(scale: str) -> str:
     return f"At scale {scale}" if scale else "At a scale that was not recorded"
 
 
-def _html(
-    parts: Sequence[Part], exhibit: Exhibit, drawings: Mapping[str, str], number: int, storage: str
-) -> tuple[str, int]:
-    if not parts:
-        command = f"{exhibit.command} --storage {storage}"
-        missing = f"Missing: the storage holds no result for it at scale {FULL_SCALE}. Compute it with {command}"
-        return page.paragraph(missing, "gap"), number
+def _html(parts: Sequence[Part], drawings: Mapping[str, str], number: int) -> tuple[str, int]:
     body = ""
     for part in parts:
         if isinstance(part, Table):
@@ -195,3 +92,17 @@ def _html(
             body += page.figure(number, part, drawings[part.name])
         number += 1
     return body, number
+
+
+def _missing_html(missing: Sequence[Exhibit], storage: str) -> str:
+    """What is missing, by the command that computes it."""
+    by_command: dict[str, list[str]] = {}
+    for exhibit in missing:
+        command = f"{exhibit.command} --storage {storage}"
+        by_command.setdefault(command, []).append(f"{exhibit.number}: {exhibit.title}")
+    said = (
+        f"The storage holds no result at scale {FULL_SCALE} for these. Below each list, the command that computes it."
+    )
+    return page.paragraph(said, "gap") + "".join(
+        page.bullets(names) + page.preformatted(command) for command, names in by_command.items()
+    )

@@ -115,7 +115,7 @@ def _history(store: Store, result: Result) -> dict[str, list[tuple[int, float, i
 
 
 def _means(histories: Sequence[Mapping[str, Sequence[tuple[int, float, int]]]]) -> list[Row]:
-    """Rows of mean and ``/std`` at the steps that all trials have: a mean over fewer would not be the cell's."""
+    """Rows of mean and ``std/`` at the steps that all trials have: a mean over fewer would not be the cell's."""
     gathered: dict[tuple[str, int], list[tuple[float, int]]] = {}
     for history in histories:
         for name, points in history.items():
@@ -129,7 +129,7 @@ def _means(histories: Sequence[Mapping[str, Sequence[tuple[int, float, int]]]]) 
         mean, std = _mean_and_std([value for value, _ in found])
         rows.append((name, step, mean, at_ms))
         if std is not None:
-            rows.append((f"{name}/std", step, std, at_ms))
+            rows.append((f"std/{name}", step, std, at_ms))
     return [row for row in rows if math.isfinite(row[2])]
 
 

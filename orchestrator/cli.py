@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,12 +30,22 @@ def main(options_type: type[Options], make_study: Callable[[Options], Study], de
     def run() -> int:
         with usage_errors():
             options = tyro.cli(options_type, description=description, config=_STYLE)
+            _refuse_without_values(options)
         # Not for --help: what plans and runs takes longer to load than help to read.
         from orchestrator.submission import submit
 
         return submit(options, lambda: make_study(options))
 
     exit_with(run)
+
+
+def _refuse_without_values(options: StudyOptions) -> None:
+    """A flag for several values that was given none would silently mean its default. Raises ValueError."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in sys.argv[1:]}
+    for field in dataclasses.fields(options):
+        flag = f"--{field.name.replace('_', '-')}"
+        if getattr(options, field.name) == () and flag in given:
+            raise ValueError(f"{flag}: expected at least one value; without the flag its default holds")
 
 
 def orchestrator_main() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 # Nothing has run in this store: the rate of one core of today on convolutions. Wrong by a factor, and said to be.
 _ASSUMED_FLOP_PER_S = 1e11
+# What a trial takes whatever it computes: its libraries are loaded, its files are read and written.
+_ASSUMED_START_S = 2.0
 # A trial that does not say how much it computes, before any of its kind has run: not nothing, and too little to go
 # before one that others wait for.
 _ASSUMED_S = 0.1
@@ -58,8 +60,8 @@ class Estimates:
         """What the whole trial costs, always positive."""
         groups = _groups(cost)
         if cost.work_flop > 0:
-            rate = next((self._rates[group] for group in groups if group in self._rates), 1.0 / _ASSUMED_FLOP_PER_S)
-            return cost.work_flop * rate
+            known = next((self._rates[group] for group in groups if group in self._rates), None)
+            return _ASSUMED_START_S + cost.work_flop / _ASSUMED_FLOP_PER_S if known is None else cost.work_flop * known
         return next((self._seconds[group] for group in groups[:2] if group in self._seconds), _ASSUMED_S)
 
     def is_measured(self, cost: Cost) -> bool:

@@ -133,7 +133,7 @@ class Experiment:
     def note(self, question: str, report_run_id: str) -> str:
         """What a reader should know of the experiment."""
         return (
-            f"{question}\n\nOn top the cells: means over seeds at every step (`<metric>/std` is their spread, "
+            f"{question}\n\nOn top the cells: means over seeds at every step (`std/<metric>` is their spread, "
             f"`n` their number), then [the report](#/experiments/{self.id}/runs/{report_run_id}), then every "
             f"trial. One kind only: {_NOTE_MARK}, `tags.kind = 'trial'` or `tags.kind = 'report'` in the search field."
         )

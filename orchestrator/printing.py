@@ -142,7 +142,7 @@ def show_search(suggestions: Suggestions, console: Console) -> None:
     best = suggestions.best()
     if not best:
         return
-    title = "Best suggestions" if len(best) > 1 else "Best suggestion"
+    title = "Pareto front" if len(best[0][1]) > 1 else "Best suggestions" if len(best) > 1 else "Best suggestion"
     title += f", at length {suggestions.highest_length}" if suggestions.highest_length else ""
     table = Table(title=title, title_justify="left")
     table.add_column("suggestion", justify="right")

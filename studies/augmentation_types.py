@@ -345,7 +345,9 @@ def make_study(options: AugmentationTypesOptions) -> Study:
         search = _search(source, measures, trained[source.name], options)
         facts |= {"search_begins": "rotation up to 180° and flips, each with p = 0.5, of every image"}
         report = "analysis.search.report:search_report"
-        facts |= {"sampler": options.sampler, "val/dice": "the background included; the factorial's use leaves it out"}
+        facts |= {"sampler": options.sampler}
+        if "dice" in options.objectives:
+            facts |= {USE: "the background included; the factorial's use leaves it out"}
         return Study(options.search_name, SEARCH_QUESTION, search=search, report=report, facts=facts, cards=cards)
     trials: dict[str, Entry] = {}
     for source, measures in wanted:

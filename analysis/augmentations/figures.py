@@ -183,7 +183,11 @@ def angle_figure(found: RegionSet) -> Figure:
         "Left and middle: use and interpretability of encoders whose views were all rotated by exactly one angle (0°: "
         "not at all); a point a seed, the line through the means. Right: curves over the angle of the view, up to the "
         "largest angle that was trained with, of encoders with the thesis's augmentation and of untrained ones; the "
-        "thesis concludes that the maximum is the angle to train with. At 90° nothing is interpolated, in the views "
-        "of the training as in those that are explained: what stands out there need not be the angle's doing."
+        "thesis concludes that the maximum is the angle to train with."
     )
+    if any(angle and angle % 90 == 0 for frame in (data, circles) for angle in frame["angle_deg"]):
+        caption += (
+            " At 90° nothing is interpolated, in the views of the training as in those that are explained: what "
+            "stands out there need not be the angle's doing."
+        )
     return Figure("angles", f"Training with one angle, {found.title}", caption, styled(alt.hconcat(*panels)), datasets)

@@ -103,9 +103,13 @@ def _caption(data: pl.DataFrame, sweep: SweepFacts, binarisation: str, marks: Pu
     kept = field_titles(sweep)["kept"].lower()
     right = f"; left all pixels, right those of the {kept}, which stay in view at every value" if num > 1 else ""
     band = "; band: pointwise 95 % bootstrap interval over blocks of images (trained encoders, mean over their seeds)"
+    if TRAINED not in data[ROLE]:
+        band = ""
+    elif not _has_band(data):
+        band = "; no interval: too few or too similar images to draw blocks of"
     text = (
         f"Mean Dice over n = {num_images(data)} images at each value, maps made binary by {binarisation}{right}. Top: "
-        f"levels. Middle: deviation of each curve from its own mean over the axis{band if _has_band(data) else ''}. "
+        f"levels. Middle: deviation of each curve from its own mean over the axis{band}. "
         "Bottom: the same for the controls without an encoder, on a scale of their own."
     )
     seeds = {

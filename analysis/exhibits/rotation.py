@@ -9,6 +9,7 @@ from functools import lru_cache
 from analysis.bootstrap import Bootstrap
 from analysis.curves.figures import curve_data, curve_figure
 from analysis.curves.levels import levels
+from analysis.curves.panels import Panel
 from analysis.pages.evidence import CurveSet, curve_sets
 from analysis.render.files import file_name
 from analysis.render.style import Figure
@@ -21,14 +22,14 @@ from trainables.api.names import label_values
 
 
 def curve_of(data: str | None) -> Callable[[StudyResults], list[Figure]]:
-    """Figures 5.6 to 5.8: Dice over the rotation angle of one data set, the published extrema drawn in; of each data
-    set and region that the thesis has not for None."""
+    """Figures 5.6 to 5.8: Dice over the rotation angle of one data set, the published extrema drawn in, and beside it
+    that of the inscribed circle, which the thesis has not; of each further data set and region for None."""
 
     def make(results: StudyResults) -> list[Figure]:
         return [
             replace(
                 curve_figure(
-                    curve_data([found.headline_panel], found.sweep, found.resampling_of),
+                    curve_data(_panels(found), found.sweep, found.resampling_of),
                     found.sweep,
                     found.binarisation,
                     found.published,
@@ -46,13 +47,17 @@ def all_published(results: StudyResults) -> list[Table]:
     """The thesis's three rows, and ours of every data set and region that was measured."""
     tables = []
     for found in rotations(results):
-        panels = [panel for panel in found.panels if panel.binarisation == found.binarisation]
-        extrema = statistics.extrema(fitted(panels, found.resampling_of))
+        extrema = statistics.extrema(fitted(_panels(found), found.resampling_of))
         frame = levels(found.frame, found.sweep)
         table = published_table(frame, extrema, found.labels, found.facts, found.binarisation)
         name, caption = file_name("published", *label_values(found.labels)), f"{table.caption}: {found.title}"
         tables.append(replace(table, name=name, caption=caption))
     return tables
+
+
+def _panels(found: CurveSet) -> list[Panel]:
+    """Of every field of view, with the rule that the thesis has."""
+    return [panel for panel in found.panels if panel.binarisation == found.binarisation]
 
 
 def is_of(found: CurveSet, data: str | None) -> bool:

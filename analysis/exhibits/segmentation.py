@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from analysis.render.files import file_name
 from analysis.render.pictures import Pictures
+from analysis.render.style import Figure
 from analysis.render.table import Table
 from analysis.results import StudyResults
 from analysis.segmentation.evidence import target_sets
-from analysis.segmentation.figures import class_pictures
-from analysis.segmentation.tables import score_table
+from analysis.segmentation.figures import class_pictures, fraction_data, fraction_figure
+from analysis.segmentation.tables import fraction_table, score_table
 from trainables.api.names import MOCO_TRUNK, label_values
 
 
@@ -28,6 +29,16 @@ def scores_of(role: str) -> Callable[[StudyResults], list[Table]]:
         return tables
 
     return make
+
+
+def shares(results: StudyResults) -> list[Figure | Table]:
+    """Every network at every share of the masks, as figure and table; nothing where only all masks were used."""
+    parts: list[Figure | Table] = []
+    for found in target_sets(results):
+        if len(found.fractions) > 1 and not fraction_data(found).is_empty():
+            name = file_name("shares", *label_values(found.labels))
+            parts += [replace(fraction_figure(found), name=name), replace(fraction_table(found), name=name)]
+    return parts
 
 
 def sample(results: StudyResults) -> list[Pictures]:

@@ -43,7 +43,7 @@ def verdict_sentence(sweep: SweepFacts, verdict: Verdict) -> str:
         )
     p = f", {verdict.p_text}" if verdict.p_adjusted is not None else ""
     return (
-        f"The {what} of trained and untrained encoders are not told apart ({seeds}{p}: {verdict.why_text}). Only "
+        f"Trained and untrained encoders are not told apart by the {what} ({seeds}{p}: {verdict.why_text}). Only "
         "this coefficient is compared; levels and shapes may differ."
     )
 

@@ -29,9 +29,7 @@ def verdict_sentence(found: TargetSet, pair: Pair, verdict: Verdict) -> str:
     assert isinstance(verdict.difference, float)
     word = "higher" if verdict.difference > 0 else "lower"
     if verdict.outcome is Outcome.NOT_TOLD_APART:
-        return (
-            f"{where}, the {_WHAT} of {pair.first} and {pair.second} are not told apart ({levels}: {verdict.why_text})."
-        )
+        return f"{where}, {pair.first} and {pair.second} are not told apart by {_WHAT} ({levels}: {verdict.why_text})."
     by = f"that of {pair.second}, by {number(abs(verdict.difference), 3)}{_interval(verdict)}"
     said = f"{where}, the {_WHAT} of {pair.first} is {word} than {by} ({levels})"
     if verdict.outcome is Outcome.LEARNT:

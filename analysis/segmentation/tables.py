@@ -17,7 +17,8 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _RULE = (
     "Image by image and class by class, then the mean over images and over classes, the background included (thesis "
     "4.2); mean(std) over n seeds. A class that an image neither has nor is said to have counts for nothing in it, one "
-    "that is said to be there and is not counts 0."
+    "that is said to be there and is not counts 0. Training and validation images are different images: a level apart "
+    "says which are easier as well as what was learnt."
 )
 
 

@@ -30,6 +30,7 @@ from analysis.augmentations.figures import angle_figure, effect_figure, pareto_f
 from analysis.augmentations.findings import answers, caveats
 from analysis.augmentations.report import augmentation_report
 from analysis.augmentations.tables import arm_table, effect_table
+from analysis.exhibits.augmentations import use_and_maps
 from analysis.results import load_study
 from analysis.significance import Outcome
 from trainables.api.names import OF_MAPS, OF_USE, RELEASED, THESIS_CURVE
@@ -477,6 +478,19 @@ def test_the_angle_figure_draws_trainings_by_their_angle_and_the_curve_beside(wh
     assert max(trained, key=lambda row: row["dice"])["angle_deg"] == 60.0
     assert max(row["angle_deg"] for row in line.rows) == 90.0
     assert all(row["dice"] == pytest.approx(0.2) for row in line.rows if row["encoder"] == "untrained")
+
+
+def test_the_angle_figure_warns_of_a_quarter_turn_that_it_shows(whole, tmp_path):
+    assert "At 90° nothing is interpolated" in angle_figure(found_of(whole)).caption
+    study = made(tmp_path, [(NONE, 0.5, 0.3), (exact(30), 0.5, 0.3), (exact(60), 0.5, 0.5)], circle=PEAK_AT_60)
+    assert "90°" not in angle_figure(found_of(study)).caption
+
+
+def test_the_paper_has_the_front_of_every_region(whole):
+    (figure,) = use_and_maps(load_study(whole.store, whole.manifest))
+    means = layers_of(panels_of(figure)[0], "point")[1]
+    assert (means.fields["x"], means.fields["y"]) == ("use", "interpretability")
+    assert figure.name.startswith("front-")
 
 
 def test_the_page_says_it_all_and_what_is_missing(whole, tmp_path):

@@ -271,7 +271,11 @@ def test_captions_speak_of_bands_only_where_one_is_drawn(data):
     assert "band: pointwise" in figures.curve_figure(data, ROTATION, "otsu", None).caption
     assert "Band: 95 %" in figures.binarisation_figure(data, ROTATION).caption
     bare = data.with_columns(pl.lit(None, pl.Float64).alias(column) for column in ("deviation_low", "deviation_high"))
-    assert "band" not in figures.curve_figure(bare, ROTATION, "otsu", None).caption
+    said = figures.curve_figure(bare, ROTATION, "otsu", None).caption
+    assert "band" not in said
+    assert "no interval: too few or too similar images" in said
+    untrained = bare.filter(pl.col("role") != "trained")
+    assert "interval" not in figures.curve_figure(untrained, ROTATION, "otsu", None).caption
     assert "Band" not in figures.binarisation_figure(bare, ROTATION).caption
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import synthetic_augmentations as augmented
+from charts import panels_of
 from reported import small
 from synthetic_curves import BLUR, ROTATION
 from synthetic_hog import ANGLES, FabricatedHog
@@ -106,6 +107,11 @@ def test_what_the_thesis_has_not_is_shown_apart(three):
     assert [p.name for p in samples.turned(None)(found)] == ["turned-mni152-white_matter-rotation"]
     assert [f.name for f in curve_of(None)(found)] == ["curve-mni152-white_matter-rotation"]
     assert [f.name for f in curve_of("brats")(found)] == ["curve-brats-tumour-rotation"]
+
+
+def test_the_inscribed_circle_stands_beside_the_thesis_s_field(three):
+    (figure,) = curve_of("brats")(results_of(three))
+    assert [title for title, _ in panels_of(figure)][:2] == ["Full field of view", "Inscribed circle"]
 
 
 def test_without_samples_nothing_is_shown(tmp_path):

@@ -216,6 +216,9 @@ def test_the_thesis_s_exhibits_are_of_every_region(whole):
     results = load_study(whole.store, whole.manifest)
     (pictures,) = pair(results)
     assert pictures.name == "methods-brats-tumour"
-    (table,) = scores(results)
+    leaders, table = scores(results)
+    (line,) = leaders.frame.to_dicts()
+    assert line["data"] == "brats · tumour"
+    assert line["finding"].startswith("Smoothgrad has the highest average precision")
     assert (table.name, table.frame["method"].to_list()) == ("methods-brats-tumour", ["smoothgrad", "grad cam"])
     assert table.frame["low"].is_not_null().all()

@@ -87,7 +87,7 @@ def test_what_cannot_be_told_apart_is_the_coefficient_only(sweep, what, differen
     why = ("the test over seeds finds no difference",)
     said = verdict_sentence(sweep, verdict(Outcome.NOT_TOLD_APART, difference, p=0.3, why=why))
     assert said == (
-        f"The {what} of trained and untrained encoders are not told apart (3 pretraining(s) against 4 untrained "
+        f"Trained and untrained encoders are not told apart by the {what} (3 pretraining(s) against 4 untrained "
         "encoder(s), p = 0.300 after Holm: the test over seeds finds no difference). Only this coefficient is "
         "compared; levels and shapes may differ."
     )

@@ -1,5 +1,6 @@
 """The papers' exhibits from a storage: several data sets, submissions and scales, and what is missing."""
 
+import html
 import json
 import re
 from dataclasses import asdict
@@ -83,12 +84,19 @@ def written(tmp_path, monkeypatch, storage):
 
     def write():
         drawn.clear()
-        html = paper.write_paper(storage.store, tmp_path / "paper").read_text()
-        sections = dict(re.findall(r"<h2>(.*?)</h2>\n(.*?)</section>", html, re.S))
+        document = paper.write_paper(storage.store, tmp_path / "paper").read_text()
+        sections = dict(re.findall(r"<h2>(.*?)</h2>\n(.*?)</section>", document, re.S))
         assert len({f.name for f in drawn}) == len(drawn), "no figure overwrites another"
         return sections, {figure.name: figure for figure in drawn}
 
     return write
+
+
+def command_for(named, sections):
+    """The command below the list that names an exhibit."""
+    lists = re.findall(r"<ul>(.*?)</ul><pre>(.*?)</pre>", sections[paper.MISSING], re.S)
+    (command,) = [command for names, command in lists if f"<li>{html.escape(named)}</li>" in names]
+    return html.unescape(command)
 
 
 def rows(level=0.0, num_trained=1):
@@ -117,9 +125,11 @@ def test_data_sets_and_regions_have_files_of_their_own_whichever_submission_comp
     assert sections["Figure 5.8: Interpretability over rotation, Kvasir-SEG"].count("<figure ") == 1
     beyond = sections["Figures 5.6 to 5.8: Interpretability over rotation, other data sets and regions"]
     assert beyond.count("<figure ") == 1
-    missing = sections["Figure 5.7: Interpretability over rotation, lung masks"]
-    assert "Missing: the storage holds no result for it at scale full. Compute it with python studies/" in missing
-    assert "--datasets lung_mask" in missing
+    assert not any("lung masks" in title for title in sections)
+    assert command_for("Figure 5.7: Interpretability over rotation, lung masks", sections) == (
+        "python studies/rotation_period.py --scale full --pretrained MOCO.pth.tar --data-root DATA --datasets "
+        f"lung_mask --storage {storage.store.uri}"
+    )
     tables = {path.stem: pl.read_csv(path) for path in (tmp_path / "paper/tables").glob("published-*.csv")}
     names = ("brats-tumour", "brats-core", "kvasir-polyp")
     assert set(tables) == {f"published-{name}-rotation" for name in names}
@@ -146,7 +156,8 @@ def test_published_extrema_are_those_of_the_own_data_set(storage, written):
 def test_only_full_scale_bears_the_number_of_an_exhibit(storage, written):
     storage.submit((BRATS_TUMOUR, rows()), scale="laptop")
     sections, figures = written()
-    assert "Missing" in sections["Figure 5.6: Interpretability over rotation, BraTS"]
+    assert command_for("Figure 5.6: Interpretability over rotation, BraTS", sections).startswith("python studies/")
+    assert "Figure 5.6: Interpretability over rotation, BraTS" not in sections
     assert "<figure" in sections["At scale laptop, not Figure 5.6: Interpretability over rotation, BraTS"]
     assert not any(title.startswith("At scale laptop, not Figure 5.8") for title in sections)
     (table,) = [content for title, content in sections.items() if title.startswith("At scale laptop, not Section 5.3")]
@@ -178,7 +189,8 @@ def test_full_scale_from_a_random_start_is_not_the_papers(storage, written, fact
 def test_full_scale_with_other_epochs_is_not_the_papers(storage, written):
     storage.submit((BRATS_TUMOUR, rows()), facts={"num_epochs": "2"})
     sections, figures = written()
-    assert "Missing" in sections["Figure 5.6: Interpretability over rotation, BraTS"]
+    assert command_for("Figure 5.6: Interpretability over rotation, BraTS", sections).startswith("python studies/")
+    assert "Figure 5.6: Interpretability over rotation, BraTS" not in sections
     assert "<figure" in sections["At scale full, 2 epochs, not Figure 5.6: Interpretability over rotation, BraTS"]
     assert "curve-brats-tumour-rotation" not in figures
 
@@ -206,8 +218,13 @@ def test_of_two_configurations_the_newest_that_is_finished_counts(storage):
 
 def test_an_empty_storage_misses_everything(storage, written):
     sections, figures = written()
-    assert list(sections) == [f"{e.number}: {e.title}" for e in paper.EXHIBITS if e.command is not None]
-    assert all("Missing" in content for content in sections.values())
+    assert list(sections) == [paper.MISSING]
+    for exhibit in paper.EXHIBITS:
+        named = f"{exhibit.number}: {exhibit.title}"
+        if exhibit.command is None:
+            assert named not in sections[paper.MISSING]
+        else:
+            assert command_for(named, sections) == f"{exhibit.command} --storage {storage.store.uri}"
     assert not any(isinstance(figure, Figure) for figure in figures.values())
 
 

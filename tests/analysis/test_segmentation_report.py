@@ -9,8 +9,8 @@ from charts import layers_of, panels_of
 from synthetic_segmentation import CLASSES, FabricatedSegmentations, finished
 from synthetic_study import MNI152
 
-from analysis.exhibits.segmentation import sample, scores_of
-from analysis.paper import write_paper
+from analysis.exhibits.segmentation import sample, scores_of, shares
+from analysis.paper import MISSING, write_paper
 from analysis.render import page
 from analysis.results import load_study
 from analysis.segmentation import figures
@@ -70,7 +70,7 @@ def test_a_difference_is_said_with_its_direction_levels_and_interval(tmp_path, m
 
 def test_the_same_is_said_of_no_difference(tmp_path):
     said = sentence(finished(tmp_path, unet=0.6, moco=0.605))
-    assert "of MoCo trunk and UNet are not told apart" in said
+    assert "MoCo trunk and UNet are not told apart by Dice without background" in said
     assert not {"higher", "lower"} & set(said.split())
 
 
@@ -294,6 +294,17 @@ def test_frozen_trunks_have_the_colour_of_their_own_and_are_dashed(tmp_path):
     }  # fmt: skip
 
 
+def test_the_paper_shows_every_share_of_the_masks_where_there_are_several(whole, tmp_path):
+    results = load_study(whole.store, whole.manifest)
+    figure, table = shares(results)
+    assert figure.name == table.name == "shares-brats-tumour_classes"
+    assert len(layers_of(panels_of(figure)[0], "point")[0].rows) == 27
+    assert table.frame["fraction"].n_unique() == 3
+    alone = FabricatedSegmentations(tmp_path)
+    alone.arms({UNET: 0.5})
+    assert shares(load_study(alone.store, alone.manifest)) == []
+
+
 def test_pictures_show_image_truth_and_every_network(target):
     (pictures,) = figures.samples(target)
     rows = pictures.rows
@@ -374,7 +385,7 @@ def test_the_paper_shows_segmentations_under_their_scale(tmp_path, monkeypatch):
     made.store.write_document("studies/segmentation/1.json", made.manifest | {"submitted_at": 1.0})
     html = write_paper(made.store, tmp_path / "paper").read_text()
     sections = dict(re.findall(r"<h2>(.*?)</h2>\n(.*?)</section>", html, re.S))
-    assert "Missing" in sections["Table 4.2: Self-supervised model, training and validation"]
+    assert "<li>Table 4.2: Self-supervised model, training and validation</li>" in sections[MISSING]
     shown = sections["At scale laptop, not Table 4.2: Self-supervised model, training and validation"]
     assert "MoCo trunk" in shown
     assert "<td>UNet</td>" not in shown

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
+
+from orchestrator.printing import show_search
+from orchestrator.search.points import Suggestion
 
 STUDY = Path(__file__).with_name("toy_study.py")
 SEARCH = Path(__file__).with_name("toy_search_study.py")
@@ -163,6 +167,41 @@ def test_bad_input_gets_one_clear_line(call, flags, environment, said):
     assert code == 2
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "flags", [["--methods"], ["--methods", "--scale", "smoke"], ["--regions=", "--scale", "smoke"]]
+)
+def test_a_flag_for_several_values_takes_one_at_least(call, flags):
+    code, _, err = call("--plan", *flags, command=(str(STUDY.parents[2] / "studies" / "rotation_period.py"),))
+    assert code == 2
+    assert re.search("--(methods|regions)", err)
+    assert "Traceback" not in err
+
+
+class FinishedSearch:
+    """What is left to say of a search without lengths that has come to its end."""
+
+    stopped_because, num_left, promotions, highest_length = "", 0, (), None
+
+    def __init__(self, *values):
+        self._best = [(Suggestion(number, {"x": 0.5}, ()), of_one) for number, of_one in enumerate(values)]
+
+    def best(self):
+        return self._best
+
+
+@pytest.mark.parametrize(
+    ("values", "title"),
+    [
+        ([{"val/dice": 0.5}], "Best suggestion "),
+        ([{"val/dice": 0.5}, {"val/dice": 0.5}], "Best suggestions "),
+        ([{"val/dice": 0.5, "val/loss": 0.25}], "Pareto front "),
+    ],
+)
+def test_the_best_of_a_search_are_called_what_they_are(values, title, capsys):
+    show_search(FinishedSearch(*values), Console(width=80))
+    assert capsys.readouterr().out.startswith(title)
 
 
 def test_status_says_which_manifest_is_garbled_and_takes_the_storage_of_the_environment(call, tmp_path):

@@ -22,7 +22,7 @@ def test_the_nearest_kin_tells():
         ([other, same_device, same_class], 40.0, True),
         ([other, same_device], 70.0, False),
         ([other], 900.0, False),
-        ([], 1e12 / 1e11, False),
+        ([], 2.0 + 1e12 / 1e11, False),
     ):
         estimates = Estimates(finished)
         assert estimates.seconds(cost()) == pytest.approx(seconds)
@@ -49,5 +49,9 @@ def test_without_stated_work_the_seconds_of_its_kind_count_and_of_no_other():
     assert not others.is_measured(silent)
 
 
+def test_a_guess_counts_the_start_of_every_trial():
+    assert Estimates([]).seconds(cost(work_flop=1.0)) == pytest.approx(2.0)
+
+
 def test_what_took_no_time_says_nothing():
-    assert Estimates([spent(0.0)]).seconds(cost()) == pytest.approx(1e12 / 1e11)
+    assert Estimates([spent(0.0)]).seconds(cost()) == pytest.approx(2.0 + 1e12 / 1e11)

@@ -57,9 +57,9 @@ def test_a_cell_shows_mean_and_std_of_its_trials_at_every_step(submitted, databa
     cell = runs[CELL]
     assert history(client, cell, "train/sum") == [(0, 3.0), (1, 6.0)]
     std = statistics.stdev([1, 2, 6])
-    assert history(client, cell, "train/sum/std") == [(0, pytest.approx(std)), (1, pytest.approx(2 * std))]
+    assert history(client, cell, "std/train/sum") == [(0, pytest.approx(std)), (1, pytest.approx(2 * std))]
     assert cell.data.metrics["sum/summary"] == 6.0
-    assert cell.data.metrics["sum/summary/std"] == pytest.approx(2 * std)
+    assert cell.data.metrics["std/sum/summary"] == pytest.approx(2 * std)
     assert cell.data.metrics["n"] == 3
     assert cell.data.params == {"class": "Count", "num_epochs": "2", "epoch_s": "0.0"}  # without the seed
     wanted = {"kind": "cell", "role": "trained", "data": "brats", "region": "white_matter", "mlflow.user": "someone"}
@@ -160,7 +160,7 @@ def test_a_step_that_one_trial_lacks_has_no_mean(submitted):
     store, _ = submitted({"a": Count(2), "b": Count(3)}, fields={n: in_cell("c", "r", n) for n in "ab"})
     (cell,) = cells_of(next(store.manifests()))
     means = means_of(store, cell, dict.fromkeys(cell.keys, "done:"))
-    assert [row[:3] for row in means.rows if not row[0].endswith("/std")] == [
+    assert [row[:3] for row in means.rows if not row[0].startswith("std/")] == [
         ("train/sum", 0, 1.0), ("train/sum", 1, 2.0),
     ]  # fmt: skip
     assert means.summary["sum/summary"] == 2.5

@@ -178,6 +178,13 @@ def test_with_released_weights_their_encoder_is_a_control(tmp_path):
     assert not any(entry.role == RELEASED for entry in study_of().entries.values())
 
 
+def test_a_search_explains_the_objectives_that_it_has():
+    of_use = study_of(search=True, objectives=("dice",)).facts
+    of_maps = study_of(search=True, objectives=("interpretability",)).facts
+    assert of_use["val/dice"].startswith("the background included")
+    assert "val/dice" not in of_maps
+
+
 def test_a_region_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="--region liver: mni152 has"):
         study_of(region="liver")
