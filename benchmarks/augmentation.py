@@ -1,6 +1,7 @@
-"""Augmented images per second, against torchvision's transforms called for each image.
+"""Augmented images per second, against torchvision's transforms called for each image, and against kornia.
 
-    python benchmarks/augmentation.py                    # 128 RGB images of 128 pixels; about a minute
+    python benchmarks/augmentation.py                    # 128 RGB images of 128 pixels; two minutes
+    python benchmarks/augmentation.py --images 256       # BYOL's batch
     python benchmarks/augmentation.py --quick            # 16 images of 64 pixels: does it run at all
     python benchmarks/augmentation.py --json figures.json
 
@@ -8,46 +9,60 @@ Contenders, with the same parameters' ranges, float32 images in memory and one t
 
 - ``ours``: one ``apply`` of a combination to the whole batch, the uniform numbers drawn within the time.
 - ``torchvision``: transforms.v2 on one image after the other, which is how each image gets parameters of its own there.
+- ``kornia``, where it is installed: its augmentations in sequence on the whole batch, parameters for each image. Crops
+  are cut out as slices, its default and the faster of its two ways.
 
 Each has a process of its own: ours keeps freed memory, as a training does, theirs is what a user's script is. They take
-turns: a round times both once, in CPU seconds of their process, so that other work on the machine counts for little. A
-ratio is the median over rounds of the ratio within a round. The goal is set for crop, flip, rotation and jitter
-together.
+turns (``parts/contenders.py``). Goals are set against torchvision for crop, flip, rotation and jitter together, and
+against both for BYOL's augmentation.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import multiprocessing
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
 
 import torch
+from parts.contenders import Contender, Turn, Work, times
 from torch import Tensor
 from torchvision.transforms import v2
 
 from trainables import runtime
 from trainables.augment.augmentation import Augmentation
-from trainables.augment.combine import Combine
-from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation
+from trainables.augment.combine import BYOL_AUGMENTATION, Combine
+from trainables.augment.geometric import HorizontalFlip, RandomResizedCrop, Rotation, VerticalFlip
 from trainables.augment.photometric import ColourJitter, GaussianBlur
 
-GOAL, GOAL_CASE = 5.0, "crop + flip + rotation + jitter"
+BYOL_CASE = "BYOL"
+AREAS, JITTER, SIGMAS_PX = (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), (0.1, 2.0)
+BYOL_AREAS = ((128 / 140) ** 2, (128 / 140) ** 2)
 KERNEL_PX = 13  # a tenth of the side, as SimCLR
+TOGETHER = "crop + flip + rotation + jitter"
+CASES = {
+    **{name: (name,) for name in ("crop", "flip", "rotation", "jitter", "blur")},
+    TOGETHER: ("crop", "flip", "rotation", "jitter"),
+    "all five": ("crop", "flip", "rotation", "jitter", "blur"),
+    BYOL_CASE: ("flip", "vertical flip", "rotation", "BYOL's crop", "jitter"),
+}
+PEERS = ("torchvision", "kornia")
+GOALS = {(TOGETHER, "torchvision"): 5.0, (BYOL_CASE, "torchvision"): 5.0, (BYOL_CASE, "kornia"): 2.3}
 
 
 @dataclass(frozen=True)
 class Figures:
+    """Of one case and one peer."""
+
     case: str
+    peer: str
     image_size_px: int
     ours_images_per_s: float
-    torchvision_images_per_s: float
+    peer_images_per_s: float
     ratio: float
     lowest_ratio: float
     highest_ratio: float
@@ -55,100 +70,119 @@ class Figures:
 
 def main() -> None:
     arguments = parsed_arguments()
-    size_px, num_images, rounds = (64, 16, 3) if arguments.quick else (128, 128, arguments.rounds)
-    print(f"{num_images} RGB images of {size_px} pixels, float32, one thread, {rounds} rounds; images per CPU second\n")
-    print(f"{'':33} {'ours':>7} {'torchvision':>12} {'ratio (lowest to highest)':>28}")
-    figures = []
-    with Contender(True, size_px, num_images) as ours, Contender(False, size_px, num_images) as theirs:
-        for name in cases(size_px):
-            seconds = [(ours.seconds(name), theirs.seconds(name)) for _ in range(rounds + 1)][1:]
-            figures.append(figures_of(name, size_px, num_images, seconds))
-            print(line_of(figures[-1]), flush=True)
+    size_px, num_images, rounds = (64, 16, 3) if arguments.quick else (128, arguments.images, arguments.rounds)
+    assert ours_of(CASES[BYOL_CASE]) == BYOL_AUGMENTATION
+    peers = [peer for peer in PEERS if importlib.util.find_spec(peer)]
+    print(f"{num_images} RGB images of {size_px} pixels, float32, one thread, {rounds} rounds; images per CPU second")
+    if "kornia" not in peers:
+        print("kornia is not installed: not measured")
+    print(f"{'':33} {'peer':12} {'ours':>7} {'peer':>7} {'times as fast (range)':>22}")
+    with ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(
+                Contender(contender, name, size_px, num_images, num_threads=1, keeps_memory=name == "ours")
+            )
+            for name in ("ours", *peers)
+        }
+        figures = []
+        for case in CASES:
+            turns = [{name: it.turn(case) for name, it in contenders.items()} for _ in range(rounds + 1)][1:]
+            for peer in peers:
+                figures.append(figures_of(case, peer, size_px, num_images, turns))
+                print(line_of(figures[-1]), flush=True)
+    memory_mb = {name: turn.peak_memory_mb for name, turn in turns[-1].items()}
+    print("peak memory over all cases: " + ", ".join(f"{name} {mb:.0f} MB" for name, mb in memory_mb.items()))
     if arguments.json:
-        content = {"goal": GOAL, "goal_case": GOAL_CASE, "figures": [asdict(entry) for entry in figures]}
+        goals = [{"case": case, "peer": peer, "times": goal} for (case, peer), goal in GOALS.items()]
+        content = {"goals": goals, "figures": [asdict(entry) for entry in figures], "peak_memory_mb": memory_mb}
         arguments.json.write_text(json.dumps(content, indent=1))
 
 
 def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Batched augmentation against torchvision for each image.")
+    parser = argparse.ArgumentParser(description="Batched augmentation against torchvision for each image, and kornia.")
     parser.add_argument("--quick", action="store_true", help="few small images, three rounds")
-    parser.add_argument("--rounds", type=int, default=7, help="how often both are timed; 7")
+    parser.add_argument("--images", type=int, default=128, help="images of a batch; 128")
+    parser.add_argument("--rounds", type=int, default=7, help="how often all are timed; 7")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser.parse_args()
 
 
-def cases(size_px: int) -> dict[str, tuple[Augmentation, Callable[[Tensor], Tensor]]]:
-    """What is timed, by name: ours and torchvision's, each alone and together."""
-    parts: dict[str, tuple[Augmentation, Callable[[Tensor], Tensor]]] = {
-        "crop": (RandomResizedCrop(0.2, 1.0), v2.RandomResizedCrop(size_px, (0.2, 1.0))),
-        "flip": (HorizontalFlip(0.5), v2.RandomHorizontalFlip(0.5)),
-        "rotation": (Rotation(180.0), v2.RandomRotation(180.0, v2.InterpolationMode.BILINEAR)),
-        "jitter": (ColourJitter(0.4, 0.4, 0.4, 0.1), v2.ColorJitter(0.4, 0.4, 0.4, 0.1)),
-        "blur": (GaussianBlur(0.1, 2.0, KERNEL_PX), v2.GaussianBlur(KERNEL_PX, (0.1, 2.0))),
+def ours_of(names: Sequence[str]) -> Augmentation:
+    """Our augmentation of a case, alone or together."""
+    parts: dict[str, Augmentation] = {
+        "crop": RandomResizedCrop(*AREAS),
+        "BYOL's crop": RandomResizedCrop(*BYOL_AREAS, 1.0, 1.0),
+        "flip": HorizontalFlip(0.5),
+        "vertical flip": VerticalFlip(0.5),
+        "rotation": Rotation(180.0),
+        "jitter": ColourJitter(*JITTER),
+        "blur": GaussianBlur(*SIGMAS_PX, KERNEL_PX),
     }
-    together = {}
-    for names in (("crop", "flip", "rotation", "jitter"), tuple(parts)):
-        ours = Combine(tuple(parts[name][0] for name in names))
-        together[" + ".join(names)] = (ours, v2.Compose([parts[name][1] for name in names]))
-    return parts | together
+    chosen = tuple(parts[name] for name in names)
+    return chosen[0] if len(chosen) == 1 else Combine(chosen)
 
 
-class Contender:
-    """A process that times one of the two on demand."""
-
-    def __init__(self, is_ours: bool, size_px: int, num_images: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, there = context.Pipe()
-        self._process = context.Process(target=serve, args=(there, is_ours, size_px, num_images))
-
-    def __enter__(self) -> Self:
-        self._process.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._connection.send(None)
-        self._process.join()
-
-    def seconds(self, case: str) -> float:
-        """CPU seconds of one pass over all images."""
-        self._connection.send(case)
-        return float(self._connection.recv())
+def torchvision_of(names: Sequence[str], size_px: int) -> Callable[[Tensor], Tensor]:
+    """The same of one image."""
+    parts = {
+        "crop": v2.RandomResizedCrop(size_px, AREAS),
+        "BYOL's crop": v2.RandomResizedCrop(size_px, BYOL_AREAS, (1.0, 1.0)),
+        "flip": v2.RandomHorizontalFlip(0.5),
+        "vertical flip": v2.RandomVerticalFlip(0.5),
+        "rotation": v2.RandomRotation(180.0, v2.InterpolationMode.BILINEAR),
+        "jitter": v2.ColorJitter(*JITTER),
+        "blur": v2.GaussianBlur(KERNEL_PX, SIGMAS_PX),
+    }
+    return v2.Compose([parts[name] for name in names])
 
 
-def serve(connection: Connection, is_ours: bool, size_px: int, num_images: int) -> None:
-    """Time the cases that are asked for, until None comes."""
-    torch.set_num_threads(1)
-    if is_ours:
-        runtime.keep_freed_memory()
+def kornia_of(names: Sequence[str], size_px: int) -> Callable[[Tensor], Tensor]:
+    """The same of a batch."""
+    import kornia.augmentation as kornia
+
+    size = (size_px, size_px)
+    parts = {
+        "crop": kornia.RandomResizedCrop(size, AREAS, p=1.0),
+        "BYOL's crop": kornia.RandomResizedCrop(size, BYOL_AREAS, (1.0, 1.0), p=1.0),
+        "flip": kornia.RandomHorizontalFlip(p=0.5),
+        "vertical flip": kornia.RandomVerticalFlip(p=0.5),
+        "rotation": kornia.RandomRotation(180.0, p=1.0),
+        "jitter": kornia.ColorJitter(*JITTER, p=1.0),
+        "blur": kornia.RandomGaussianBlur((KERNEL_PX, KERNEL_PX), SIGMAS_PX, p=1.0),
+    }
+    return kornia.AugmentationSequential(*(parts[name] for name in names), same_on_batch=False)
+
+
+def contender(name: str, size_px: int, num_images: int) -> Work:
+    """What augments all images as a case says."""
     images_BCHW = torch.rand(num_images, 3, size_px, size_px, generator=runtime.generator("images"))
-    while (case := connection.recv()) is not None:
-        ours, theirs = cases(size_px)[case]
-        start = time.process_time()
-        if is_ours:
-            draws_BN = runtime.uniforms(torch.arange(num_images), ours.num_draws, "benchmark")
-            ours.apply(images_BCHW, draws_BN)
-        else:
-            torch.stack([theirs(image_CHW) for image_CHW in images_BCHW])
-        connection.send(time.process_time() - start)
+
+    def with_ours(case: str) -> None:
+        ours = ours_of(CASES[case])
+        ours.apply(images_BCHW, runtime.uniforms(torch.arange(num_images), ours.num_draws, "benchmark"))
+
+    def with_torchvision(case: str) -> None:
+        one_by_one = torchvision_of(CASES[case], size_px)
+        torch.stack([one_by_one(image_CHW) for image_CHW in images_BCHW])
+
+    def with_kornia(case: str) -> None:
+        kornia_of(CASES[case], size_px)(images_BCHW)
+
+    return {"ours": with_ours, "torchvision": with_torchvision, "kornia": with_kornia}[name]
 
 
-def figures_of(case: str, size_px: int, num_images: int, seconds: Sequence[tuple[float, float]]) -> Figures:
-    ratios = [torchvision / ours for ours, torchvision in seconds]
-    rates = [num_images / statistics.median(column) for column in zip(*seconds, strict=True)]
-    return Figures(case, size_px, rates[0], rates[1], statistics.median(ratios), min(ratios), max(ratios))
+def figures_of(case: str, peer: str, size_px: int, num_images: int, rounds: Sequence[Mapping[str, Turn]]) -> Figures:
+    """Medians over rounds."""
+    rates = [num_images / statistics.median(turns[name].seconds for turns in rounds) for name in ("ours", peer)]
+    return Figures(case, peer, size_px, *rates, *times(rounds, peer, "ours"))
 
 
 def line_of(figures: Figures) -> str:
-    reached = ""
-    if figures.case == GOAL_CASE:
-        reached = f"  goal {GOAL:.0f}: {'reached' if figures.ratio >= GOAL else 'missed'}"
+    goal = GOALS.get((figures.case, figures.peer))
+    reached = "" if goal is None else f"  goal {goal:g}: {'reached' if figures.ratio >= goal else 'missed'}"
     spread = f"{figures.ratio:.1f} ({figures.lowest_ratio:.1f} to {figures.highest_ratio:.1f})"
-    rates = f"{figures.ours_images_per_s:7.0f} {figures.torchvision_images_per_s:12.0f}"
-    return f"{shortened(figures.case.split(' + ')):33} {rates} {spread:>28}{reached}"
-
-
-def shortened(parts: Sequence[str]) -> str:
-    return " + ".join(parts) if len(parts) <= 4 else "all five"
+    rates = f"{figures.ours_images_per_s:7.0f} {figures.peer_images_per_s:7.0f}"
+    return f"{figures.case:33} {figures.peer:12} {rates} {spread:>22}{reached}"
 
 
 if __name__ == "__main__":

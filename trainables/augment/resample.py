@@ -232,29 +232,41 @@ def _grid(warp: Warp, images_BCHW: Tensor) -> Tensor:
     }
     x = (torch.arange(width, **options) * 2 + 1) / width - 1
     y = ((torch.arange(height, **options) * 2 + 1) / height - 1)[:, None] * aspect
+    is_apart = True  # whether x depends on the column alone, and y on the row
     for matrices_B33, boxes_B4 in reversed(warp.steps):
-        # Written out sample by sample and not as a matrix product, whose rounding may depend on the batch. At first x
-        # is one row and y one column, whose complex sum is the one operation on whole grids.
+        # Warps are made on the host, so looking at one waits for no device.
+        is_apart = is_apart and not matrices_B33.numpy()[:, [0, 1], [1, 0]].any()
+        # Written out sample by sample and not as a matrix product, whose rounding may depend on the batch.
         m = matrices_B33.to(**options)[:, :, :, None, None]
-        along_x = torch.complex(m[:, 0, 0] * x + m[:, 0, 2], m[:, 1, 0] * x + m[:, 1, 2])
-        places_BHW2 = torch.view_as_real(along_x + torch.complex(m[:, 0, 1] * y, m[:, 1, 1] * y))
+        if is_apart:
+            x, y = m[:, 0, 0] * x + m[:, 0, 2], m[:, 1, 1] * y + m[:, 1, 2]
+        else:
+            # From one row and one column, the complex sum is the one operation on whole grids.
+            along_x = torch.complex(m[:, 0, 0] * x + m[:, 0, 2], m[:, 1, 0] * x + m[:, 1, 2])
+            places_BHW2 = torch.view_as_real(along_x + torch.complex(m[:, 0, 1] * y, m[:, 1, 1] * y))
+            x, y = places_BHW2.unbind(dim=3)
         if boxes_B4 is not None:
-            _keep_in_(places_BHW2, boxes_B4.to(**options))
-        x, y = places_BHW2.unbind(dim=3)
+            lowest_B12, highest_B12 = boxes_B4.to(**options).view(-1, 1, 2, 2).unbind(dim=3)
+            if is_apart:
+                _keep_in_(x, lowest_B12[:, :, :1], highest_B12[:, :, :1], width)
+                _keep_in_(y, lowest_B12[:, :, 1:], highest_B12[:, :, 1:], width)
+            else:
+                _keep_in_(
+                    places_BHW2.flatten(2), lowest_B12.repeat(1, 1, width), highest_B12.repeat(1, 1, width), width
+                )
+    if is_apart:
+        places_BHW2 = torch.stack([each.expand(-1, height, width) for each in (x, y)], dim=3)
     if aspect != 1:
-        y.div_(aspect)
+        places_BHW2[..., 1].div_(aspect)
     return places_BHW2.to(images_BCHW.dtype)
 
 
-def _keep_in_(places_BHW2: Tensor, boxes_B4: Tensor) -> None:
+def _keep_in_(places: Tensor, lowest: Tensor, highest: Tensor, width: int) -> None:
     """Places that are beyond the edges of a box by half a pixel at most are moved to the edges, in place."""
-    width = places_BHW2.shape[2]
-    places_BHL = places_BHW2.flatten(2)
-    lowest_B1L, highest_B1L = (boxes_B4[:, None, side::2].repeat(1, 1, width) for side in (0, 1))
-    kept_BHL = places_BHL.clamp(lowest_B1L, highest_B1L)
+    kept = places.clamp(lowest, highest)
     # Rounding must not tell the outermost places of a crop from those beyond it.
-    beyond_BHL = torch.nn.functional.hardshrink(places_BHL - kept_BHL, 1.001 / width)
-    torch.add(kept_BHL, beyond_BHL, out=places_BHL)
+    beyond = torch.nn.functional.hardshrink(places - kept, 1.001 / width)
+    torch.add(kept, beyond, out=places)
 
 
 def check_resampling(interpolation: str, fill: str) -> None:
