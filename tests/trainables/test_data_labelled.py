@@ -16,6 +16,7 @@ from trainables.data.datasets import lookup
 from trainables.data.digits import Digit, MNIST5k, SklearnDigits
 from trainables.data.isic2016 import ISIC2016, ISIC2016Malignancy, write_isic2016
 from trainables.data.isic2019 import ISIC2019, ISIC2019Diagnosis, write_isic2019
+from trainables.data.records import split_counts
 from trainables.data.shenzhen import Shenzhen, ShenzhenTuberculosis, write_shenzhen
 from trainables.data.splits import three_splits
 
@@ -111,6 +112,17 @@ def test_a_table_that_cannot_be_meant_is_named(skin, change, said):
         skin.records()
 
 
+def test_tables_that_were_cut_short_or_contradict_themselves_are_refused(skin):
+    metadata = (skin.folder() / isic2019.METADATA).read_text()
+    rewritten(skin.folder() / isic2019.METADATA, lambda text: "\n".join(text.splitlines()[:-2]) + "\n")
+    with pytest.raises(BadData, match=r"has no row of 2 image.s. of .*ISIC_0000058"):
+        skin.records()
+    (skin.folder() / isic2019.METADATA).write_text(metadata)
+    rewritten(skin.folder() / isic2019.TRUTH, lambda text: text + "ISIC_0000003,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n")
+    with pytest.raises(BadData, match="has two rows of ISIC_0000003"):
+        skin.records()
+
+
 def test_a_missing_table_and_a_wrong_root_say_what_was_expected(skin, tmp_path):
     (skin.folder() / isic2019.METADATA).unlink()
     with pytest.raises(FileNotFoundError, match=r"Metadata.csv does not exist; expected .* columns image, lesion_id"):
@@ -159,6 +171,31 @@ def test_findings_are_indicators_in_the_papers_order(chests, tmp_path):
     assert np.array(FINDINGS)[labels["00000001_000"] == 1].tolist() == ["Effusion", "Pneumothorax"]
     table = open_annotation(ChestXray14Findings(chests), FakeContext(tmp_path / "trial"))
     assert table.labels_NK.shape == (24, 14)
+
+
+def test_a_patient_in_both_lists_is_refused(chests):
+    train, test = (chests.folder() / name for name in (chest_xray14.TRAIN_LIST, chest_xray14.TEST_LIST))
+    shared = test.read_text().splitlines()[0]
+    train.write_text(f"{train.read_text().rstrip()}\n{shared}\n")
+    with pytest.raises(BadData, match=f"1 patient.s. of {test.name} too"):
+        chests.records()
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfe\x00", "is no text"), (b"\n \n", "lists nothing")])
+def test_a_list_that_is_none_is_named(chests, content, said):
+    (chests.folder() / chest_xray14.TRAIN_LIST).write_bytes(content)
+    with pytest.raises(BadData, match=f"{chest_xray14.TRAIN_LIST}: {said}"):
+        chests.records()
+
+
+def test_a_plan_reads_a_table_of_findings_once(chests, monkeypatch):
+    calls = []
+    rows = ChestXray14.rows
+    monkeypatch.setattr(ChestXray14, "rows", lambda self: calls.append(1) or rows(self))
+    chests.listed(chest_xray14.TRAIN_LIST)
+    assert len(calls) == 1, "not once a name"
+    for _ in range(3):
+        assert split_counts(chests)["train"] == sum(record.split == "train" for record in chests.records())
 
 
 def test_images_may_lie_in_one_folder(chests):

@@ -169,6 +169,11 @@ class LabelTable(AnnotationTable):
     """Index into ``class_names``; -1 where there is no label."""
     class_names: tuple[str, ...]
 
+    def words(self, row: int) -> str:
+        """The class of an image; empty where there is none."""
+        label = int(self.labels_N[row])
+        return self.class_names[label] if label >= 0 else ""
+
 
 @dataclass(frozen=True)
 class MultiLabelTable(AnnotationTable):
@@ -177,6 +182,10 @@ class MultiLabelTable(AnnotationTable):
     labels_NK: ImageArray
     """uint8, 0 or 1 for each of ``class_names``; 0 where there is no annotation."""
     class_names: tuple[str, ...]
+
+    def words(self, row: int) -> str:
+        """The findings of an image; empty where it has none."""
+        return ", ".join(name for name, is_there in zip(self.class_names, self.labels_NK[row], strict=True) if is_there)
 
 
 def open_images(dataset: Dataset, context: DataContext) -> ImageTable:

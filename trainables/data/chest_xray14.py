@@ -69,6 +69,7 @@ class ChestXray14(FiledImages):
     def records(self) -> list[Record]:
         """One record an image of the lists, by name."""
         rows, lists = self.rows(), {split: self.listed(name) for split, name in _LISTS.items()}
+        self._check_apart(rows, lists)
         names = sorted(lists["train"])
         groups = [rows[name]["Patient ID"] for name in names]
         has_finding = [int(rows[name]["Finding Labels"] != NO_FINDING) for name in names]
@@ -81,6 +82,15 @@ class ChestXray14(FiledImages):
         ]
         return self._kept(found)
 
+    def _check_apart(self, rows: Mapping[str, dict[str, str]], lists: Mapping[str, list[str]]) -> None:
+        """Raises BadData where a patient is in both official lists: a test image would have been trained on."""
+        train, test = ({rows[name]["Patient ID"] for name in lists[split]} for split in ("train", "test"))
+        if both := sorted(train & test):
+            said = (
+                f"lists images of {len(both)} patient(s) of {TEST_LIST} too, {both[0]} among them: download both again"
+            )
+            raise BadData(self.title, {TRAIN_LIST: said})
+
     def rows(self) -> Mapping[str, dict[str, str]]:
         """What the table says of every image, by its name.
 
@@ -92,8 +102,15 @@ class ChestXray14(FiledImages):
 
     def listed(self, name: str) -> list[str]:
         """The names in a list. Raises BadData for a name that the table does not know."""
-        names = [line.strip() for line in (self.folder() / name).read_text().splitlines() if line.strip()]
-        if unknown := [each for each in names if each not in self.rows()]:
+        try:
+            text = (self.folder() / name).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadData(self.title, {name: f"is no text ({error.reason}): download it again"}) from error
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+        if not names:
+            raise BadData(self.title, {name: "lists nothing: download it again"})
+        known = self.rows()
+        if unknown := [each for each in names if each not in known]:
             raise BadData(
                 self.title, {name: f"lists {', '.join(unknown[:3])}, which {self.table().name} does not know"}
             )

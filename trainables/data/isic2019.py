@@ -87,7 +87,8 @@ class ISIC2019(FiledImages):
             BadData: rows that name no class, or several.
         """
         labels, problems = {}, {}
-        for row in csv_tables.read_rows(self.folder() / TRUTH, ("image", *CLASSES)):
+        rows = csv_tables.by_id(csv_tables.read_rows(self.folder() / TRUTH, ("image", *CLASSES)), "image", TRUTH)
+        for row in rows.values():
             named = [column for column in (*CLASSES, "UNK") if _is_one(row.get(column, "0"))]
             if len(named) != 1:
                 problems[f"{TRUTH}: {row['image']}"] = f"is of {', '.join(named) or 'no class'}; expected one class"
@@ -98,11 +99,19 @@ class ISIC2019(FiledImages):
         return labels
 
     def lesion_of(self) -> dict[str, str]:
-        """The lesion of every image; its own name where none is known."""
+        """The lesion of every image; its own name where none is known.
+
+        Raises:
+            BadData: an image without a row: its lesion might be on both sides of a split.
+        """
         rows = csv_tables.by_id(
             csv_tables.read_rows(self.folder() / METADATA, ("image", "lesion_id")), "image", METADATA
         )
-        return {id_: (rows[id_]["lesion_id"] if id_ in rows else "") or id_ for id_ in self.class_of()}
+        ids = list(self.class_of())
+        if lacking := [id_ for id_ in ids if id_ not in rows]:
+            said = f"has no row of {len(lacking)} image(s) of {TRUTH}, {lacking[0]} among them: download it again"
+            raise BadData(self.title, {METADATA: said})
+        return {id_: rows[id_]["lesion_id"] or id_ for id_ in ids}
 
     def ids_of(self, isic_ids: Collection[str], *, with_lesions: bool = True) -> list[str]:
         """Ids here of images that another ISIC data set has, and of the other images of their lesions."""

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -120,6 +121,13 @@ class Dataset(Part, ABC):
         """The records without the excluded ones."""
         left_out = set(self.excluded)
         return [record for record in records if record.id not in left_out]
+
+
+# A plan asks for these of every trial, and listing the records of a large data set may take seconds.
+@lru_cache(maxsize=64)
+def split_counts(dataset: Dataset) -> Mapping[str, int]:
+    """How many images each split has; as they are when first asked for in this process."""
+    return Counter(record.split for record in dataset.records())
 
 
 def check_image_size(image_size_px: int) -> None:
