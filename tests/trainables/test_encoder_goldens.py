@@ -131,7 +131,8 @@ def test_three_steps_of_moco(tmp_path, augmented_views):
 
 
 @pytest.mark.parametrize(
-    "positives", [None, TracIn(), FeatureSimilarity(), FalseNegatives(threshold=-1.0), FeatureTransformation()]
+    "positives",
+    [None, TracIn(), FeatureSimilarity(views="training"), FalseNegatives(threshold=-1.0), FeatureTransformation()],
 )
 def test_three_steps_of_byol(tmp_path, positives):
     config = BYOL(

@@ -82,7 +82,7 @@ def test_what_is_ruled_out_is_never_chosen():
 
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_feature_similarity_takes_the_nearest_directions_of_both_views(tmp_path, top_k):
-    training = training_with(FeatureSimilarity(top_k=top_k), tmp_path)
+    training = training_with(FeatureSimilarity(top_k=top_k, views="training"), tmp_path)
     step = views_of(training)
     features = step.passes.features_VnF
     cosines = unit(unit(features[0], dim=1) + unit(features[1], dim=1), dim=1)
@@ -97,6 +97,19 @@ def test_a_trained_model_sees_the_plain_image_in_evaluation_mode(tmp_path):
     assert chosen(training._weights(views_of(training))) == expected
     other = training_with(FeatureSimilarity(model=Trained(6), views="plain"), tmp_path / "other")
     assert chosen(other._weights(views_of(other))) != expected
+
+
+def test_feature_similarity_in_light_views_leaves_the_network_as_it_is(tmp_path):
+    training = training_with(FeatureSimilarity(views="light"), tmp_path)
+    step = views_of(training)
+    before = {name: values.clone() for name, values in training.networks.state_dict().items()}
+    with statistics_kept(training.networks), torch.no_grad():
+        shown = selection.fixed_views(training.train_images.images(POSITIONS), "light")
+        directions = sum(unit(training.networks.online.features(view), dim=1) for view in shown)
+    directions = unit(directions, dim=1)
+    assert chosen(training._weights(step)) == nearest(directions @ directions.T)
+    changed = [name for name, values in training.networks.state_dict().items() if not torch.equal(values, before[name])]
+    assert all(name.endswith("num_batches_tracked") for name in changed)
 
 
 # -- TracIn --------------------------------------------------------------------------------------------------------
@@ -300,18 +313,41 @@ def test_before_its_first_epoch_it_is_plain_byol(tmp_path, positives):
 def test_what_was_chosen_is_measured():
     weights = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0.5, 0, 0.5], [0, 1, 0, 0]])
     same = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]).bool()
-    found = selection_metrics(weights, same, 4, runtime.world())
+    every, alone = slice(0, 4), runtime.world()
+    found = selection_metrics(weights, same, every, 4, alone)
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
-        {"selected": 0.75, "largest_hub": 0.75, "selection_precision": 0.5}
+        {"selected": 0.75, "largest_hub": 0.75, "selection_chosen": 4, "selection_right": 2}
     )
-    assert "selection_precision" not in selection_metrics(weights, None, 4, runtime.world())
-    nothing = selection_metrics(torch.zeros(4, 4), same, 4, runtime.world())
+    # Of an image without a label nobody knows: the third, which chose rightly once, does not count.
+    same[2, 2] = False
+    found = selection_metrics(weights, same, every, 4, alone)
+    assert (float(found["selection_chosen"]), float(found["selection_right"])) == (2, 1)
+    assert "selection_right" not in selection_metrics(weights, None, every, 4, alone)
+    nothing = selection_metrics(torch.zeros(4, 4), same, every, 4, alone)
     assert {name: float(value) for name, value in nothing.items()} == dict.fromkeys(nothing, 0.0)
+    # The second worker's images are the third and fourth of the batch.
+    own = selection_metrics(weights[2:], same[2:], slice(2, 4), 4, alone)
+    assert (float(own["selection_chosen"]), float(own["selection_right"])) == (1, 0)
+
+
+def test_a_precision_is_of_the_whole_epoch_and_of_nothing_where_nobody_chose(tmp_path):
+    config = dataclasses.replace(TINY, positives=SameLabel(labels=LABELS), labels=LABELS, num_epochs=1)
+    assert config.run(FakeContext(tmp_path))["train/selection_precision"] == 1.0, "images without a partner count not"
+    later = dataclasses.replace(config, positives=TracIn(start_epoch=1), num_epochs=2)
+    context = FakeContext(tmp_path / "later")
+    later.run(context)
+    assert [("train/selection_precision" in row) for _, row in context.rows] == [False, True]
 
 
 @pytest.mark.parametrize(
     "positives",
-    [FeatureSimilarity(), TracIn(top_k=2), FalseNegatives(), SameLabel(labels=LABELS), FeatureTransformation()],
+    [
+        FeatureSimilarity(),
+        TracIn(top_k=2),
+        FalseNegatives(threshold=-0.9),
+        SameLabel(labels=LABELS),
+        FeatureTransformation(),
+    ],
     ids=lambda positives: type(positives).__name__,
 )
 def test_each_way_trains_and_logs(tmp_path, positives):
@@ -322,8 +358,7 @@ def test_each_way_trains_and_logs(tmp_path, positives):
         assert "train/selected" not in metrics
         return
     assert {"train/selected", "train/largest_hub", "train/selection_precision"} <= set(metrics)
-    if isinstance(positives, SameLabel):
-        assert metrics["train/selection_precision"] in (0.0, 1.0)  # with 4 of 10 images, some have nobody
+    assert not any("right" in name or "_chosen" in name for name in metrics)
 
 
 @pytest.mark.parametrize(

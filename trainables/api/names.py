@@ -70,6 +70,13 @@ BY_FEATURES_PRETRAINED = "FS-pretrained"
 BY_TRACIN = "BYOL-TracIn"
 BY_TRACIN_PRETRAINED = "BYOL-TracIn-pretrained"
 BY_LABEL = "BYOL-Sup"
+# What a trained BYOL chooses, without a training that uses it.
+CHOSEN_BY_TRACIN = "chosen by TracIn"
+CHOSEN_BY_COSINE = "chosen by TracIn, cosine"
+CHOSEN_BY_FEATURES = "chosen by features"
+SUMMED = "all summed"
+LINEAR_PROBE = "linear probe"
+"""Checkpoint of what several choose together."""
 
 # Augmentation types: roles of pretrainings, by what augmented them.
 NO_AUGMENTATION = "no augmentation"

@@ -91,6 +91,11 @@ class Classification(Supervised):
                 f"{self.labels.name} of {self.labels.images.name} is known for no training image: a classification "
                 "needs labels in the training split"
             )
+        if self.num_labelled() == 1 and not self.is_frozen:
+            raise ValueError(
+                f"label_fraction = {self.label_fraction:g} of {self.labels.images.name} is a single image, and batch "
+                "normalisation needs two: take a larger share, or a linear probe"
+            )
 
     def num_labelled(self) -> int:
         """How many images it is trained on."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainables import runtime
 from trainables.api.context import Context
 from trainables.api.names import NETWORKS_FILE, Backbone, Head
-from trainables.api.trainable import grows
+from trainables.api.trainable import Part, grows
 from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import BYOL_AUGMENTATION
 from trainables.data.annotations import Labels, MultiLabels
@@ -24,9 +24,11 @@ from trainables.data.cache import ImageTable
 from trainables.models.batch_norm import spread_batch
 from trainables.models.encoder import Encoder
 from trainables.models.momentum import update_momentum_encoder
+from trainables.models.sources import Untrained
 from trainables.schedules import Cosine, Hold, Schedule
 from trainables.ssl.byol_networks import BYOLNetworks, build_predictor, load_networks, save_networks
 from trainables.ssl.losses import regression_loss
+from trainables.ssl.neighbours import NeighbourProbe
 from trainables.ssl.positives import FeatureTransformation, Positives, Selection
 from trainables.ssl.pretraining import Pretraining, PretrainingRun, Step, check_momentum
 from trainables.ssl.selection import Passes, StepViews, Surroundings, gathered, selection_metrics
@@ -50,7 +52,8 @@ class BYOL(Pretraining):
     image's targets. Their choice sees the batch of all workers.
 
     Logs besides, where positives are chosen, ``train/selected``, ``train/largest_hub`` and, where labels are given,
-    ``train/selection_precision`` (``selection.selection_metrics``).
+    ``train/selection_precision``, of images with a label (``selection.selection_metrics``); with labels also
+    ``val/knn_bma``, of findings ``val/knn_auc`` (``neighbours``).
     """
 
     # Forward and backward of the online network for both views, forward of the target network.
@@ -70,7 +73,8 @@ class BYOL(Pretraining):
     positives: Positives | None = None
     """Beside the other view; None is plain BYOL."""
     labels: Labels | MultiLabels | None = None
-    """Of the training images, to tell how often positives are chosen rightly. They change no weight."""
+    """To tell, epoch by epoch, how often positives are chosen rightly and what the nearest training images say of
+    validation images. They change no weight, and yet the identity: what is logged with them is another result."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +98,19 @@ class BYOL(Pretraining):
     def load_networks(self, context: Context) -> BYOLNetworks:
         """The trained networks, predictor and target included: in evaluation mode, on the CPU, frozen."""
         return load_networks(context.result_dir(self) / NETWORKS_FILE)
+
+
+@dataclass(frozen=True)
+class UntrainedBYOL(Part):
+    """The networks of a BYOL before any training, as the control of what a trained one chooses: an encoder calibrated
+    as ``models.sources.Untrained``, a predictor drawn beside it, and a target network equal to the encoder."""
+
+    of: Untrained
+
+    def load_networks(self, context: Context) -> BYOLNetworks:
+        """In evaluation mode, on the CPU, frozen."""
+        predictor = build_predictor(self.of.embedding_dim, 1, runtime.seed_of("untrained predictor", self.of.init_seed))
+        return BYOLNetworks(self.of.load(context), predictor).eval().requires_grad_(False)
 
 
 class BYOLTraining(PretrainingRun[BYOL]):
@@ -120,6 +137,7 @@ class BYOLTraining(PretrainingRun[BYOL]):
         )
         self._choose = config.positives.selector(around) if isinstance(config.positives, Selection) else None
         self._is_same = around.same_label(config.labels) if config.labels is not None else None
+        self._probe = NeighbourProbe(config.labels, table, self.device, context) if config.labels is not None else None
 
     @property
     def encoder(self) -> Encoder:
@@ -136,6 +154,16 @@ class BYOLTraining(PretrainingRun[BYOL]):
 
     def begin_from(self) -> None:
         """Nothing else begins."""
+
+    def seen(self, positions_N: Tensor, embeddings_ND: Tensor) -> None:
+        """They are what validation images are compared with."""
+        if self._probe is not None:
+            self._probe.remember(positions_N, embeddings_ND)
+
+    def validate(self) -> dict[str, float]:
+        """Retrieval, and where labels are given what the nearest training images say of them."""
+        found = super().validate()
+        return found if self._probe is None else found | self._probe.scores(self.unit_embeddings)
 
     def step(self, positions_B: Tensor, epoch: int, step: int) -> Step:
         """One optimizer step; its embeddings are the projections of the first views."""
@@ -154,7 +182,7 @@ class BYOLTraining(PretrainingRun[BYOL]):
         metrics = {"loss": loss.detach()}
         if self._choose is not None:
             same_nB = self._is_same(views.positions_n, positions_B) if self._is_same is not None else None
-            metrics |= selection_metrics(weights_nB, same_nB, num_images, self.world)
+            metrics |= selection_metrics(weights_nB, same_nB, own, num_images, self.world)
         return Step(metrics, nn.functional.normalize(runtime.full_precision(projections_nD.detach()), dim=1))
 
     def _passes(self, images_nCHW: tuple[Tensor, Tensor], num_images: int) -> tuple[Passes, Tensor]:
@@ -210,6 +238,12 @@ class BYOLTraining(PretrainingRun[BYOL]):
             cosines_n = (nn.functional.normalize(predictions_nD, dim=1) * (weights_nB @ directions_BD)).sum(dim=1)
             total = total + (2 * weights_nB.sum(dim=1) - 2 * cosines_n).sum()
         return total
+
+    def _metrics(self, steps: list[Step], embeddings_ND: Tensor, epoch: int) -> dict[str, float]:
+        """Of choices the share of right ones over the whole epoch; no number where nobody with a label chose."""
+        metrics = super()._metrics(steps, embeddings_ND, epoch)
+        right, chosen = (metrics.pop(f"train/selection_{name}", 0.0) for name in ("right", "chosen"))
+        return metrics | ({"train/selection_precision": right / chosen} if chosen else {})
 
     def publish(self, folder: Path) -> None:
         """All networks besides, so that they can choose positives in another training."""

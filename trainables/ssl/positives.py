@@ -27,6 +27,7 @@ from trainables.ssl.selection import (
     SelectionViews,
     StepViews,
     Surroundings,
+    features_of,
     gathered,
     passes_of,
     self_mask,
@@ -78,9 +79,18 @@ class TopK(Selection):
         if self.top_k < 1:
             raise ValueError(f"top_k = {self.top_k}: at least 1")
 
-    def most_similar(self, similarities_nB: Tensor, own: slice) -> Tensor:
+    @abstractmethod
+    def similarities(self, around: Surroundings) -> Callable[[StepViews], Tensor]:
+        """What gives of a step how similar the images of the batch are to this worker's [n, B]."""
+
+    def chosen(self, similarities_nB: Tensor, own: slice) -> Tensor:
         """Equal weights for the most similar others; fewer where the batch has no more."""
         return top(similarities_nB, own, self.top_k)
+
+    def selector(self, around: Surroundings) -> Selector:
+        """Whoever is most similar."""
+        similarities = self.similarities(around)
+        return lambda step: self.chosen(similarities(step), step.own)
 
 
 @dataclass(frozen=True)
@@ -90,27 +100,28 @@ class FeatureSimilarity(TopK):
 
     Args:
         model: the trained one; its features of an image are computed once a training where the views do not change.
-        views: of which features; of several, their directions are added.
+        views: of which features; of several, their directions are added. ``light``, as of TracIn: the paper does not
+            say, and similarities are compared of the same views.
     """
 
     model: BYOLSource | None = None
-    views: SelectionViews = "training"
+    views: SelectionViews = "light"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("views", self.views, get_args(SelectionViews))
 
-    def selector(self, around: Surroundings) -> Selector:
+    def similarities(self, around: Surroundings) -> Callable[[StepViews], Tensor]:
         """As above."""
-        passes = passes_of(self.model, self.views, around)
+        features = features_of(self.model, self.views, around)
 
-        def choose(step: StepViews) -> Tensor:
-            directions_VnF = functional.normalize(runtime.full_precision(passes(step).features_VnF), dim=2)
+        def similarities(step: StepViews) -> Tensor:
+            directions_VnF = functional.normalize(runtime.full_precision(features(step)), dim=2)
             directions_nF = functional.normalize(directions_VnF.sum(dim=0), dim=1)
             directions_BF = around.world.gather(directions_nF, len(step.positions_B))
-            return self.most_similar(directions_nF @ directions_BF.T, step.own)
+            return directions_nF @ directions_BF.T
 
-        return choose
+        return similarities
 
 
 @dataclass(frozen=True)
@@ -118,8 +129,9 @@ class TracIn(TopK):
     """BYOL-TracIn and BYOL-TracIn-pretrained: those whose gradients are most alike (``ssl.tracin``).
 
     Args:
-        models: trained ones; of several, their influences are added, as over the checkpoints of one training (TracInCP,
-            Pruthi et al. 2020, section 3.2). None of them takes the network in training.
+        models: trained ones; of several, such as the checkpoints of one training, their influences are added. They are
+            not weighted by their learning rates, as TracInCP is (Pruthi et al. 2020, section 3.2): on a schedule that
+            ends at 0 the last, which chooses best alone, would count for nothing. Without any, the network in training.
         views: ``light`` as in the paper.
         normalize: ``cosine`` divides by the lengths of both gradients; as it is, images with long gradients are near
             to all.
@@ -134,12 +146,12 @@ class TracIn(TopK):
         check_choice("views", self.views, get_args(SelectionViews))
         check_choice("normalize", self.normalize, ("none", "cosine"))
 
-    def selector(self, around: Surroundings) -> Selector:
+    def similarities(self, around: Surroundings) -> Callable[[StepViews], Tensor]:
         """As above."""
         every = [passes_of(model, self.views, around) for model in self.models or (None,)]
         world = around.world
 
-        def choose(step: StepViews) -> Tensor:
+        def similarities(step: StepViews) -> Tensor:
             total_nB: Tensor | float = 0.0
             for passes in every:
                 found, num_images = passes(step), len(step.positions_B)
@@ -151,9 +163,9 @@ class TracIn(TopK):
                     influence_nB = influence_nB / (lengths_B[step.own, None] * lengths_B)
                 total_nB = total_nB + influence_nB
             assert isinstance(total_nB, Tensor)
-            return self.most_similar(total_nB, step.own)
+            return total_nB
 
-        return choose
+        return similarities
 
 
 @dataclass(frozen=True)
@@ -170,18 +182,19 @@ class FalseNegatives(TopK):
         if not -1 <= self.threshold < 1:
             raise ValueError(f"threshold = {self.threshold}: a cosine in [-1, 1)")
 
-    def selector(self, around: Surroundings) -> Selector:
+    def similarities(self, around: Surroundings) -> Callable[[StepViews], Tensor]:
         """As above."""
 
-        def choose(step: StepViews) -> Tensor:
+        def similarities(step: StepViews) -> Tensor:
             targets_VnD = functional.normalize(runtime.full_precision(step.passes.targets_VnD), dim=2)
             targets_VBD = gathered(around.world, targets_VnD, len(step.positions_B))
-            cosines_VVnB = torch.einsum("und,vbd->uvnb", targets_VnD, targets_VBD)
-            cosines_nB = cosines_VVnB.amax(dim=(0, 1))
-            chosen_nB = (top(cosines_nB, step.own, self.top_k) > 0) & (cosines_nB > self.threshold)
-            return shared(chosen_nB)
+            return torch.einsum("und,vbd->uvnb", targets_VnD, targets_VBD).amax(dim=(0, 1))
 
-        return choose
+        return similarities
+
+    def chosen(self, similarities_nB: Tensor, own: slice) -> Tensor:
+        """Those of the nearest that are near enough."""
+        return shared((top(similarities_nB, own, self.top_k) > 0) & (similarities_nB > self.threshold))
 
 
 @dataclass(frozen=True)

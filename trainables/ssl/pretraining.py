@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from trainables.augment.augmentation import Augmentation
 from trainables.augment.combine import THESIS_AUGMENTATION
 from trainables.data.batches import DeviceImages
 from trainables.data.cache import ImageTable, open_images
-from trainables.data.records import Dataset
+from trainables.data.records import Dataset, split_counts
 from trainables.models.batch_norm import share_running_statistics
 from trainables.models.encoder import Encoder, EncoderConfig, build_encoder, load_encoder, save_encoder
 from trainables.models.released import ReleasedWeights, load_released
@@ -109,7 +108,7 @@ class Pretraining(Trainable):
 
     def check(self) -> None:
         """Hold the sizes against the number of images. Raises ValueError naming the field and what fits."""
-        counts = Counter(record.split for record in self.data.records())
+        counts = split_counts(self.data)
         self.check_counts(counts["train"], counts["val"])
 
     def check_counts(self, num_train: int, num_val: int) -> None:
@@ -161,7 +160,7 @@ class Pretraining(Trainable):
         return load_encoder(context.result_dir(self) / ENCODER_FILE)
 
     def work_flop(self) -> float:
-        num_images = sum(record.split == "train" for record in self.data.records())
+        num_images = split_counts(self.data)["train"]
         of_image = self.forwards_per_image * forward_flop(self.backbone, self.data.image_size_px)
         return of_image * num_images * self.num_epochs
 
@@ -272,15 +271,23 @@ class PretrainingRun(ABC, Generic[Config]):
             context.report_progress(epoch + (step + 1) / num_steps, config.num_epochs, "epochs")
         share_running_statistics(self.trained())
         share_running_statistics(self.momentum_encoder())
-        return self._metrics(steps, epoch)
+        embeddings_ND = self._embeddings(steps)
+        self.seen(order_N[: len(embeddings_ND)], embeddings_ND)
+        return self._metrics(steps, embeddings_ND, epoch)
 
-    def _metrics(self, steps: list[Step], epoch: int) -> dict[str, float]:
+    def _embeddings(self, steps: list[Step]) -> Tensor:
+        """Of all images of the epoch, in its order [N, D], on every worker."""
+        embeddings_nSD = torch.stack([step.embeddings_nD for step in steps], dim=1)
+        embeddings_BSD = self.world.gather(embeddings_nSD, self.config.batch_size)
+        return embeddings_BSD.transpose(0, 1).flatten(0, 1)
+
+    def seen(self, positions_N: Tensor, embeddings_ND: Tensor) -> None:
+        """What a method does with the embeddings of an epoch's images."""
+
+    def _metrics(self, steps: list[Step], embeddings_ND: Tensor, epoch: int) -> dict[str, float]:
         names = list(steps[0].shares_by_name)
         shares_MS = torch.stack([torch.stack([step.shares_by_name[name] for step in steps]) for name in names])
         sums_MS = self.world.sum(shares_MS)
-        embeddings_nSD = torch.stack([step.embeddings_nD for step in steps], dim=1)
-        embeddings_BSD = self.world.gather(embeddings_nSD, self.config.batch_size)
-        embeddings_ND = embeddings_BSD.transpose(0, 1).flatten(0, 1)
         return {
             **{f"train/{name}": float(sums_S.mean()) for name, sums_S in zip(names, sums_MS, strict=True)},
             "train/embedding_std": float(losses.embedding_std(embeddings_ND)),

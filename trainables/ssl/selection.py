@@ -127,6 +127,26 @@ def passes_of(source: BYOLSource | None, views: SelectionViews, around: Surround
     return _of_features(networks, views, around)
 
 
+def features_of(
+    source: BYOLSource | None, views: SelectionViews, around: Surroundings
+) -> Callable[[StepViews], Tensor]:
+    """The online trunk's features of ``passes_of`` alone [V, n, F]: no head and no target network is asked for them."""
+    if source is None and views == "training":
+        return lambda step: step.passes.features_VnF
+    networks = around.networks if source is None else source.load_networks(around.context).to(around.device)
+    if source is not None and views != "training":
+        online_VNF = _features(networks.online, views, around)
+        return lambda step: online_VNF[:, step.positions_n.to(around.device)]
+
+    @torch.no_grad()
+    def features(step: StepViews) -> Tensor:
+        images = step.images_nCHW if views == "training" else fixed_views(around.images.images(step.positions_n), views)
+        with statistics_kept(networks), spread_batch(len(step.positions_B)), _autocast(around):
+            return torch.stack([networks.online.features(view_nCHW) for view_nCHW in images])
+
+    return features
+
+
 def _in_training(views: SelectionViews, around: Surroundings) -> Callable[[StepViews], Passes]:
     def passes(step: StepViews) -> Passes:
         images_nCHW = fixed_views(around.images.images(step.positions_n), views)
@@ -216,11 +236,12 @@ def gathered(world: World, rows_VnX: Tensor, num_images: int) -> Tensor:
 
 
 def selection_metrics(
-    weights_nB: Tensor, same_nB: Tensor | None, num_images: int, world: World
+    weights_nB: Tensor, same_nB: Tensor | None, own: slice, num_images: int, world: World
 ) -> Mapping[str, Tensor]:
     """Of a step: ``selected``, the share of images with an additional positive; ``largest_hub``, the share of the batch
-    that chose the image that most chose; and where labels are known ``selection_precision``, the share of the chosen
-    with the same label. What the workers give adds up to the batch's."""
+    that chose the image that most chose; and where labels are known, of the images with a label, how many they chose
+    (``selection_chosen``) and how many of these have the same label (``selection_right``). What the workers give adds
+    up to the batch's."""
     is_chosen_nB = weights_nB > 0
     counts_B = world.sum(is_chosen_nB.sum(dim=0).float())
     metrics = {
@@ -228,5 +249,8 @@ def selection_metrics(
         "largest_hub": counts_B.max() / num_images / world.size,
     }
     if same_nB is not None:
-        metrics["selection_precision"] = (is_chosen_nB & same_nB).sum() / counts_B.sum().clamp(min=1)
+        own_n = torch.arange(own.start, own.stop, device=same_nB.device)
+        is_known_n = same_nB[torch.arange(len(own_n), device=same_nB.device), own_n]
+        metrics["selection_chosen"] = is_chosen_nB[is_known_n].sum().float()
+        metrics["selection_right"] = (is_chosen_nB & same_nB)[is_known_n].sum().float()
     return metrics
