@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from analysis.exhibits.byol_tracin import BYOL_TRACIN
 from analysis.exhibits.exhibit import Exhibit, Part
 from analysis.exhibits.submissions import results_by_scale
 from analysis.exhibits.thesis import THESIS
@@ -18,7 +19,7 @@ from analysis.render.table import Table, to_html
 from analysis.results import StudyResults
 from orchestrator.store import Store
 
-EXHIBITS = THESIS
+EXHIBITS = THESIS + BYOL_TRACIN
 
 MISSING = f"Missing at scale {FULL_SCALE}"
 
@@ -26,8 +27,8 @@ MISSING = f"Missing at scale {FULL_SCALE}"
 def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIBITS) -> Path:
     """Write every exhibit that the storage allows into ``out_dir``, and the page that says which are missing.
 
-    Only what was computed at full scale, from released weights, bears an exhibit's number; all else is shown under its
-    own scale.
+    Only what was computed at full scale, by the thesis's studies from released weights, bears an exhibit's number; all
+    else is shown under its own scale.
     """
     results = {study: _results(store, study) for study in dict.fromkeys(exhibit.study for exhibit in exhibits)}
     made = [
@@ -51,7 +52,7 @@ def write_paper(store: Store, out_dir: Path, exhibits: Sequence[Exhibit] = EXHIB
     ]
     if missing:
         sections.append((MISSING, _missing_html(missing, store.uri)))
-    document = page.document("Interpretability of contrastive learning: the thesis's exhibits", store.uri, sections)
+    document = page.document("Exhibits of the thesis on contrastive learning and of BYOL-TracIn", store.uri, sections)
     write_file(paths.report_html, document.encode())
     return paths.report_html
 

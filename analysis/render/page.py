@@ -58,7 +58,8 @@ tbody tr:hover { background: #f5f7f9; }
 .samples div { font: 12px/1.3 "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif; color: var(--muted);
   align-self: end; overflow-wrap: anywhere; }
 .samples img { width: 100%; aspect-ratio: 1; display: block; }
-pre { background: #f5f6f7; padding: 12px 14px; overflow-x: auto; font: 12.5px/1.5 "DejaVu Sans Mono", Menlo, monospace;
+pre { background: #f5f6f7; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere;
+  font: 12.5px/1.5 "DejaVu Sans Mono", Menlo, monospace;
 } details > summary { cursor: pointer; color: var(--accent); font: 14px "Helvetica Neue", Helvetica, Arial, sans-serif;
   margin: 8px 0; }
 @media print { main { max-width: none; padding: 0; } nav, details:not([open]) { display: none; }

@@ -36,6 +36,8 @@ class Column:
     """Instead of ``decimals``, for what may be of any magnitude."""
     width: float | None = None
     """Share of the page's width, for long texts, which LaTeX does not break otherwise."""
+    bold: str | None = None
+    """A column of true and false: where it is true, the cell is printed bold. CSV has the column itself."""
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The cell as plain text: ``0.021 [0.018, 0.024]``, ``0.021(0.003)``, ``–`` for what is not defined."""
@@ -67,6 +69,16 @@ class Table:
     def cells(self) -> list[list[str]]:
         return [[column.text(row) for column in self.columns] for row in self.frame.iter_rows(named=True)]
 
+    def marked(self, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+        """The cells in a markup: escaped, and where they are to be bold put into ``bold``, such as ``**{}**``."""
+        return [
+            [
+                bold.format(escape(column.text(row))) if column.bold and row[column.bold] else escape(column.text(row))
+                for column in self.columns
+            ]
+            for row in self.frame.iter_rows(named=True)
+        ]
+
     def is_numeric(self, column: Column) -> bool:
         return self.frame.schema[column.value].is_numeric()
 
@@ -90,7 +102,7 @@ def to_markdown(table: Table) -> str:
     escape = _escaper(_MARKDOWN_SPECIAL)
     titles = [escape(column.title) for column in table.columns]
     rules = ["---:" if table.is_numeric(column) else "---" for column in table.columns]
-    lines = [titles, rules, *([escape(cell) for cell in row] for row in table.cells())]
+    lines = [titles, rules, *table.marked(escape, "**{}**")]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join(part for part in (f"**{table.caption}**", body, table.note) if part) + "\n"
 
@@ -112,7 +124,7 @@ def to_latex(table: Table) -> str:
         r"\toprule",
         " & ".join(escape(column.title) for column in table.columns) + r" \\",
         r"\midrule",
-        *(" & ".join(escape(cell) for cell in row) + r" \\" for row in table.cells()),
+        *(" & ".join(row) + r" \\" for row in table.marked(escape, r"\textbf{{{}}}")),
         r"\bottomrule",
         r"\end{tabular}%",
         "}",
@@ -140,8 +152,8 @@ def to_html(table: Table) -> str:
         f"<th{kind}>{html.escape(column.title)}</th>" for kind, column in zip(classes, table.columns, strict=True)
     )
     body = "\n".join(
-        "<tr>" + "".join(f"<td{kind}>{html.escape(c)}</td>" for kind, c in zip(classes, row, strict=True)) + "</tr>"
-        for row in table.cells()
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, row, strict=True)) + "</tr>"
+        for row in table.marked(html.escape, "<b>{}</b>")
     )
     note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
     caption = f"<caption>{html.escape(table.caption)}</caption>"

@@ -56,6 +56,17 @@ def test_csv_keeps_every_digit():
     assert pl.read_csv(io.StringIO(to_csv(TABLE))).equals(FRAME)
 
 
+def test_a_cell_is_bold_where_its_column_says_so_in_each_form():
+    frame = FRAME.with_columns(is_best=pl.Series([True, None]), is_last=pl.Series([False, True]))
+    columns = [Column("name", "name", bold="is_last"), Column("value", "value", 3, bold="is_best"), Column("n", "n")]
+    table = Table("t", "c", frame, columns)
+    assert to_markdown(table).splitlines()[4:] == ["| a_b & 5 % | **0.123** | 16 |", r"| **x\|y** | – | 2 |"]
+    assert r"a\_b \& 5 \% & \textbf{0.123} & 16 \\" in to_latex(table)
+    assert r"\textbf{x|y} & -- & 2 \\" in to_latex(table)
+    assert '<td>a_b &amp; 5 %</td><td class="number"><b>0.123</b></td><td class="number">16</td>' in to_html(table)
+    assert pl.read_csv(io.StringIO(to_csv(table))).equals(frame)
+
+
 def test_html_escapes():
     text = to_html(TABLE)
     assert "a_b &amp; 5 %" in text

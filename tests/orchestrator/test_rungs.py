@@ -358,14 +358,14 @@ def plan_of(suggestions, store):
 
 def test_a_plan_tells_what_promotions_cost(suggestions_of, store, capsys):
     plan = plan_of(suggestions_of(num=27), store)
-    flop_s = 1 / 1e11
+    flop_s, start_s = 1 / 1e11, 2.0
     assert plan.to_suggest == 27
-    assert plan.suggestion_s == pytest.approx(2 * 2e6 * flop_s)
+    assert plan.suggestion_s == pytest.approx(2 * (start_s + 2e6 * flop_s))
     told = plan.to_json()["promotions"]
     assert [(p["length"], p["count"]) for p in told] == [(6, 9), (18, 3)]
     assert [p["each_s"] for p in told] == pytest.approx([2 * 4e6 * flop_s, 2 * 12e6 * flop_s])
     epochs = 27 * 2 + 9 * 4 + 3 * 12
-    assert plan.estimated_s() == pytest.approx(2 * epochs * 1e6 * flop_s)
+    assert plan.estimated_s() == pytest.approx(27 * 2 * start_s + 2 * epochs * 1e6 * flop_s)
     assert not plan.is_complete
     assert json.loads(json.dumps(plan.to_json())) == plan.to_json()
     printing.show_plan(plan, printing.make_console(), as_json=False)
@@ -378,8 +378,9 @@ def test_a_plan_tells_what_promotions_cost(suggestions_of, store, capsys):
 
 def test_what_is_measured_anew_at_every_length_costs_anew(suggestions_of, store):
     plan = plan_of(suggestions_of(lambda p, n: {"val/loss": [Judge(Climb(**p, num_epochs=n))]}), store)
-    flop_s = 1 / 1e11
-    assert [p.each_s for p in plan.promoted] == pytest.approx([(4e6 + 5e6) * flop_s, (12e6 + 5e6) * flop_s])
+    flop_s, start_s = 1 / 1e11, 2.0  # of what is measured; the training goes on
+    expected = [start_s + (4e6 + 5e6) * flop_s, start_s + (12e6 + 5e6) * flop_s]
+    assert [p.each_s for p in plan.promoted] == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_plan_at_the_end_is_complete(suggestions_of, explore, store):
