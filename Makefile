@@ -42,17 +42,23 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED) ## the rotation study at scale laptop, on real images that come with a package
 	$(BIN)/python studies/rotation_period.py $(ARGS)
 
-# The thesis has segmentations of BraTS only. Without DATA: the sizes of a laptop, on real images that come with a package.
-RUN = $(BIN)/python studies/$(1).py $(if $(DATA),--scale full --data-root "$(DATA)" --datasets $(2)) \
-  $(if $(PRETRAINED),--pretrained "$(PRETRAINED)") --storage "$(STORAGE)" $(ARGS)
-SETS := brats lung_mask kvasir
+# Without DATA: the sizes of a laptop, on real images that come with packages. The thesis has segmentations of BraTS
+# only; BYOL-TracIn starts from random weights.
+WORKS ?= thesis byol_tracin
+OF = $(if $(filter $(1),$(WORKS)),$(BIN)/python studies/$(2).py \
+  $(if $(DATA),--scale full --data-root "$(DATA)" --datasets $(3)) --storage "$(STORAGE)" $(4) $(ARGS))
+WEIGHTS := $(if $(PRETRAINED),--pretrained "$(PRETRAINED)")
+MAPPED := brats lung_mask kvasir
 
-paper: $(INSTALLED) ## every study of the thesis, then its tables and figures; at full scale: make paper DATA=FOLDER PRETRAINED=FILE
-	$(call RUN,rotation_period,$(SETS))
-	$(call RUN,segmentation,brats)
-	$(call RUN,saliency_methods,$(SETS))
-	$(call RUN,hog_svm,$(SETS))
-	$(call RUN,augmentation_types,$(SETS))
+paper: $(INSTALLED) ## all studies of both works (WORKS=thesis: of one), their tables and figures; at full scale: make paper DATA=FOLDER PRETRAINED=FILE
+	$(call OF,thesis,rotation_period,$(MAPPED),$(WEIGHTS))
+	$(call OF,thesis,segmentation,brats,$(WEIGHTS))
+	$(call OF,thesis,saliency_methods,$(MAPPED),$(WEIGHTS))
+	$(call OF,thesis,hog_svm,$(MAPPED),$(WEIGHTS))
+	$(call OF,thesis,augmentation_types,$(MAPPED),$(WEIGHTS))
+	$(call OF,byol_tracin,byol_positives,isic2019 chestxray14)
+	$(call OF,byol_tracin,transfer,isic2019 chestxray14)
+	$(call OF,byol_tracin,tracin_checkpoints,isic2019,--without-training)
 	$(BIN)/python -m analysis paper --storage "$(STORAGE)"
 
 test: $(INSTALLED) ## all tests but the slow ones, in two processes

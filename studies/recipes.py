@@ -160,12 +160,17 @@ def default_dataset(scale: str) -> str:
 
 
 def sources_of(options: EncoderStudyOptions, image_size_px: int) -> Iterator[Source]:
-    """The data sets that were asked for, each once, bad files left out where that was asked for too.
+    """The data sets that were asked for; see ``sources_named``."""
+    return sources_named(options.datasets or (default_dataset(options.scale),), image_size_px, options)
+
+
+def sources_named(names: Sequence[str], image_size_px: int, options: StudyOptions) -> Iterator[Source]:
+    """The data sets of these names, each once, bad files left out where that was asked for too.
 
     Raises ValueError where two folders have one name: what is said of one could not be told from the other.
     """
     found: dict[str, str] = {}
-    for name in dict.fromkeys(options.datasets or (default_dataset(options.scale),)):
+    for name in dict.fromkeys(names):
         source = source_of(name, image_size_px, options)
         if source.name in found:
             raise ValueError(f"--datasets {found[source.name]} {name}: both are called {source.name}; rename a folder")

@@ -17,7 +17,13 @@ WITH_RAY = {"orchestrator", "studies", "test_ray_cluster.py"}
 # In a folder of these, a file that says none of it starts neither Ray nor a command that does.
 SIGNS = ("cluster", "subprocess", "main(")
 # These start Ray, and are among the others all the same: so both halves take about as long.
-BESIDE = {"test_pretraining_search.py", "test_saliency_methods.py", "test_segmentation_study.py"}
+BESIDE = {
+    "test_byol_positives.py",
+    "test_positive_studies.py",
+    "test_pretraining_search.py",
+    "test_saliency_methods.py",
+    "test_segmentation_study.py",
+}
 NOTHING_COLLECTED = 5
 
 

@@ -124,16 +124,24 @@ def test_the_paper_runs_every_study_that_has_an_exhibit_and_draws_what_they_comp
         return [re.findall("<(.*?)>", line) for line in (tmp_path / "calls").read_text().splitlines()]
 
     small, last = calls("STORAGE=my results")[:-1], calls("STORAGE=my results")[-1]
-    assert {Path(script).stem for script, *_ in small} == {exhibit.study for exhibit in EXHIBITS}
-    assert all(words == ["--storage", "my results"] for _, *words in small), "scale laptop, on packaged images"
+    assert {Path(script).stem for script, *_ in small} == {exhibit.study for exhibit in EXHIBITS if exhibit.command}
+    alone = ["--without-training"]
+    for script, *words in small:  # scale laptop, on packaged images
+        assert words == ["--storage", "my results", *(alone if "checkpoints" in script else [])]
     assert last == ["-m", "analysis", "paper", "--storage", "my results"]
     whole = calls("DATA=/my data", "PRETRAINED=moco.pth.tar", "STORAGE=here")[:-1]
     for script, *words in whole:
+        of_thesis = Path(script).stem not in ("byol_positives", "transfer", "tracin_checkpoints")
         sets = ["brats"] if "segmentation" in script else ["brats", "lung_mask", "kvasir"]
+        if not of_thesis:
+            sets = ["isic2019"] if "checkpoints" in script else ["isic2019", "chestxray14"]
         assert words == [
-            "--scale", "full", "--data-root", "/my data", "--datasets", *sets, "--pretrained", "moco.pth.tar",
-            "--storage", "here",
+            "--scale", "full", "--data-root", "/my data", "--datasets", *sets, "--storage", "here",
+            *(["--pretrained", "moco.pth.tar"] if of_thesis else alone if "checkpoints" in script else []),
         ]  # fmt: skip
+    one, other = (calls(f"WORKS={work}")[:-1] for work in ("thesis", "byol_tracin"))
+    assert (len(one), len(other)) == (5, 3)
+    assert one + other == calls()[:-1]
     # What the page tells to run for a missing exhibit is what is run here.
     named = {Path(e.command.split()[1]).stem for e in EXHIBITS if e.command}
     assert named == {Path(script).stem for script, *_ in whole}

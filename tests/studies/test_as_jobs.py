@@ -17,6 +17,10 @@ JOBS_PORT = 8299
 FLAGS = {
     "hog_svm": ["--without-curves"],
     "byol_positives": ["--finetune-seeds", "1", "--label-fractions", "1"],
+    "transfer": ["--finetune-seeds", "1", "--ways", "byol", "tracin_pretrained"],
+    "label_fractions": ["--finetune-seeds", "1", "--ways", "random", "byol"],
+    "tracin_checkpoints": ["--without-training"],
+    "positive_search": ["--num-suggestions", "2"],
     "augmentation_sweeps": [],
     "pretraining_search": ["--num-suggestions", "2"],
 }
