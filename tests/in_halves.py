@@ -18,11 +18,9 @@ WITH_RAY = {"orchestrator", "studies", "test_ray_cluster.py"}
 SIGNS = ("cluster", "subprocess", "main(")
 # These start Ray, and are among the others all the same: so both halves take about as long.
 BESIDE = {
-    "test_byol_positives.py",
     "test_positive_studies.py",
     "test_pretraining_search.py",
     "test_saliency_methods.py",
-    "test_segmentation_study.py",
 }
 NOTHING_COLLECTED = 5
 
