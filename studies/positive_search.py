@@ -146,6 +146,7 @@ def _probed(encoder: BYOL, seed: int, options: PositiveSearchOptions) -> Classif
         encoder.labels,
         encoder,
         is_frozen=True,
+        augmentation=encoder.augmentation,
         label_seed=seed,
         num_epochs=PROBE_EPOCHS[options.scale],
         batch_size=sizes.finetune_batch_size,

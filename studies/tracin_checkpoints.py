@@ -122,7 +122,14 @@ def _choices(
     trials = {}
     for role, checkpoint, positives in selectors(list(members.values()), seed):
         shown = {"data": pretrained.source.name, "checkpoint": checkpoint}
-        scores = ChoiceScores(last, positives, pretrained.labels, batch_size=batch_size, choice_seed=seed)
+        scores = ChoiceScores(
+            last,
+            positives,
+            pretrained.labels,
+            batch_size=batch_size,
+            augmentation=last.augmentation,
+            choice_seed=seed,
+        )
         trials[" · ".join([*shown.values(), f"{role}, pretraining {seed}"])] = Entry(scores, role, shown)
     return trials
 

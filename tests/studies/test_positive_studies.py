@@ -18,6 +18,8 @@ from studies.positive_recipes import WAYS, byol_of, pretraining_sets
 from trainables.api import names
 from trainables.api.errors import BadData
 from trainables.api.identity import FileDigests, Keys
+from trainables.augment.combine import BYOL_AUGMENTATION, Combine
+from trainables.augment.geometric import RandomResizedCrop, Rotation
 from trainables.data.chest_xray14 import write_chest_xray14
 from trainables.data.isic2016 import write_isic2016
 from trainables.data.isic2019 import write_isic2019
@@ -184,6 +186,16 @@ def table_1_at_full(folder, **options):
             scale="full", data_root=folder, datasets=("isic2019",), finetune_seeds=1, **options
         )
     )
+
+
+def test_digits_are_not_turned_round_and_all_of_a_data_set_is_augmented_alike(tmp_path):
+    every = models(transferred(ways=("byol", "sup"), finetune_seeds=1))
+    of_digits = {model.augmentation for model in every} | {model.encoder.augmentation for model in every}
+    assert of_digits == {Combine((Rotation(20.0), RandomResizedCrop(0.5, 1.0)))}
+    write_chest_xray14(tmp_path, 600)
+    study = table_1(data_root=tmp_path, datasets=("chestxray14",), ways=("byol",), finetune_seeds=1)
+    assert {model.augmentation for model in models(study)} == {BYOL_AUGMENTATION}
+    assert {model.encoder.augmentation for model in models(study)} == {BYOL_AUGMENTATION}
 
 
 # -- shares of the labels ------------------------------------------------------------------------------------------
