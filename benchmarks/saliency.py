@@ -39,6 +39,7 @@ from pathlib import Path
 
 import torch
 from captum.attr import NoiseTunnel, Saliency
+from parts.contenders import memory_mb, synchronise
 from torch import Tensor
 
 from trainables import runtime
@@ -240,27 +241,6 @@ def seconds_of(work: Callable[[], object]) -> float:
     work()
     synchronise()
     return time.perf_counter() - start
-
-
-def synchronise() -> None:
-    if runtime.device().type == "cuda":
-        torch.cuda.synchronize()
-
-
-def memory_mb(*, peak: bool) -> float:
-    """Memory of this process now, or the most since it was last asked for what it is now; NaN where unknown."""
-    if runtime.device().type == "cuda":
-        if not peak:
-            torch.cuda.reset_peak_memory_stats()
-        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 1e6
-    try:
-        if not peak:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    name = "VmHWM:" if peak else "VmRSS:"
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
 
 
 HEADER = (
