@@ -11,7 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from test_byol import TINY, started
 from tiny_shapes import TinyFindings, TinyLabels, TinyShapes
 
-from trainables.ssl.neighbours import neighbour_votes
+from trainables.data.cache import open_images
+from trainables.ssl.neighbours import NeighbourProbe, neighbour_votes
 
 DATA = TinyShapes(num_train=10, num_val=7)
 unit = torch.nn.functional.normalize
@@ -64,3 +65,20 @@ def test_the_score_is_that_of_the_epochs_embeddings_and_the_labels(tmp_path):
     truth = [known[f"{10 + i:03d}"] for i in range(6)]
     expected = balanced_accuracy_score(truth, votes.argmax(axis=1))
     assert training.validate()["val/knn_bma"] == pytest.approx(expected)
+
+
+class SomeLabels(TinyLabels):
+    """Two training images have none."""
+
+    def labels(self):
+        return {id_: label for id_, label in super().labels().items() if id_ not in ("003", "007")}
+
+
+def test_training_images_without_a_label_do_not_vote(tmp_path):
+    table = open_images(DATA, FakeContext(tmp_path))
+    probe = NeighbourProbe(SomeLabels(DATA), table, torch.device("cpu"), FakeContext(tmp_path / "labels"))
+    embedded = drawn(10, 3)
+    probe.remember(torch.arange(10), embedded)
+    positions, embeddings = probe._embedded
+    assert positions.tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert torch.equal(embeddings, embedded[positions])
