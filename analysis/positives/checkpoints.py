@@ -123,7 +123,7 @@ def _best(found: CheckpointSet) -> str | None:
     if len(means) < 2:
         return None
     (role, name), value = max(means.items(), key=lambda item: item[1])
-    return f"The largest share of right choices, {100 * value:.1f} %, is that of {role}, {name}."
+    return f"The largest share of right choices, {100 * value:.1f} %, is of what was {role}, {name}."
 
 
 def verdicts(found: CheckpointSet) -> list[str]:

@@ -131,7 +131,8 @@ def choice_pictures(found: CheckpointSet) -> list[Pictures]:
             rows.append((f"{anchor}, by {words}", _tiles(each, place, words)))
     caption = (
         "Anchors, the first of a batch and not picked, with the three images of the batch that are nearest by TracIn "
-        "and by the features of the same BYOL-pretrained model. Green frame: the anchor's label; orange: another one."
+        "and by the features of the same BYOL-pretrained model. Rows in pairs: above by TracIn, below by features. "
+        "Green frame: the anchor's label; orange: another one."
     )
     return [Pictures("choices", f"What is chosen as an additional positive, {found.data}", caption, rows)]
 

@@ -97,7 +97,7 @@ def test_answers_give_the_share_beside_chance_and_where_the_largest_stands(whole
     assert "with the model of epoch 12 has its anchor's label in 60." in first or "in 59." in first
     assert "the same choices dealt out to other anchors in 15.0 %, what is drawn from the batch in 10.0 %" in first
     assert re.search(r"what an untrained network chooses so in 2[45]\.\d %\.$", first)
-    assert best.endswith("is that of chosen by features, epoch 12.")
+    assert best.endswith("is of what was chosen by features, epoch 12.")
 
 
 def test_without_a_result_nothing_is_said(tmp_path):
@@ -145,6 +145,7 @@ def test_pictures_show_both_ways_for_the_same_anchors_of_one_pretraining(whole):
     assert [name for name, _ in pictures.rows] == [
         "one 0, by TracIn", "one 0, by features", "two 0, by TracIn", "two 0, by features",
     ]  # fmt: skip
+    assert "above by TracIn, below by features" in pictures.caption
     _, tiles = pictures.rows[0]
     assert [tile.title for tile in tiles] == ["anchor: 7", "1. by TracIn: 7", "2. by TracIn: 7", "3. by TracIn: 7"]
     assert tiles[1].pixels[0, 0, 0] == 100
