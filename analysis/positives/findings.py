@@ -25,7 +25,7 @@ from analysis.positives.differences import (
 from analysis.positives.evidence import ROLES, LabelledSet, mean_std, percent
 from analysis.published.positives import PUBLISHED, published_difference
 from analysis.render.table import number
-from trainables.api.names import BY_FEATURES_PRETRAINED, BY_TRACIN_PRETRAINED
+from trainables.api.names import BY_FEATURES_PRETRAINED, BY_TRACIN_PRETRAINED, NUM_UNSEEN_CLASSES
 
 Told = Mapping[float, Sequence[Difference]]
 """Share of the labels -> its family of differences."""
@@ -184,6 +184,7 @@ def caveats(found: LabelledSet, told: Told) -> list[str]:
         "What is told apart is told of these test images: each way has images that it always gets right or wrong. "
         "Further pretrainings do not change that, so of other images of the same kind more is said than holds.",
         "The choice of positives, its precision and its hubs stand in MLflow with every pretraining, epoch by epoch.",
+        *_unseen_sentences(found),
     ]
     if found.published_as not in PUBLISHED:
         said.append(f"{found.title} is none of the paper's data sets: its numbers are not to be held against ours.")
@@ -193,6 +194,22 @@ def caveats(found: LabelledSet, told: Told) -> list[str]:
             f"A test takes {MIN_PAIRS} pretrainings of each way (--pretrain-seeds {MIN_PAIRS}), better more.",
         ]
     return [*said, *_least_sentences(found, told), FAMILIES]
+
+
+def _unseen_sentences(found: LabelledSet) -> list[str]:
+    """Where a small share of the labels leaves classes out: nothing teaches them, and they count all the same."""
+    most: dict[float, float] = {}
+    for row in found.rows:
+        numbers = row.cell.values.get(NUM_UNSEEN_CLASSES, ())
+        most[row.fraction] = max([most.get(row.fraction, 0.0), *numbers])
+    parts = [f"{number:.0f} with {percent(fraction)} %" for fraction, number in most.items() if number]
+    if not parts:
+        return []
+    return [
+        f"Classes that no labelled training image shows count in the {found.score} all the same, so a small share of "
+        f"the labels is scored on what it cannot teach. There are up to {listed(parts)} of the labels "
+        "(classes.csv of each trial names them)."
+    ]
 
 
 FAMILIES = (

@@ -243,6 +243,18 @@ def test_answers_say_what_is_told_and_what_nothing_finished_leaves():
     assert claim_table([empty]) == []
 
 
+def test_caveats_say_how_many_classes_a_share_of_the_labels_leaves_out():
+    rows = {share: noisy({}, fraction=share).rows for share in (0.01, 0.1, 1.0)}
+    for share, counts in ((0.01, (0, 2, 1)), (0.1, (1, 0, 0)), (1.0, (0, 0, 0))):
+        for each in rows[share]:
+            each.cell.values["num_unseen_classes"] = list(counts)
+    found = LabelledSet("isic2019", [row for of_share in rows.values() for row in of_share], SimpleNamespace())
+    (sentence,) = [c for c in caveats(found, told_of(found)) if "no labelled training image" in c]
+    assert "up to 2 with 1 % and 1 with 10 % of the labels" in sentence
+    whole = LabelledSet("isic2019", rows[1.0], SimpleNamespace())
+    assert not any("no labelled training image" in c for c in caveats(whole, told_of(whole)))
+
+
 def test_caveats_say_how_large_a_difference_shows():
     least = least_difference(5, 19)
     assert stats.t.sf(least * np.sqrt(5), 4) * 2 * 19 == pytest.approx(0.05)

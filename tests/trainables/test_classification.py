@@ -12,6 +12,7 @@ from sklearn import metrics as peer
 from tiny_shapes import TinyFindings, TinyLabels, TinyShapes
 from torch.nn import functional
 
+from trainables.api.errors import NonFiniteMetric
 from trainables.augment.geometric import HorizontalFlip
 from trainables.classification.predicting import stratum_of
 from trainables.classification.scores import ClassificationScores
@@ -185,6 +186,39 @@ def test_scores_of_a_split_follow_from_its_predictions(trained, tmp_path, split)
     table = pl.read_csv(later.output_dir / "artifacts/classes.csv")
     assert table["class"].to_list() == ["a", "b", "c"]
     assert table["num_images"].sum() == len(of_image)
+
+
+def test_classes_that_no_label_teaches_are_counted_and_named(trained, tmp_path):
+    few = dataclasses.replace(TINY, label_fraction=2 / 12, learning_rate=1e-4)
+    ids = {record.id for record in DATA.records() if record.split == "train"}
+    context = FakeContext(tmp_path / "training")
+    few.run(context)
+    shown = json.loads((context.output_dir / "artifacts/labelled.json").read_text())["ids"]
+    taught = {TINY.labels.labels()[id_] for id_ in shown}
+    assert (len(shown), len(taught), len(ids)) == (2, 2, 12)
+    for config, folder, unseen in [(few, context.output_dir, 1), (TINY, trained[0].output_dir, 0)]:
+        later = FakeContext(tmp_path / f"scores-{unseen}", upstream=[(config, folder)])
+        assert ClassificationScores(config, "val").run(later)["num_unseen_classes"] == unseen
+        table = pl.read_csv(later.output_dir / "artifacts/classes.csv")
+        assert table["num_labelled"].sum() == config.num_labelled()
+        assert [name for name, count in zip("abc", table["num_labelled"], strict=True) if not count] == [
+            "abc"[k] for k in range(3) if unseen and k not in taught
+        ]
+
+
+@pytest.mark.parametrize(("config", "metric"), [(TINY, "val/bma"), (FINDINGS, "val/auc")])
+def test_predictions_of_a_diverged_training_are_named_and_not_scored(config, metric, tmp_path, monkeypatch):
+    training = started(config, tmp_path)
+    assert metric in training.validate()
+    with torch.no_grad():
+        training.classifier.last.bias[0] = torch.nan
+    assert np.isnan(training.validate()[metric])
+    context = FakeContext(tmp_path / "training")
+    config.run(context)
+    monkeypatch.setattr(Classification, "load", lambda self, context: training.classifier)
+    scores = ClassificationScores(config, "val")
+    with pytest.raises(NonFiniteMetric, match="probability"):
+        scores.run(FakeContext(tmp_path / "scores", upstream=[(config, context.output_dir)]))
 
 
 def test_findings_are_scored_by_their_mean_auc(tmp_path):

@@ -127,6 +127,8 @@ INTERACTION_CAM = "interaction_cam"
 # Predictions of a classifier, a row an image and class.
 PROBABILITY = "probability"
 IS_OF_CLASS = "is_of_class"
+NUM_UNSEEN_CLASSES = "num_unseen_classes"
+"""Classes of the scored images that no training image with a label shows."""
 
 # Files of results.
 CURVE_FILE = "curve.parquet"

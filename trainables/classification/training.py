@@ -6,6 +6,7 @@ Shapes: B images of a batch, n of them on this worker, C channels, H x W pixels,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -205,6 +206,8 @@ class ClassificationTraining(SupervisedRun[Classification]):
             self.classifier, self.val_images, own, is_one_class=self.is_one_class, precision=self.config.precision
         )
         found_NK = world.gather(own_nK, num_images).numpy()
+        if not np.isfinite(found_NK).all():  # the last step diverged: the loop names metric and epoch
+            return {"val/bma" if self.is_one_class else "val/auc": math.nan}
         if self.is_one_class:
             metrics = {"val/bma": mean_of_defined(one_class_scores(found_NK, self._val_truth)["sensitivity"])}
         else:
