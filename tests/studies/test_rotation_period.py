@@ -1,12 +1,9 @@
 """The main study as its user runs it, at scale smoke, on the packaged real images."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -179,22 +176,3 @@ def test_data_that_is_not_packaged_has_to_be_named(tmp_path):
     assert done.returncode == 2
     assert str(tmp_path / "none") in done.stderr
     assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_equals_undisturbed(finished, tmp_path):
-    """SIGKILL of the driver in the middle of pretraining and curves: every published byte is the same."""
-    for pause_s in (20, 30, 40):
-        process = subprocess.Popen(
-            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
-        )
-        time.sleep(pause_s)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert run(tmp_path).returncode == 0
-    disturbed, undisturbed = results(tmp_path), results(finished[0])
-    for name, (key, _) in undisturbed.items():
-        stores = [Store(str(folder / "results")) for folder in (tmp_path, finished[0])]
-        assert disturbed[name][0] == key
-        assert stores[0].result(key).files == stores[1].result(key).files, name
-        assert stores[0].result(key).metrics == stores[1].result(key).metrics, name
