@@ -45,6 +45,7 @@ table { border-collapse: collapse; border-top: 2px solid var(--ink); border-bott
 th { text-align: left; vertical-align: bottom; border-bottom: 1px solid var(--ink); padding: 5px 10px 5px 0;
   font-weight: 600; max-width: 130px; }
 td { padding: 3px 12px 3px 0; vertical-align: top; max-width: 26em; overflow-wrap: break-word; }
+td:only-child { max-width: 60em; }
 td.number { white-space: nowrap; }
 dl { display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: 4px 22px; max-width: 60em;
   margin: 0 0 16px;
