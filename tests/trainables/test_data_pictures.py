@@ -322,3 +322,42 @@ def test_lungs_of_an_image_in_a_folder_of_its_own_lie_in_one_of_the_same_name(tm
     (moved,) = [record for record in lungs.records() if "site" in record.file]
     assert lungs.file(moved) == "train/mask/site/cxrmask_0.jpeg"
     assert lungs.decode(moved).any()
+
+
+def test_an_image_that_is_long_and_thin_is_refused_before_it_is_decoded(tmp_path):
+    """The square around it would take gigabytes."""
+    Image.new("L", (pictures.MOST_SIDE_PX, 1)).save(tmp_path / "long.png")
+    assert pictures.read_picture(tmp_path / "long.png", "long.png").size == (2**14, 1)
+    Image.new("L", (1, pictures.MOST_SIDE_PX + 1)).save(tmp_path / "high.png")
+    for read in (pictures.read_picture, pictures.picture_size):
+        with pytest.raises(BadData, match=r"high\.png: is 1 x 16385 pixels: expected at most 16384 a side"):
+            read(tmp_path / "high.png", "high.png")
+
+
+def test_a_tiff_whose_tags_are_damaged_is_named(tmp_path):
+    """Pillow reads the second directory only when it is asked how many there are, and fails in ways of its own."""
+    path = tmp_path / "a.tif"
+    first, second = Image.new("L", (3, 3)), Image.new("L", (3, 3))
+    first.save(path, save_all=True, append_images=[second])
+    content = path.read_bytes()
+    width_tag = b"\x00\x01\x04\x00\x01\x00\x00\x00"
+    assert content.count(width_tag) == 2
+    place = content.rindex(width_tag)
+    path.write_bytes(content[:place] + b"\x99\x99" + content[place + 2 :])
+    with pytest.raises(BadData, match=r"a\.tif: cannot be decoded \(Missing dimensions\)"):
+        pictures.read_picture(path, path.name)
+
+
+def test_colours_that_cannot_be_shown_are_refused(tmp_path):
+    Image.new("LAB", (3, 3)).save(tmp_path / "a.tif")
+    with pytest.raises(BadData, match=r"a\.tif: has colours of the kind LAB: expected grey or RGB, convert it"):
+        pictures.read_picture(tmp_path / "a.tif", "a.tif")
+
+
+def test_a_program_under_the_name_of_an_image_is_not_run(tmp_path):
+    """PostScript, which Pillow has Ghostscript draw."""
+    Image.new("RGB", (3, 3)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    for read in (pictures.read_picture, pictures.picture_size):
+        with pytest.raises(BadData, match=r"a\.png: is no image"):
+            read(tmp_path / "a.png", "a.png")

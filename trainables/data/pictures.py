@@ -22,10 +22,15 @@ from trainables.data import reading
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 MASK_THRESHOLD = 128
+MOST_SIDE_PX = 2**14  # the square around a longer one takes gigabytes, however thin the image is
+
+# Others that Pillow knows run programs or read further files. GIFs have been taken under the name of another format.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 
 _WHITE_16_BIT = 257
 _SIGNED_MODE = "I"  # 32 bits or signed: which of its values is white, nothing says
 _DEEP_MODES = ("I;16", "I;16B", "I;16L")
+_MODES = (*_DEEP_MODES, _SIGNED_MODE, "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _CONTRADICTION = (
     "shows one shape in its colours and another in its transparency: expected one, save it without transparency"
 )
@@ -48,9 +53,10 @@ def read_picture(path: Path, name: str, *, is_mask: bool = False) -> Image.Image
     """
     content = reading.read(path, name)
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content), formats=_FORMATS)
         _check_pixels(picture, name)
         picture.load()
+        num_frames = getattr(picture, "n_frames", 1)
     except BadData:
         raise
     except Image.DecompressionBombError as error:
@@ -61,12 +67,13 @@ def read_picture(path: Path, name: str, *, is_mask: bool = False) -> Image.Image
     except Exception as error:
         reason = " ".join((str(error) or type(error).__name__).split())
         raise BadData("image", {name: f"cannot be decoded ({reason}): expected an image, copy it again"}) from error
-    num_frames = getattr(picture, "n_frames", 1)
     if num_frames > 1 and picture.format != "MPO":
         raise BadData("image", {name: f"holds {num_frames} images: expected one, save them apart"})
     if picture.mode == "F" or (picture.mode == _SIGNED_MODE and not is_mask):
         reason = "has pixels of 32-bit or signed numbers: expected 8 or 16 bits without sign, convert it"
         raise BadData("image", {name: reason})
+    if picture.mode not in _MODES:
+        raise BadData("image", {name: f"has colours of the kind {picture.mode}: expected grey or RGB, convert it"})
     return picture
 
 
@@ -150,10 +157,13 @@ def check_size(mask_HW: Pixels, image_size: tuple[int, int], name: str) -> None:
 
 
 def _check_pixels(picture: Image.Image, name: str) -> None:
-    """Raises BadData for an image that claims more pixels than Pillow's limit, before one of them is decoded."""
+    """Raises BadData for an image that claims too many pixels, or too long a side, before one of them is decoded."""
     width, height = picture.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise _too_large(name, f"{width} x {height} = ")
+    if max(width, height) > MOST_SIDE_PX:
+        reason = f"is {width} x {height} pixels: expected at most {MOST_SIDE_PX} a side, make it smaller, or cut it"
+        raise BadData("image", {name: reason})
 
 
 def _too_large(name: str, claimed: str = "") -> BadData:
@@ -165,10 +175,12 @@ def picture_size(path: Path, name: str) -> tuple[int, int]:
     """(width, height) by the header alone. Raises BadData naming the file."""
     reading.check_regular(path, name)
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             _check_pixels(picture, name)
             return picture.size
+    except BadData:
+        raise
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # damaged headers fail in as many ways as damaged pixels
         raise BadData("image", {name: f"is no image that can be read ({' '.join(str(error).split())})"}) from error
