@@ -65,6 +65,13 @@ def test_a_volume_cut_in_another_direction_is_refused(tmp_path):
         read_scan(path, SHAPE, 2)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_slice_of_a_volume_with_a_fourth_axis_of_one_is_that_slice(tmp_path, suffix):
+    path = tmp_path / f"volume{suffix}"
+    nibabel.save(nibabel.Nifti1Image(_volume()[..., None], np.eye(4)), path)
+    np.testing.assert_array_equal(read_scan(path, slice_index=2).voxels, _volume()[..., 2])
+
+
 def test_scaling_of_the_header_is_applied(tmp_path):
     path = tmp_path / "scaled.nii"
     volume = nibabel.Nifti1Image(_volume(), np.eye(4))
@@ -81,6 +88,7 @@ def test_scaling_of_the_header_is_applied(tmp_path):
         ((10000, 10000, 10000), None, r"claims 1e\+12 voxels, expected at most 1.07e\+09"),
         ((300, 300, 100), None, "claims more voxels than a file of .* bytes can hold"),
         ((5, 6, 7, 3), None, r"shape \(5, 6, 7, 3\), expected three axes"),
+        ((20000, 1, 1), None, r"shape \(20000, 1, 1\), expected at most 16384 voxels along an axis"),
     ],
 )
 def test_a_header_that_claims_too_much_is_refused_before_reading(tmp_path, suffix, shape, expected, message):

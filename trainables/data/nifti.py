@@ -24,6 +24,7 @@ Voxels = np.ndarray[Any, Any]
 SUFFIXES = (".nii", ".nii.gz")  # uncompressed first: a slice of it is read without unpacking the rest
 
 MOST_VOXELS = 2**30
+MOST_SIDE = 2**14  # voxels along one axis: the square around a longer slice takes gigabytes, however thin it is
 _FLATTEST = 1e-6  # volume of the cell of unit axes; 1 of a right-angled grid
 _GZIP = b"\x1f\x8b"
 _MOST_COMPRESSION = 1032  # of zlib, at its very best
@@ -62,7 +63,7 @@ def read_scan(
         _check_header(volume, shape, path)
         if slice_index is not None:
             _check_axial(volume.affine)
-            voxels = np.asanyarray(volume.dataobj[..., slice_index])
+            voxels = np.asanyarray(volume.dataobj[:, :, slice_index]).reshape(volume.shape[:2])
         else:
             voxels = np.asanyarray(volume.dataobj).reshape(volume.shape[:3])
         is_placed = bool(volume.header["sform_code"] or volume.header["qform_code"])
@@ -146,6 +147,8 @@ def _check_header(volume: Any, shape: Sequence[int] | None, path: Path) -> None:
     num_voxels = math.prod(claimed)
     if num_voxels > MOST_VOXELS:
         raise ValueError(f"shape {claimed} claims {num_voxels:.3g} voxels, expected at most {MOST_VOXELS:.3g}")
+    if max(claimed) > MOST_SIDE:
+        raise ValueError(f"shape {claimed}, expected at most {MOST_SIDE} voxels along an axis")
     most_bytes = path.stat().st_size * (_MOST_COMPRESSION if path.suffix.lower() == ".gz" else 1)
     if num_voxels * stored.itemsize > most_bytes:
         raise ValueError(f"shape {claimed} claims more voxels than a file of {path.stat().st_size} bytes can hold")
