@@ -9,7 +9,7 @@ import pytest
 from fake_context import FakeContext
 
 from trainables.api.errors import BadData
-from trainables.data import chest_xray14, isic2016, isic2019
+from trainables.data import chest_xray14, digits, isic2016, isic2019
 from trainables.data.cache import open_annotation, survey
 from trainables.data.chest_xray14 import FINDINGS, ChestXray14, ChestXray14Findings, write_chest_xray14
 from trainables.data.datasets import lookup
@@ -104,6 +104,10 @@ def test_a_missing_image_is_named_and_can_be_left_out(skin, tmp_path):
         ),
         (lambda text: text.replace("ISIC_0000002,0.0,1.0", "ISIC_0000002,0.0,0.0"), "is of no class"),
         (lambda text: text.replace("ISIC_0000003,0.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0", "ISIC_0000003,0.0"), "2 of 10"),
+        (
+            lambda text: text.replace("ISIC_0000002", "../../ISIC_0000002"),
+            "the id '../../ISIC_0000002': expected the name",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_named(skin, change, said):
@@ -292,4 +296,18 @@ def test_another_table_is_refused(tmp_path, rows, said):
         SklearnDigits(folder=tmp_path).records()
     (tmp_path / "digits.csv.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks digits.csv.gz; install sklearn again"):
+        SklearnDigits(folder=tmp_path).records()
+
+
+def test_a_table_that_was_damaged_or_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    path = SklearnDigits.example(tmp_path).folder / "digits.csv.gz"
+    content = bytearray(path.read_bytes())
+    content[20:60] = bytes(40)
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(BadData, match=r"digits\.csv\.gz: cannot be read \(Error -3 .*install the package again"):
+        SklearnDigits(folder=tmp_path).records()
+    path.write_bytes(whole)
+    monkeypatch.setattr(digits, "_MOST_BYTES", 1000)
+    with pytest.raises(BadData, match=r"digits\.csv\.gz: cannot be read \(it is larger than 1,000 bytes\)"):
         SklearnDigits(folder=tmp_path).records()

@@ -11,6 +11,9 @@ from pathlib import Path
 from trainables.api.errors import BadData
 from trainables.data import reading
 
+_MOST_SHOWN = 80
+_LONGEST_NAME_BYTES = 200  # file systems take 255, and an ending comes behind
+
 
 def read_rows(path: Path, columns: Sequence[str], *, has_header: bool = True) -> list[dict[str, str]]:
     """The rows, each with its cells by column, stripped; rows without any cell are left out.
@@ -61,7 +64,11 @@ def _read(path: str, columns: tuple[str, ...], has_header: bool, *_state: int) -
 
 
 def by_id(rows: Sequence[dict[str, str]], column: str, name: str) -> dict[str, dict[str, str]]:
-    """The rows by the id that stands in a column. Raises BadData naming ids with two rows."""
+    """The rows by the id that stands in a column, which names a file. Raises BadData naming ids that cannot, and those
+    with two rows."""
+    if astray := [row[column] for row in rows if not _names_a_file(row[column])]:
+        shown = reading.printable(astray[0][:_MOST_SHOWN])
+        raise BadData("table", {name: f"has the id {shown!r}: expected the name of a file, without its folder"})
     found: dict[str, dict[str, str]] = {}
     twice = []
     for row in rows:
@@ -73,3 +80,9 @@ def by_id(rows: Sequence[dict[str, str]], column: str, name: str) -> dict[str, d
             "table", {name: f"has two rows of {', '.join(twice[:3])}{', ...' * (len(twice) > 3)}: remove one"}
         )
     return found
+
+
+def _names_a_file(id_: str) -> bool:
+    """Whether it may be the name of a file, which lies in the folder where it is looked for."""
+    is_plain = not {"/", "\\"} & set(id_) and reading.printable(id_) == id_
+    return is_plain and len(id_.encode()) <= _LONGEST_NAME_BYTES

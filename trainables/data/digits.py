@@ -11,6 +11,7 @@ import gzip
 import importlib.util
 import io
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,7 @@ from trainables.data.splits import three_splits
 from trainables.data.square import resize, to_grey_levels
 
 CLASSES = tuple("0123456789")
+_MOST_BYTES = 10**8  # of a table when it is unpacked: ten times the larger one
 
 
 class PackagedDigits(Dataset):
@@ -186,8 +188,11 @@ def _rows(path: Path, side: int, brightest: int, *_state: int) -> np.ndarray[Any
     expected = f"expected rows of {side * side} pixels from 0 to {brightest} and a class from 0 to 9"
     try:
         with gzip.open(path, "rb") as file:
-            rows = np.loadtxt(io.BytesIO(file.read()), delimiter=",", ndmin=2)
-    except (OSError, EOFError, ValueError) as error:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
+        rows = np.loadtxt(io.BytesIO(content), delimiter=",", ndmin=2)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise BadData(
             "digits", {path.name: f"cannot be read ({error}); {expected}: install the package again"}
         ) from error
