@@ -221,6 +221,15 @@ def test_a_damaged_cache_is_made_again_with_a_message(dataset, cache_dir, contex
     np.testing.assert_array_equal(table.images_NCHW, whole)
 
 
+@pytest.mark.parametrize("content", ["5", "[1]", "null", '["images.npy"]', "[" * 100_000])
+@pytest.mark.parametrize("name", ["contents.json", "verified.json"])
+def test_what_is_noted_of_a_cache_may_be_anything(dataset, cache_dir, context, name, content):
+    whole = np.array(open_images(dataset, context).images_NCHW)
+    (folder,) = _folders(cache_dir)
+    (folder / name).write_text(content)
+    np.testing.assert_array_equal(open_images(dataset, context).images_NCHW, whole)
+
+
 def _garble_unseen(path: Path) -> None:
     """As a failing disk does: other bytes, the same size and time."""
     stat = path.stat()

@@ -33,6 +33,8 @@ Bytes = np.memmap[Any, np.dtype[np.uint8]]
 _CONTENTS = "contents.json"
 _VERIFIED = "verified.json"
 _READ_BYTES = 1 << 24
+# What JSON of another shape raises when it is read as the names of files with their checksums.
+_GARBLED = (ValueError, TypeError, AttributeError, RecursionError)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -115,14 +117,14 @@ def _is_intact(folder: Path) -> bool:
     try:
         contents = json.loads((folder / _CONTENTS).read_text())
         return bool(contents) and all(_checksum(folder / name) == checksum for name, checksum in contents.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, *_GARBLED):
         return False
 
 
 def _is_verified(folder: Path) -> bool:
     try:
         return bool(json.loads((folder / _VERIFIED).read_text()) == _state(folder))
-    except (OSError, ValueError):
+    except (OSError, *_GARBLED):
         return False
 
 
@@ -139,7 +141,7 @@ def _note_verified(folder: Path) -> None:
 def _state(folder: Path) -> dict[str, Any]:
     """The start of the machine, and what the file system says of every file of the table.
 
-    Raises OSError for a missing file, ValueError for garbled contents.
+    Raises OSError for a missing file, and one of ``_GARBLED`` for garbled contents.
     """
     names = [_CONTENTS, *json.loads((folder / _CONTENTS).read_text())]
     stats = {name: (folder / name).stat() for name in names}
