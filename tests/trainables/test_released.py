@@ -14,7 +14,7 @@ from fake_context import FakeContext
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_shapes import TinyShapes
-from torch import nn
+from torch import Tensor, nn
 
 from trainables import runtime
 from trainables.api.identity import FileDigests, key_of
@@ -282,6 +282,60 @@ def test_a_flipped_byte_in_the_archive_is_no_weight(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read"):
         read_weight_file(path)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [b"\x80\x02J\x01", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(tR.", b"\x80\x02(U\x07storageU\x01at."],
+    ids=["ends in a number", "calls wrongly", "holds no tensor"],
+)
+def test_an_archive_with_another_pickle_is_no_weight(tmp_path, pickled):
+    with zipfile.ZipFile(tmp_path / "weights", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(ValueError, match=r"weights (cannot be read|is no checkpoint)"):
+        read_weight_file(tmp_path / "weights")
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "weights", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(ValueError, match="weights cannot be read") as raised:
+        read_weight_file(tmp_path / "weights")
+    assert "its members claim 1,000,000 bytes" in str(raised.value.__cause__)
+
+
+def test_an_archive_on_several_disks_is_no_weight(tmp_path):
+    path = tmp_path / "weights"
+    torch.save({"a": torch.ones(2)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 16] = 9
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="weights cannot be read"):
+        read_weight_file(path)
+
+
+def test_safetensors_by_name_only_are_named(tmp_path):
+    """Torch itself goes by the ending."""
+    (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"a\.safetensors cannot be read"):
+        read_weight_file(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("make", [Tensor.to_sparse, lambda t: t.to("meta"), lambda t: torch.nested.nested_tensor([t])])
+def test_tensors_that_are_not_dense_are_refused_by_name(tmp_path, make):
+    torch.save({"conv1.weight": make(torch.ones(2, 2)), "fc.weight": torch.ones(2)}, tmp_path / "weights")
+    with pytest.raises(ValueError, match=r"weights has tensors that are sparse, quantised, nested or without values"):
+        read_weight_file(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_numbers_that_are_no_weights_are_refused_by_name(tmp_path, dtype):
+    state = plain_resnet().state_dict()
+    state["layer1.0.conv1.weight"] = state["layer1.0.conv1.weight"].to(dtype)
+    torch.save(state, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match=rf"save them as float32:\n  layer1\.0\.conv1\.weight: {dtype}"):
+        Released(str(tmp_path / "resnet.pth"), IMAGENET_GREY, "resnet18").load(FakeContext(tmp_path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
