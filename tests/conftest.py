@@ -1,0 +1,1 @@
+"""This folder is on the path of its tests: several rooms share ``mutations``."""
