@@ -22,6 +22,8 @@ from orchestrator.durations import Durations
 from orchestrator.plan import Plan, PlannedTrial, State
 
 _PLAIN_EVERY_S = 30.0
+# Where there is no live view, so many trials have lines of their own; of the others a summary tells.
+_TRIALS_TOLD = 50
 _PATIENCE_S = 30.0
 # Nothing moves for so long, and for so many times the longest pause of the trial before: it may hang.
 _STALLED_S = 600.0
@@ -79,6 +81,8 @@ class View:
         self._done = counts[State.DONE]
         self._failed = counts[State.FAILED]
         self._blocked = counts[State.BLOCKED]
+        self._told: set[str] = set()  # keys of the trials that have lines of their own
+        self._is_summarising = False  # of trials without lines, whatever else is said
         self._has_reader = True
         self._lock = threading.RLock()
         self._said_at = self._moved_at = time.monotonic()
@@ -121,6 +125,7 @@ class View:
         while not self._ended.wait(1.0):
             if time.monotonic() - self._said_at > _PLAIN_EVERY_S:
                 self._say(self._summary())
+                self._said_at = time.monotonic()
 
     def started(self, key: str) -> None:
         """A trial began, or began again after a crash."""
@@ -129,7 +134,10 @@ class View:
             self._waiting.discard(key)
             self._moved_at = time.monotonic()
             self._running[key] = _Running(time.monotonic())
-        self._say(f"{'again  ' if again else 'started'} {self._names[key]}")
+        if again:
+            self._say(f"again   {self._names[key]}")
+        elif self._is_told(key):
+            self._say(f"started {self._names[key]}")
 
     def progressed(self, key: str, progress: Progress) -> None:
         """A trial told how far it is."""
@@ -148,7 +156,8 @@ class View:
         with self._lock:
             planned = self._planned[key]
             self._durations.learn(_kind(planned), planned.estimated_s, planned.is_measured, took_s)
-        self._say(f"done    {self._names[key]} ({duration_text(took_s)})")
+        if self._is_told(key):
+            self._say(f"done    {self._names[key]} ({duration_text(took_s)})")
 
     def failed(self, key: str, reason: str) -> None:
         """A trial failed for good."""
@@ -162,10 +171,21 @@ class View:
             self._moved_at = time.monotonic()
             return time.monotonic() - running.since if running else 0.0
 
+    def _is_told(self, key: str) -> bool:
+        """Whether a trial has lines of its own for its start and its end: so many have, those that start first."""
+        with self._lock:
+            if len(self._told) < _TRIALS_TOLD:
+                self._told.add(key)
+            elif key not in self._told and not self._is_summarising:
+                self._say(f"from here on a line every {_PLAIN_EVERY_S:.0f} s, and one for each failure and note")
+                self._is_summarising = True
+            return key in self._told
+
     def _say(self, line: str) -> None:
         with self._lock:
             if not self._console.is_terminal:
-                self._said_at = time.monotonic()
+                if not self._is_summarising:  # else only a summary puts the next one off
+                    self._said_at = time.monotonic()
                 self._print(f"[{time.strftime('%H:%M:%S')}] {line}")
 
     def _print(self, line: str) -> None:
@@ -178,12 +198,12 @@ class View:
                 os.kill(os.getpid(), signal.SIGINT)
 
     def _summary(self) -> str:
-        parts = [f"{self._done}/{self._total} done", f"{len(self._running)} running"]
-        parts += [f"{self._failed} failed"] if self._failed else []
-        parts += [f"{self._blocked} blocked"] if self._blocked else []
-        parts += [f"{self._to_suggest} suggestions to come"] if self._to_suggest else []
+        parts = [f"{self._done:,}/{self._total:,} done", f"{len(self._running):,} running"]
+        parts += [f"{self._failed:,} failed"] if self._failed else []
+        parts += [f"{self._blocked:,} blocked"] if self._blocked else []
+        parts += [f"{self._to_suggest:,} suggestions to come"] if self._to_suggest else []
         if not self._running and self._waiting and time.monotonic() - self._moved_at > _PATIENCE_S:
-            return ", ".join([*parts, f"{len(self._waiting)} waiting for free CPUs or GPUs of the cluster"])
+            return ", ".join([*parts, f"{len(self._waiting):,} waiting for free CPUs or GPUs of the cluster"])
         parts.append(self._stalled() or f"about {duration_text(self._left_s())} left")
         return ", ".join(parts)
 

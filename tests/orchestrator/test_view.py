@@ -50,8 +50,7 @@ def test_a_plain_log_has_a_line_an_event(plan):
         view.started(second)
         view.failed(second, "non-finite: train/loss is nan")
         view.done(first)
-    lines = [re.sub(r"^\[\d\d:\d\d:\d\d\] ", "", line) for line in shown.getvalue().splitlines()]
-    assert lines == [
+    assert unstamped(shown.getvalue()) == [
         "started first",
         "first: waits for [bold] somebody",
         "started second",
@@ -59,6 +58,76 @@ def test_a_plain_log_has_a_line_an_event(plan):
         "failed  second: non-finite: train/loss is nan",
         "done    first (0 s)",
     ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The view's clock, to be set."""
+    now = [0.0]
+    monkeypatch.setattr("orchestrator.view.time.monotonic", lambda: now[0])
+    return now
+
+
+class Ticks:
+    """Stands for the event that ends the ticker: so many seconds pass before it is set."""
+
+    def __init__(self, clock, seconds):
+        self._clock, self._left = clock, seconds
+
+    def wait(self, timeout):
+        if self._left == 0:
+            return True
+        self._clock[0] += timeout
+        self._left -= 1
+        return False
+
+
+def unstamped(text):
+    return [re.sub(r"^\[\d\d:\d\d:\d\d\] ", "", line) for line in text.splitlines()]
+
+
+def log_of(tmp_path, clock, num_trials):
+    """The lines of a study that takes a second a trial; trial 60 crashes once, 61 has to say something, 62 fails."""
+    study = Study("s", "?", {f"trial {n}": Count(1, increment=n) for n in range(1, num_trials + 1)})
+    shown = io.StringIO()
+    plan = make_plan(study, Store(str(tmp_path / "results")), Keys(FileDigests()))
+    view = View(plan, Console(file=shown, width=200), lambda: 2)
+    for number, planned in enumerate(plan.planned, start=1):
+        view.started(planned.trial.key)
+        if number == 60:
+            view.started(planned.trial.key)
+        if number == 61:
+            view.noted(planned.trial.key, "waits for somebody")
+        view._ended = Ticks(clock, 1)
+        view._tick()
+        if number == 62:
+            view.failed(planned.trial.key, "non-finite: train/loss is nan")
+        else:
+            view.done(planned.trial.key)
+    return unstamped(shown.getvalue())
+
+
+def test_the_log_of_a_large_study_grows_with_its_time_and_not_with_its_trials(tmp_path, clock):
+    lines = log_of(tmp_path, clock, 1200)
+    own = [line for line in lines if line.startswith(("started", "done "))]
+    assert own == [
+        f"{said} trial {n}{took}" for n in range(1, 51) for said, took in (("started", ""), ("done   ", " (1 s)"))
+    ]
+    after = lines[len(own) :]
+    assert after.pop(0) == "from here on a line every 30 s, and one for each failure and note"
+    assert [line for line in after if not line[0].isdigit()] == [
+        "again   trial 60",
+        "trial 61: waits for somebody",
+        "failed  trial 62: non-finite: train/loss is nan",
+    ]
+    summaries = [line for line in after if line[0].isdigit()]
+    assert summaries[0] == "79/1,200 done, 1 running, 1 failed, about 9 min left"
+    assert len(summaries) == 1150 // 31  # a second late, as the ticker looks once a second
+    assert summaries[-1].startswith("1,195/1,200 done, 1 running, 1 failed, about")
+
+
+def test_fifty_trials_have_lines_of_their_own(tmp_path, clock):
+    assert len(log_of(tmp_path, clock, 50)) == 100
 
 
 def test_without_a_reader_the_study_is_interrupted_as_by_ctrl_c(plan):
@@ -79,14 +148,6 @@ def test_without_a_reader_the_study_is_interrupted_as_by_ctrl_c(plan):
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [signal.SIGINT]
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The view's clock, to be set."""
-    now = [0.0]
-    monkeypatch.setattr("orchestrator.view.time.monotonic", lambda: now[0])
-    return now
 
 
 def summary_after(view, clock, key, steps, silent_s):
