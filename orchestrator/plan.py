@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -185,6 +184,7 @@ def trials_of(study: Study, keys: Keys) -> list[Trial]:
     for name, trainable in study.trainables.items():
         given.setdefault(keys.key(trainable), name)
     taken = set(study.trials)
+    next_numbers: dict[str, int] = {}
 
     def visit(trainable: Trainable, name: str) -> str:
         key = keys.key(trainable)
@@ -192,7 +192,7 @@ def trials_of(study: Study, keys: Keys) -> list[Trial]:
             upstream = {visit(part, f"{name} / {type(part).__name__}") for part in nested_trainables(trainable)}
             trials[key] = Trial(
                 key,
-                given.get(key) or _free_name(name, taken),
+                given.get(key) or _free_name(name, taken, next_numbers),
                 trainable,
                 tuple(sorted(upstream)),
                 known_parts(trainable, keys),
@@ -206,9 +206,12 @@ def trials_of(study: Study, keys: Keys) -> list[Trial]:
     return list(trials.values())
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    numbered = (f"{name} {number}" for number in itertools.count(2))
-    free = next(n for n in itertools.chain([name], numbered) if n not in taken)
+def _free_name(name: str, taken: set[str], next_numbers: dict[str, int]) -> str:
+    """The first of ``name``, ``name 2``, ``name 3`` ... that is not taken. ``next_numbers``: where to look on."""
+    number = next_numbers.get(name, 1)
+    while (free := name if number == 1 else f"{name} {number}") in taken:
+        number += 1
+    next_numbers[name] = number + 1
     taken.add(free)
     return free
 
@@ -248,17 +251,17 @@ def make_plan(
         looked_up[trial.key] = _blocked(found, looked_up)
     _leave_out(looked_up, needed={keys.key(trainable) for trainable in study.trainables.values()})
     planned = list(looked_up.values())
-    shorter = {p.trial.key: _shorter(p, store) for p in planned}
+    growing = _to_grow(planned)
+    shorter = _shorter(growing, store)
     known = dict(spent or {})
     for p in planned:
         # What a shorter training cost, which need not be in the study, tells what the longer one will.
-        result = p.result or shorter[p.trial.key]
+        result = p.result or shorter.get(p.trial.key)
         if result is not None:
             known[p.trial.key] = _spent(p.trial, result, keys)
     estimates = Estimates(known.values())
-    estimated = tuple(
-        _with_estimate(p, estimates, keys, _continuation(p, planned, shorter[p.trial.key])) for p in planned
-    )
+    continuations = _continuations(growing, shorter, {trial.key: trial.name for trial in trials})
+    estimated = tuple(_with_estimate(p, estimates, keys, continuations.get(p.trial.key)) for p in planned)
     own, shared = _to_come(examples, keys, looked_up) if to_suggest else ([], [])
     own_costs, shared_costs = [_cost(trial, keys) for trial in own], [_cost(trial, keys) for trial in shared]
     suggestion_s = sum(map(estimates.seconds, own_costs)) + sum(map(estimates.seconds, shared_costs)) / max(
@@ -342,31 +345,40 @@ def _leave_out(looked_up: dict[str, PlannedTrial], needed: set[str]) -> None:
             needed.update(planned.trial.upstream)
 
 
-def _shorter(planned: PlannedTrial, store: Store) -> Result | None:
-    """The longest finished training that one which is to run may go on from."""
-    trial = planned.trial
-    if trial.family is None or planned.state not in TO_RUN:
-        return None
-    return next(store.shorter(trial.family, trial.length), None)
+def _to_grow(planned: Iterable[PlannedTrial]) -> dict[str, list[PlannedTrial]]:
+    """The trainings that grow and are to run, by family, the shortest first."""
+    families: dict[str, list[PlannedTrial]] = {}
+    for p in planned:
+        if p.trial.family is not None and p.state in TO_RUN:
+            families.setdefault(p.trial.family, []).append(p)
+    return {family: sorted(members, key=lambda p: p.trial.length) for family, members in families.items()}
 
 
-def _continuation(
-    planned: PlannedTrial, others: Sequence[PlannedTrial], finished: Result | None
-) -> Continuation | None:
-    """What a training will go on from: the longest shorter one that is ``finished`` or will run before it."""
-    trial = planned.trial
-    if trial.family is None or planned.state not in TO_RUN:
-        return None
-    found = [
-        Continuation(p.trial.key, p.trial.name, p.trial.length)
-        for p in others
-        if p.trial.family == trial.family and p.trial.length < trial.length and p.state in TO_RUN
-    ]
-    names = {p.trial.key: p.trial.name for p in others}
-    if finished is not None:
-        found.append(Continuation(finished.key, names.get(finished.key, finished.key[:8]), finished.length))
-    furthest = max(found, key=lambda continuation: continuation.length, default=None)
-    return furthest if furthest and furthest.length > planned.fraction * trial.length else None
+def _shorter(growing: Mapping[str, Sequence[PlannedTrial]], store: Store) -> dict[str, Result]:
+    """By key of a training that is to run, the longest finished one that it may go on from, where there is any."""
+    # One listing tells of all families that have no member yet.
+    families = set(store.names("families")) if growing else set()
+    trials = [p.trial for family, members in growing.items() if family in families for p in members]
+    found = ((trial.key, next(store.shorter(trial.family or "", trial.length), None)) for trial in trials)
+    return {key: result for key, result in found if result is not None}
+
+
+def _continuations(
+    growing: Mapping[str, Sequence[PlannedTrial]], finished: Mapping[str, Result], names: Mapping[str, str]
+) -> dict[str, Continuation]:
+    """By key, what a training will go on from: the longest shorter one that is ``finished`` or will run before it."""
+    continuations: dict[str, Continuation] = {}
+    for members in growing.values():
+        for before, p in zip([None, *members[:-1]], members, strict=True):
+            trial, found = p.trial, []
+            if before is not None:
+                found.append(Continuation(before.trial.key, before.trial.name, before.trial.length))
+            if (result := finished.get(trial.key)) is not None:
+                found.append(Continuation(result.key, names.get(result.key, result.key[:8]), result.length))
+            furthest = max(found, key=lambda continuation: continuation.length, default=None)
+            if furthest is not None and furthest.length > p.fraction * trial.length:
+                continuations[trial.key] = furthest
+    return continuations
 
 
 def failure_text(failure: Failure) -> str:
