@@ -172,8 +172,12 @@ class _Events(tune.Callback):
             progress = Progress(result["items_done"], result["items_total"], result["unit"])
             self._listener.progressed(key, progress)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        tune_mends.forget(trial, "payload")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._remember(trial)
+        tune_mends.forget(trial, "payload")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.searcher:

@@ -66,3 +66,20 @@ def apply(is_wanted: Callable[[Any], bool]) -> None:
     tune_controller._ObjectCache = lambda may_keep_one: cache(may_keep_one=may_keep_one)
     # Ray counts callbacks for its usage statistics, off here; to know MLflow's it loads all of it: 2 s of the driver.
     ray.air._internal.usage.tag_callbacks = lambda callbacks: False
+
+
+def forget(trial: Any, name: str) -> None:
+    """Drop an entry of the configuration of a trial that has ended.
+
+    Tune keeps every trial to its own end, and that entry in eight places of each, two of them as JSON, which it writes
+    anew for all trials from time to time.
+    """
+    for kept in (trial.config, trial.evaluated_params, trial._Trial__unresolved_config):
+        kept.pop(name, None)
+    last = trial.run_metadata.last_result  # of the trial's process, so the configuration here is another copy
+    last.pop("config", None)
+    last.pop("experiment_tag", None)
+    trial._default_result_or_future = None  # of one that reported nothing, likewise
+    trial.set_experiment_tag("")
+    trial.invalidate_json_state()
+    trial.run_metadata.invalidate_cache()

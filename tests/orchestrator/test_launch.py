@@ -12,7 +12,7 @@ from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
 from toy_hang import Hangs
 
 from orchestrator.cluster import resources_for
-from orchestrator.launch import Outcome, _Events, _is_unfinished, launch
+from orchestrator.launch import Outcome, _Events, _is_unfinished, _tuner, launch
 from orchestrator.plan import make_plan
 from orchestrator.store import Result, Store
 from orchestrator.study import Resources, Study
@@ -161,6 +161,26 @@ def test_a_death_counts_as_hanging_only_by_the_time_since_the_attempt_began(tmp_
     events.on_trial_recover(0, [], trial)
     failure = store.failure("k")
     assert (failure is not None and failure.kind == "timed out") is is_hung
+
+
+def test_tune_keeps_no_payload_of_a_trial_that_has_ended(run, monkeypatch):
+    """It keeps every trial to its own end, and writes all of them down from time to time."""
+    fits = []
+
+    def tuner(*given):
+        made = _tuner(*given)
+        return SimpleNamespace(fit=lambda: fits.append(made.fit()))
+
+    monkeypatch.setattr("orchestrator.launch._tuner", tuner)
+    assert run({"one": Count(2), "two": Diverge()})[2] == {"one": "done", "two": "failed"}
+    (fit,) = fits
+    trials = fit._experiment_analysis.trials
+    assert len(trials) == 2
+    for trial in trials:
+        assert trial.status == "TERMINATED"
+        assert set(trial.config) == {"key", "bundles"}
+        kept = [repr(vars(trial)), repr(vars(trial.run_metadata)), *trial.get_json_state()]
+        assert not any("payload" in text for text in kept)
 
 
 def test_relative_paths_mean_the_same_in_trials(run):
