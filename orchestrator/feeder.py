@@ -98,7 +98,7 @@ def sync(store: Store, study: str, tracking_uri: str) -> tuple[int, int]:
     """
     with Claim(store, publisher(study, tracking_uri), _say_waiting):
         publishing = Publishing(store, study, tracking_uri, forget=True)
-        keys = publishing.entries()
+        keys = publishing.wanted()
         publishing.publish(keys, has_ended=True)
         return sum(key in publishing.tokens for key in keys), len(publishing.refused)
 
@@ -138,8 +138,7 @@ class _Following:
             is_open = _drain(events, watched, dirty, timeout_s=max(TICK_S, pause_s)) if is_open else False
             if not is_open:
                 gave_up_at = min(gave_up_at, time.monotonic() + _PATIENCE_S)
-                self._publishing.reread()
-                dirty |= set(self._publishing.entries())
+                dirty.update(self._publishing.wanted())
             published = self._try(watched | dirty, has_ended=not is_open)
             if published:
                 dirty.clear()

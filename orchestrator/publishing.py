@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cells import cells_of
+from orchestrator.following import Manifests
 from orchestrator.provenance import first_line, without_password
 from orchestrator.snapshot import Snapshot, artifact_root, report_files, snapshot
 from orchestrator.store import DamagedResult, Store
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.tracking import Tracker
 
 TICK_S = 3.0
+# What is not remembered is looked up in MLflow the next time: no need to write all of it again for a few trials.
+_MOST_UNRECORDED = 0.05
 _MAX_TRIES = 3  # of a trial that fails for no clear reason while MLflow answers
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST"})
 
@@ -72,19 +74,15 @@ class Publishing:
         self.refused: dict[str, str] = {}
         """Trials that MLflow does not take as they are, by key, with their token."""
         self._tries: Counter[str] = Counter()
-        self._read: dict[str, dict[str, Any]] = {}  # manifests by name, as they were when last read
+        self._manifests = Manifests(store, study)
         self._described_at = 0.0
+        self._undescribed: set[str] = set()  # keys of the tokens that are new since then
+        self._unrecorded: set[str] = set()  # and since the record was written
 
-    def entries(self) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
-        """Of all trials of the study by key: their entry and its manifest; those of the latest submission win."""
-        found: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-        for manifest in self._manifests():
-            found.update({entry["key"]: (entry, manifest) for entry in manifest["trials"]})
-        return found
-
-    def reread(self) -> None:
-        """Manifests may have changed."""
-        self._read.clear()
+    def wanted(self) -> list[str]:
+        """Keys of all trials that any submission of the study needs, as the store has it now."""
+        self._manifests.reread()
+        return list(self._manifests.entries)
 
     def reconnect(self) -> None:
         """After an error: look again what is there."""
@@ -97,30 +95,39 @@ class Publishing:
         where MLflow answers at all.
         """
         tracker = self._connect()
-        keys, entries = list(keys), self.entries()
-        if not entries.keys() >= set(keys):
-            self.reread()  # the manifest of a search grows
-            entries = self.entries()
-        manifests = self._manifests()
-        if not manifests:
+        keys, found = list(keys), self._manifests
+        found.refresh()
+        if not found.entries.keys() >= set(keys):
+            found.reread()  # the manifest of a search grows
+        if not found.in_order:
             return
+        entries = found.entries
         shots = [snapshot(self._store, key) for key in keys if key in entries]
-        known = {**self.tokens, **self.refused}
-        news = [shot for shot in shots if shot is not None and known.get(shot.key) != shot.token]
+        news = [shot for shot in shots if shot is not None and self._known(shot.key) != shot.token]
         if not news and not has_ended:
             return
         trouble = [error for shot in news if (error := self._publish_trial(tracker, *entries[shot.key], shot))]
         if has_ended or time.monotonic() - self._described_at > TICK_S:
-            report = report_files(self._store, self._study)
-            tracker.describe_study(self._store, manifests[-1], self.tokens, report, has_ended=has_ended and not trouble)
-            report_token = report.token if report and has_ended and not trouble else ""
-            known_now = Known(
-                self._instance, self.tokens, report_token, tracker.experiment_id, bool(cells_of(manifests[-1]))
-            )
-            self._store.write_document(_record(self._study, self._tracking_uri), asdict(known_now))
-            self._described_at = time.monotonic()
+            self._describe(tracker, found.in_order[-1], has_ended=has_ended and not trouble, is_last=has_ended)
         if trouble:
             raise trouble[0]
+
+    def _known(self, key: str) -> str | None:
+        return self.refused.get(key, self.tokens.get(key))
+
+    def _describe(self, tracker: Tracker, manifest: Mapping[str, Any], *, has_ended: bool, is_last: bool) -> None:
+        """Bring MLflow's word of the whole study up to date, and what is remembered if this is the last time."""
+        report = report_files(self._store, self._study)
+        tracker.describe_study(
+            self._store, manifest, self.tokens, report, has_ended=has_ended, news=None if is_last else self._undescribed
+        )
+        self._undescribed.clear()
+        if is_last or len(self._unrecorded) > _MOST_UNRECORDED * len(self.tokens):
+            report_token = report.token if report and has_ended else ""
+            known = Known(self._instance, self.tokens, report_token, tracker.experiment_id, tracker.has_cells)
+            self._store.write_document(_record(self._study, self._tracking_uri), asdict(known))
+            self._unrecorded.clear()
+        self._described_at = time.monotonic()
 
     def _publish_trial(
         self, tracker: Tracker, entry: Mapping[str, Any], manifest: Mapping[str, Any], shot: Snapshot
@@ -143,6 +150,8 @@ class Publishing:
             tracker.withdraw(shot.key)
         else:
             self.tokens[shot.key] = shot.token
+            self._undescribed.add(shot.key)
+            self._unrecorded.add(shot.key)
         return None
 
     def _connect(self) -> Tracker:
@@ -156,13 +165,6 @@ class Publishing:
                 # Another database than the one that is remembered, perhaps under the same address.
                 self._instance, self.tokens = self._tracker.instance, {}
         return self._tracker
-
-    def _manifests(self) -> list[dict[str, Any]]:
-        for name in self._store.names(f"studies/{self._study}"):
-            manifest = None if name in self._read else self._store.manifest(self._study, name)
-            if manifest is not None:
-                self._read[name] = manifest
-        return sorted(self._read.values(), key=lambda m: m["submitted_at"])
 
 
 def _is_refusal(error: Exception) -> bool:

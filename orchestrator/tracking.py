@@ -5,11 +5,11 @@ One experiment a study; in it one run a trial (trial_runs.py), one a cell and on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from orchestrator.cells import cells_of
 from orchestrator.experiment import KIND_TAG, Experiment, Run, TrackingError
+from orchestrator.following import Described
 from orchestrator.snapshot import ReportFiles, Snapshot
 from orchestrator.store import Store
 from orchestrator.summary_runs import CellRuns, ReportRun
@@ -34,6 +34,7 @@ class Tracker:
         self._trials = TrialRuns(self._experiment, runs["trial"])
         self._cells = CellRuns(self._experiment, runs["cell"])
         self._report = ReportRun(self._experiment, runs["report"])
+        self._described: Described | None = None
 
     @property
     def instance(self) -> str:
@@ -44,6 +45,11 @@ class Tracker:
     def experiment_id(self) -> str:
         """Its number in MLflow's addresses."""
         return self._experiment.id
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether the submission that was described last has cells."""
+        return self._described is not None and bool(self._described.cells)
 
     def is_answering(self) -> bool:
         """Whether MLflow answers at all."""
@@ -69,22 +75,21 @@ class Tracker:
         report: ReportFiles | None,
         *,
         has_ended: bool,
+        news: Collection[str] | None = None,
     ) -> None:
         """Bring cells and report up to date with a submission, which may have ended.
 
-        ``tokens`` is what MLflow has of each trial.
+        ``tokens`` is what MLflow has of each trial; ``news`` are the keys for which that is other than at the last call
+        for this manifest, None where nobody knows.
         """
-        cells = cells_of(manifest)
-        for cell in reversed(cells):  # of those that are new at once the first becomes the newest
+        if self._described is None or not self._described.is_of(manifest):
+            self._described, news = Described(manifest), None
+        described = self._described
+        touched = described.learn(tokens, tokens if news is None else news)
+        for cell in reversed(touched):  # of those that are new at once the first becomes the newest
             self._cells.publish(store, cell, manifest, tokens)
         if has_ended:
             self._report.publish(store, manifest, report, self._trials.newest_ms)
-            self._cells.bring_to_top(store, cells, manifest, tokens, self._report.start_ms)
-        self._report.describe(manifest, _counts(manifest, tokens), has_ended=has_ended)
+            self._cells.bring_to_top(store, described.cells, manifest, tokens, self._report.start_ms)
+        self._report.describe(manifest, described.counts, has_ended=has_ended)
         self._experiment.set_note(self._experiment.note(manifest["question"], self._report.id))
-
-
-def _counts(manifest: Mapping[str, Any], tokens: Mapping[str, str]) -> dict[str, int]:
-    keys = {entry["key"] for entry in manifest["trials"]}
-    states = [tokens.get(key, "waiting").partition(":")[0] for key in keys]
-    return {state: states.count(state) for state in ("done", "running", "failed", "waiting")}
