@@ -7,13 +7,10 @@ written before the document that names them with their digests, so a reader neve
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import shutil
-import types
-import typing
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +20,6 @@ from typing import Any, Self
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from trainables.api.canonical import declared_types
 from trainables.api.identity import sha256_of
 
 _CHUNK_BYTES = 1 << 20
@@ -234,30 +230,6 @@ class Storage:
         except FileNotFoundError as error:
             raise DamagedResult(f"{self.uri}/{path} is missing") from error
         os.replace(aside, target)
-
-
-def parsed(declared: Any, value: Any) -> Any:
-    """A value of a JSON document as what was written: dataclasses, mappings and lists of them.
-
-    Raises TypeError, ValueError or AttributeError for JSON of another shape.
-    """
-    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else parsed(inner, value)
-    if dataclasses.is_dataclass(declared) and isinstance(declared, type):
-        kinds = declared_types(declared)
-        return declared(**{name: parsed(kinds.get(name, Any), entry) for name, entry in value.items()})
-    if origin is dict:
-        return {str(name): parsed(arguments[1], entry) for name, entry in value.items()}
-    if origin is list:
-        if not isinstance(value, list):
-            raise TypeError(f"{value!r} is no list")
-        return [parsed(arguments[0], entry) for entry in value]
-    accepted: Any = {float: (int, float), int: int, str: str}.get(declared, object)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and declared in (int, float)):
-        raise TypeError(f"{value!r} is no {declared.__name__}")
-    return value
 
 
 def _encoded(document: Any) -> bytes:

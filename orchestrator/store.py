@@ -23,107 +23,32 @@ Readers change nothing: they report damage. Who holds the claim of a trial verif
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from orchestrator.storage import DamagedResult, FileEntry, Storage, parsed
+from orchestrator.documents import (
+    OTHER_SHAPE,
+    Failure,
+    Generation,
+    Lineage,
+    Look,
+    Result,
+    SavedState,
+    parsed,
+    sealed,
+    short_digest,
+    unsealed,
+)
+from orchestrator.storage import DamagedResult, FileEntry, Storage
 
 __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
 
 Document = TypeVar("Document")
-
-# What JSON of another shape raises when it is read as one of the documents below.
-_OTHER_SHAPE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """The shorter training that one went on from."""
-
-    key: str
-    length: int
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """The state after the last epoch, and the journal up to it."""
-
-    token: str
-    files: dict[str, FileEntry]
-    segments: list[str]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished trial, as its document tells."""
-
-    key: str
-    metrics: dict[str, float]
-    files: dict[str, FileEntry]
-    segments: list[str]
-    started_at: float  # seconds since the epoch
-    ended_at: float
-    busy_s: float  # seconds of work over all attempts, without what a shorter training did
-    attempt: int
-    work_flop: float  # likewise
-    provenance: dict[str, str]
-    token: str = ""  # of its publish folder
-    length: int = 0  # of a training that grows
-    state: SavedState | None = None
-    continued_from: Lineage | None = None
-
-    @property
-    def folder(self) -> str:
-        """Where its files lie."""
-        return f"trials/{self.key}/published/{self.token}"
-
-    @property
-    def state_folder(self) -> str:
-        """Where its state lies, if it left one."""
-        return f"trials/{self.key}/state/{self.state.token if self.state else ''}"
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a look at a finished trial tells: its result, or what is wrong with it, or neither."""
-
-    result: Result | None = None
-    damage: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A trial that failed for good: its class of failure and what to tell the user."""
-
-    kind: str  # "non-finite", "bad configuration", "out of memory" or "crash"
-    message: str
-    traceback: str
-    attempt: int
-    at: float
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One resumable state. All files it names were whole before it was written."""
-
-    name: str = ""  # sorts behind those of the states before it
-    checkpoint: str | None = None
-    checkpoint_files: dict[str, FileEntry] = field(default_factory=dict)
-    items: list[str] = field(default_factory=list)
-    item_files: dict[str, FileEntry] = field(default_factory=dict)
-    segments: list[str] = field(default_factory=list)
-    fraction: float = 0.0
-    attempt: int = 1
-    started_at: float = 0.0
-    busy_s: float = 0.0
-    length: float = 0.0  # of a training that grows: how far its checkpoint is
-    continued_from: Lineage | None = None
 
 
 class Store(Storage):
@@ -135,8 +60,8 @@ class Store(Storage):
         if content is None:
             return Look()
         try:
-            result = _unsealed(content)
-        except _OTHER_SHAPE:
+            result = unsealed(content)
+        except OTHER_SHAPE:
             return Look(damage=f"{self.uri}/{_result_path(key)} is garbled")
         name = self.unwhole(result.folder, result.files)
         if name is not None:
@@ -167,7 +92,7 @@ class Store(Storage):
         if family is not None and result.state is not None:
             # Before the result: an entry without a result says nothing, a result without an entry is not found.
             self.write_document(f"families/{family}/{result.length}.json", {"key": result.key})
-        if not self.create_document(_result_path(result.key), _sealed(result), is_durable=True):
+        if not self.create_document(_result_path(result.key), sealed(result), is_durable=True):
             return False
         for leftover in ("progress", "checkpoints", "items", "failure.json"):
             self.remove(f"trials/{result.key}/{leftover}")
@@ -201,11 +126,11 @@ class Store(Storage):
         if not look.damage:
             return
         try:
-            result = _unsealed(self.read_bytes(_result_path(key)) or b"")
+            result = unsealed(self.read_bytes(_result_path(key)) or b"")
             self.verify(result.folder, result.files)
             for name in result.segments:
                 self.segment(key, name)
-        except (DamagedResult, *_OTHER_SHAPE):
+        except (DamagedResult, *OTHER_SHAPE):
             self.set_aside(key)
         self.remove(f"damaged/{key}.json")
 
@@ -263,7 +188,7 @@ class Store(Storage):
     def write_segment(self, key: str, name: str, rows: list[list[Any]]) -> str:
         """One journal segment, rows of [metric, step, value, time in ms]; returns its full name, with a digest."""
         content = json.dumps(rows, allow_nan=False).encode()
-        name = f"{name}-{_short_digest(content)}.json"
+        name = f"{name}-{short_digest(content)}.json"
         self.write_bytes(f"trials/{key}/journal/{name}", content)
         return name
 
@@ -273,7 +198,7 @@ class Store(Storage):
         content = self.read_bytes(path)
         if content is None:
             raise DamagedResult(f"{self.uri}/{path} is missing")
-        if not name.endswith(f"-{_short_digest(content)}.json"):
+        if not name.endswith(f"-{short_digest(content)}.json"):
             raise DamagedResult(f"{self.uri}/{path} does not match its digest")
         return list(json.loads(content))
 
@@ -318,35 +243,12 @@ class Store(Storage):
         document = self.read_document(path)
         try:
             return None if document is None else cast(Document, parsed(kind, document))
-        except _OTHER_SHAPE:
+        except OTHER_SHAPE:
             return None
 
 
 def _result_path(key: str) -> str:
     return f"results/{key}.json"
-
-
-def _sealed(result: Result) -> dict[str, Any]:
-    """The document of a result, with a digest of all of it: a changed number is noticed."""
-    document = asdict(result)
-    return {**document, "digest": _document_digest(document)}
-
-
-def _unsealed(content: bytes) -> Result:
-    document = json.loads(content)
-    if document.pop("digest") != _document_digest(document):
-        raise ValueError("the document does not match its digest")
-    result = parsed(Result, document)
-    assert isinstance(result, Result)
-    return result
-
-
-def _document_digest(document: Any) -> str:
-    return _short_digest(json.dumps(document, sort_keys=True).encode())
-
-
-def _short_digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def garbled_manifests(store: Store) -> Iterator[str]:
