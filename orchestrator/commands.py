@@ -141,13 +141,13 @@ def _study_status(store: Store, manifest: Manifest) -> dict[str, Any]:
         trial["state"] = states[trial["key"]]
     names = ("done", "running", "resumable", "waiting", "damaged", "failed", "blocked", "unneeded")
     counts = {name: list(states.values()).count(name) for name in names}
-    search = manifest.get("search") or {"suggestions": [], "num_suggestions": 0}
+    search = manifest.get("search") or {"suggestions": []}
     return {
         "study": manifest["study"],
         "command": manifest["command"],
         "counts": counts,
         "suggestions": len(search["suggestions"]),
-        "num_suggestions": search["num_suggestions"],
+        "num_suggestions": search.get("num_suggestions", 0),
         "trials": trials,
     }
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
 import typing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.storage import FileEntry
+from orchestrator.storage import FileEntry, is_name
 from trainables.api.canonical import declared_types
 
 # What JSON of another shape raises when it is read as one of these.
 OTHER_SHAPE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+
+
+class NewerResult(ValueError):
+    """A result is what was published, and says it in a way that this version of the program does not know."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Look:
 
     result: Result | None = None
     damage: str = ""
+    is_newer: bool = False
+    """Nothing is wrong with it: another version of the program wrote it (``NewerResult``)."""
 
 
 @dataclass(frozen=True)
@@ -101,44 +109,116 @@ class Generation:
     continued_from: Lineage | None = None
 
 
-def parsed(declared: Any, value: Any) -> Any:
+def parsed(declared: Any, value: Any, *, drops_unknown: bool = False) -> Any:
     """A value of a JSON document as what was written: dataclasses, mappings and lists of them.
 
-    Raises TypeError, ValueError or AttributeError for JSON of another shape.
+    Raises TypeError, ValueError or AttributeError for JSON of another shape, such as a field that the dataclass does
+    not have, unless ``drops_unknown``.
     """
     origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    part = functools.partial(parsed, drops_unknown=drops_unknown)
     if origin in (typing.Union, types.UnionType):
         inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else parsed(inner, value)
+        return None if value is None else part(inner, value)
     if dataclasses.is_dataclass(declared) and isinstance(declared, type):
         kinds = declared_types(declared)
-        return declared(**{name: parsed(kinds.get(name, Any), entry) for name, entry in value.items()})
+        given = {name: entry for name, entry in value.items() if name in kinds or not drops_unknown}
+        return declared(**{name: part(kinds.get(name, Any), entry) for name, entry in given.items()})
     if origin is dict:
-        return {str(name): parsed(arguments[1], entry) for name, entry in value.items()}
+        return {str(name): part(arguments[1], entry) for name, entry in value.items()}
     if origin is list:
         if not isinstance(value, list):
             raise TypeError(f"{value!r} is no list")
-        return [parsed(arguments[0], entry) for entry in value]
+        return [part(arguments[0], entry) for entry in value]
     accepted: Any = {float: (int, float), int: int, str: str}.get(declared, object)
     if not isinstance(value, accepted) or (isinstance(value, bool) and declared in (int, float)):
         raise TypeError(f"{value!r} is no {declared.__name__}")
     return value
 
 
-def sealed(result: Result) -> dict[str, Any]:
-    """The document of a result, with a digest of all of it: a changed number is noticed."""
-    document = asdict(result)
+def stays_inside(generation: Generation) -> bool:
+    """Whether all that it names lies where attempts of its trial leave it."""
+    folder, _, name = (generation.checkpoint or "checkpoints/none").partition("/")
+    return folder == "checkpoints" and all(map(is_name, [name, *generation.items, *generation.segments]))
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with a digest of all of it: a changed number is noticed."""
     return {**document, "digest": _document_digest(document)}
 
 
-def unsealed(content: bytes) -> Result:
-    """The result that a document tells. Raises one of OTHER_SHAPE where it is not what was sealed."""
-    document = json.loads(content)
-    if document.pop("digest") != _document_digest(document):
+def unsealed(document: Any) -> dict[str, Any]:
+    """What was sealed. Raises one of OTHER_SHAPE where this is not it."""
+    content = dict(document)
+    if content.pop("digest") != _document_digest(content):
         raise ValueError("the document does not match its digest")
-    result = parsed(Result, document)
+    return content
+
+
+def result_from(content: bytes, key: str) -> Result:
+    """The result of a trial as its document tells it, without what a newer version may have added.
+
+    Raises one of OTHER_SHAPE where it is not what was published for this trial; of them NewerResult where it is, in
+    another shape.
+    """
+    document = unsealed(json.loads(content))
+    if document["key"] != key:
+        raise ValueError(f"it is the result of trial {document['key']}")
+    try:
+        result = parsed(Result, document, drops_unknown=True)
+    except OTHER_SHAPE as error:
+        raise NewerResult("was written by a newer version of this program: update the code") from error
     assert isinstance(result, Result)
+    state = result.state or SavedState("", {}, [])
+    tokens = [token for token in (result.token, state.token) if token]  # the first results had none
+    if not all(map(is_name, [*tokens, *result.segments, *state.segments])):
+        raise ValueError("it names what lies outside of its folder")
     return result
+
+
+_MANIFEST = {"study": str, "question": str, "command": str, "trials": list, "provenance": dict, "facts": dict}
+_EMPTY = {"question": "", "command": "", "provenance": {}, "facts": {}}
+_ENTRY = {"key": str, "name": str, "class": str, "upstream": list, "named": bool, "configuration": dict}
+_ENTRY_MAY = {"role": str, "cell": str, "labels": dict, "seeds": dict, "data": dict, "images": list}
+
+
+def manifest_from(document: Any, study: str) -> dict[str, Any]:
+    """The manifest of a study as its document tells it. Raises one of OTHER_SHAPE where it is none.
+
+    One without a digest is of before there was one.
+    """
+    manifest = _EMPTY | (unsealed(document) if "digest" in document else dict(document))
+    _check_fields(manifest, _MANIFEST, {"cards": dict})
+    if manifest["study"] != study or not _is_number(manifest["submitted_at"]):
+        raise ValueError(f"it is no manifest of {study}")
+    for entry in manifest["trials"]:
+        _check_fields(entry, _ENTRY, _ENTRY_MAY)
+        if not all(map(is_name, [entry["key"], *entry["upstream"]])):
+            raise ValueError("it names what is no key")
+        if entry.get("family") is not None and not (is_name(entry["family"]) and _is_number(entry["length"])):
+            raise ValueError("a training that grows has a family and a length")
+    if "search" in manifest:
+        _check_fields(manifest["search"], {"suggestions": list}, {"num_suggestions": int})
+    return manifest
+
+
+def _check_fields(document: dict[str, Any], required: Mapping[str, type], others: Mapping[str, type]) -> None:
+    """Raise TypeError for a field of another kind, KeyError for a required one that is not there."""
+    for name, kind in {**required, **others}.items():
+        value = document[name] if name in required else document.get(name)
+        if type(value) is not kind and (name in required or name in document):
+            raise TypeError(f"{name} = {value!r} is no {kind.__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def said_of(report: Any, token: str) -> str:
+    """What word of damage says of the result with this token: nothing where it spoke of another one, or is none."""
+    if isinstance(report, dict):
+        return str(report.get("message", "damaged")) if report.get("token", token) == token else ""
+    return "" if report is None else str(report)
 
 
 def _document_digest(document: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.documents import sealed
 from orchestrator.plan import Plan, Trial
 from orchestrator.provenance import data_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
@@ -79,7 +80,8 @@ class ManifestWriter:
         self._store, self._suggestions = store, suggestions
         self.document = manifest
         # The same submission again has the same name; where its trials are others, the earlier one stays.
-        self._path = f"studies/{manifest['study']}/{suggestions.identity[:16]}.json"
+        self._name = f"{suggestions.identity[:16]}.json"
+        self._path = f"studies/{manifest['study']}/{self._name}"
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
         """Add trials that are not there yet, and write."""
@@ -90,9 +92,14 @@ class ManifestWriter:
         """Write the manifest as things stand."""
         if (search := self._suggestions.describe()) is not None:
             # Another driver of the same search writes here too: what it added stays.
-            self._merge(_trials_of(self._store.read_document(self._path)))
+            self._merge(self._there())
             self.document["search"] = search
-        self._store.write_document(self._path, self.document)
+        self._store.write_document(self._path, sealed(self.document))
+
+    def _there(self) -> list[dict[str, Any]]:
+        """The trials of the manifest that lies there."""
+        manifest = self._store.manifest(self.document["study"], self._name)
+        return [] if manifest is None else list(manifest["trials"])
 
     def _merge(self, entries: Sequence[dict[str, Any]]) -> None:
         """Add what is new; a trial that is only held in the fields of others keeps its first name."""
@@ -101,8 +108,3 @@ class ManifestWriter:
         for entry in entries:
             if entry["key"] not in keys or (entry["named"] and (entry["key"], entry["name"]) not in named):
                 self.document["trials"].append(entry)
-
-
-def _trials_of(document: Any) -> list[dict[str, Any]]:
-    trials = document.get("trials") if isinstance(document, dict) else None
-    return [entry for entry in trials if isinstance(entry, dict)] if isinstance(trials, list) else []

@@ -15,6 +15,7 @@ from orchestrator.estimates import Cost, Estimates, Spent
 from orchestrator.inputs import KnownPart, known_parts
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
+from orchestrator.usage import UsageError
 from trainables.api.identity import Keys, length_of, parts_of
 from trainables.api.trainable import Trainable
 
@@ -311,6 +312,8 @@ def _look_up(trial: Trial, store: Store, retry_failed: bool) -> PlannedTrial:
     look = store.look(trial.key)
     if look.result is not None:
         return PlannedTrial(trial, State.DONE, result=look.result, fraction=1.0)
+    if look.is_newer:
+        raise UsageError(look.damage)
     if look.damage:
         return PlannedTrial(trial, State.DAMAGED, look.damage)
     failure = None if retry_failed else store.failure(trial.key)

@@ -137,7 +137,7 @@ class Publishing:
             tracker.publish(self._store, entry, manifest, shot)
         except DamagedResult as error:
             if shot.state == "done":  # of an unfinished trial its own process finds out, and goes on from before it
-                self._store.report_damage(shot.key, str(error))
+                self._store.report_damage(shot.key, shot.published, str(error))
         except Exception as error:
             self._tries[shot.key] += 1
             if not _is_refusal(error) and self._tries[shot.key] < _MAX_TRIES:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from orchestrator.store import FileEntry, Store
+from orchestrator.storage import check_inside
+from orchestrator.store import DamagedResult, FileEntry, Store
 
 _SQLITE = "sqlite:///"
 
@@ -32,6 +33,8 @@ class Snapshot:
     folder: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     failure: str = ""
+    published: str = ""
+    """Token of its result."""
 
     @property
     def token(self) -> str:
@@ -54,6 +57,7 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
             result.provenance,
             result.folder,
             result.files,
+            published=result.token,
         )
     generations = store.generations(key)
     segments = generations[0].segments if generations else []
@@ -83,7 +87,14 @@ def report_files(store: Store, study: str) -> ReportFiles | None:
     """The files of a study's newest report; None without one."""
     folder = f"reports/{study}"
     found = store.read_as(ReportFiles, f"{folder}/made_from.json")
-    return replace(found, folder=folder) if found is not None and found.files else None
+    if found is None or not found.files:
+        return None
+    try:
+        for path in found.paths:
+            check_inside(path, folder)
+    except DamagedResult:
+        return None
+    return replace(found, folder=folder)
 
 
 def record_report(store: Store, report: ReportFiles) -> None:

@@ -144,7 +144,12 @@ class Storage:
     # -- folders of files -----------------------------------------------------------------------------
 
     def upload(self, local: Path, path: str) -> dict[str, FileEntry]:
-        """Copy every file below ``local`` to the folder ``path``; returns what was written, verified by size."""
+        """Copy every file below ``local`` to the folder ``path``; returns what was written, verified by size.
+
+        Raises FileNotFoundError where ``local`` is no folder: nothing there is not the same as an empty one.
+        """
+        if not local.is_dir():
+            raise FileNotFoundError(f"the folder {local} is gone: nothing of it can be brought to {self.uri}/{path}")
         entries: dict[str, FileEntry] = {}
         for file in sorted(p for p in local.rglob("*") if p.is_file()):
             name = file.relative_to(local).as_posix()
@@ -160,7 +165,7 @@ class Storage:
         if self.is_local:
             local = Path(self._at(path))
         for name, entry in files.items():
-            _check_name(name, f"{self.uri}/{path}")
+            check_inside(name, f"{self.uri}/{path}")
             target = local / name
             if not self.is_local:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +178,7 @@ class Storage:
     def verify(self, path: str, files: Mapping[str, FileEntry]) -> None:
         """Read all files where they lie. Raises DamagedResult naming the first that is missing or differs."""
         for name, entry in files.items():
-            _check_name(name, f"{self.uri}/{path}")
+            check_inside(name, f"{self.uri}/{path}")
             digest = hashlib.sha256()
             try:
                 with self._fs.open(self._at(f"{path}/{name}"), "rb") as file:
@@ -194,6 +199,8 @@ class Storage:
     # -- the file system ------------------------------------------------------------------------------
 
     def _at(self, path: str) -> str:
+        if path:
+            check_inside(path, self.uri)
         return f"{self._root}/{path}"
 
     def _sizes(self, path: str) -> dict[str, int]:
@@ -252,7 +259,13 @@ def _written_aside(target: Path, content: bytes, is_durable: bool) -> str:
     return str(temporary)
 
 
-def _check_name(name: str, where: str) -> None:
+def is_name(name: str) -> bool:
+    """Whether a text is the name of one thing in a folder, and no way out of it."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\0"}
+
+
+def check_inside(name: str, where: str) -> None:
+    """Raise DamagedResult for a path that leads out of the folder that it is told from."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise DamagedResult(f"{where} names a file {name!r}, which lies outside of it")

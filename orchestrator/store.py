@@ -23,7 +23,6 @@ Readers change nothing: they report damage. Who holds the claim of a trial verif
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -37,21 +36,25 @@ from orchestrator.documents import (
     Generation,
     Lineage,
     Look,
+    NewerResult,
     Result,
     SavedState,
+    manifest_from,
     parsed,
+    result_from,
+    said_of,
     sealed,
-    short_digest,
-    unsealed,
+    stays_inside,
 )
-from orchestrator.storage import DamagedResult, FileEntry, Storage
+from orchestrator.journals import Journals
+from orchestrator.storage import DamagedResult, FileEntry, is_name
 
 __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
 
 Document = TypeVar("Document")
 
 
-class Store(Storage):
+class Store(Journals):
     """Results under one root. Cheap to open; safe to use from many processes."""
 
     def look(self, key: str) -> Look:
@@ -60,7 +63,9 @@ class Store(Storage):
         if content is None:
             return Look()
         try:
-            result = unsealed(content)
+            result = result_from(content, key)
+        except NewerResult as error:
+            return Look(damage=f"{self.uri}/{_result_path(key)} {error}", is_newer=True)
         except OTHER_SHAPE:
             return Look(damage=f"{self.uri}/{_result_path(key)} is garbled")
         name = self.unwhole(result.folder, result.files)
@@ -68,8 +73,8 @@ class Store(Storage):
             return Look(damage=f"{self.uri}/{result.folder}/{name} is missing or not whole")
         if result.segments and (lost := set(result.segments) - set(self.names(f"trials/{key}/journal"))):
             return Look(damage=f"{self.uri}/trials/{key}/journal/{min(lost)} is missing")
-        report = self.read_document(f"damaged/{key}.json")
-        return Look(result) if report is None else Look(damage=str(report))
+        said = said_of(self.read_document(_word_path(key)), result.token)
+        return Look(damage=said) if said else Look(result)
 
     def result(self, key: str) -> Result | None:
         """The result of a trial if it is there and nothing is known to be wrong with it."""
@@ -92,10 +97,12 @@ class Store(Storage):
         if family is not None and result.state is not None:
             # Before the result: an entry without a result says nothing, a result without an entry is not found.
             self.write_document(f"families/{family}/{result.length}.json", {"key": result.key})
-        if not self.create_document(_result_path(result.key), sealed(result), is_durable=True):
+        if not self.create_document(_result_path(result.key), sealed(asdict(result)), is_durable=True):
             return False
-        for leftover in ("progress", "checkpoints", "items", "failure.json"):
-            self.remove(f"trials/{result.key}/{leftover}")
+        before = [f"trials/{result.key}/{name}" for name in ("progress", "checkpoints", "items", "failure.json")]
+        for leftover in [_word_path(result.key), *before]:
+            with contextlib.suppress(OSError):  # the result is there: what is left over costs space alone
+                self.remove(leftover)
         return True
 
     def fetch(self, key: str, cache_dir: Path) -> Path:
@@ -109,30 +116,36 @@ class Store(Storage):
         try:
             return self.download(look.result.folder, look.result.files, cache_dir / "fetched" / key / look.result.token)
         except DamagedResult as error:
-            self.report_damage(key, str(error))
+            self.report_damage(key, look.result.token, str(error))
             raise DamagedResult(f"{error}; submit again to compute it anew") from error
 
     # -- damage ---------------------------------------------------------------------------------------
 
-    def report_damage(self, key: str, message: str) -> None:
-        """Leave word that a result is damaged, where the storage takes it: the next plan computes it anew."""
+    def report_damage(self, key: str, token: str, message: str) -> None:
+        """Leave word that the result with this token is damaged, where the storage takes it: the next plan computes it
+        anew."""
         with contextlib.suppress(OSError):
-            self.write_document(f"damaged/{key}.json", message)
+            self.write_document(_word_path(key), {"token": token, "message": message})
         print(f"warning: the result of trial {key} is damaged: {message}", file=sys.stderr, flush=True)
 
     def settle_damage(self, key: str) -> None:
-        """Verify a result that looks damaged and set it aside if it is. Only for who holds the trial's claim."""
+        """Verify a result that looks damaged and set it aside if it is. Only for who holds the trial's claim.
+
+        Raises NewerResult, having changed nothing, where only a newer version of the program can tell.
+        """
         look = self.look(key)
+        if look.is_newer:
+            raise NewerResult(look.damage)
         if not look.damage:
             return
         try:
-            result = unsealed(self.read_bytes(_result_path(key)) or b"")
+            result = result_from(self.read_bytes(_result_path(key)) or b"", key)
             self.verify(result.folder, result.files)
             for name in result.segments:
                 self.segment(key, name)
         except (DamagedResult, *OTHER_SHAPE):
             self.set_aside(key)
-        self.remove(f"damaged/{key}.json")
+        self.remove(_word_path(key))
 
     def set_aside(self, key: str) -> None:
         """Take a result out of use, keeping it for a look. Only for who holds the trial's claim."""
@@ -174,7 +187,7 @@ class Store(Storage):
         """The resumable states of a trial, newest first; without those that are garbled."""
         folder = f"trials/{key}/progress"
         found = (self.read_as(Generation, f"{folder}/{name}") for name in reversed(self.names(folder)))
-        return [generation for generation in found if generation is not None]
+        return [generation for generation in found if generation is not None and stays_inside(generation)]
 
     def write_generations(self, key: str, kept: list[Generation]) -> None:
         """Add the first of ``kept`` to the resumable states; others than these go."""
@@ -183,31 +196,12 @@ class Store(Storage):
         for old in set(self.names(folder)) - {f"{generation.name}.json" for generation in kept}:
             self.remove(f"{folder}/{old}")
 
-    # -- journals -------------------------------------------------------------------------------------
-
-    def write_segment(self, key: str, name: str, rows: list[list[Any]]) -> str:
-        """One journal segment, rows of [metric, step, value, time in ms]; returns its full name, with a digest."""
-        content = json.dumps(rows, allow_nan=False).encode()
-        name = f"{name}-{short_digest(content)}.json"
-        self.write_bytes(f"trials/{key}/journal/{name}", content)
-        return name
-
-    def segment(self, key: str, name: str) -> list[list[Any]]:
-        """The rows of one journal segment. Raises DamagedResult when it is missing or differs from its digest."""
-        path = f"trials/{key}/journal/{name}"
-        content = self.read_bytes(path)
-        if content is None:
-            raise DamagedResult(f"{self.uri}/{path} is missing")
-        if not name.endswith(f"-{short_digest(content)}.json"):
-            raise DamagedResult(f"{self.uri}/{path} does not match its digest")
-        return list(json.loads(content))
-
     def rows(self, result: Result) -> list[list[Any]]:
         """The whole journal of a result. Raises DamagedResult, after reporting it, when a segment is not whole."""
         try:
             return [row for name in result.segments for row in self.segment(result.key, name)]
         except DamagedResult as error:
-            self.report_damage(result.key, str(error))
+            self.report_damage(result.key, result.token, str(error))
             raise
 
     # -- families and studies -------------------------------------------------------------------------
@@ -219,7 +213,7 @@ class Store(Storage):
             if number < length:
                 document = self.read_document(f"families/{family}/{number}.json")
                 key = document.get("key") if isinstance(document, dict) else None
-                result = self.result(key) if isinstance(key, str) else None
+                result = self.result(key) if isinstance(key, str) and is_name(key) else None
                 if result is not None and result.state is not None and result.length == number:
                     yield result
 
@@ -232,11 +226,12 @@ class Store(Storage):
 
     def manifest(self, study: str, name: str) -> dict[str, Any] | None:
         """The manifest of this name among what lies in a study's folder; None for everything else."""
-        found = self.read_document(f"studies/{study}/{name}") if name.endswith(".json") else None
-        if not isinstance(found, dict):
+        if not name.endswith(".json"):
             return None
-        is_one = isinstance(found.get("trials"), list) and isinstance(found.get("submitted_at"), int | float)
-        return found if is_one else None
+        try:
+            return manifest_from(self.read_document(f"studies/{study}/{name}"), study)
+        except OTHER_SHAPE:
+            return None
 
     def read_as(self, kind: type[Document], path: str) -> Document | None:
         """A document as a dataclass; None when it is absent or of another shape."""
@@ -249,6 +244,10 @@ class Store(Storage):
 
 def _result_path(key: str) -> str:
     return f"results/{key}.json"
+
+
+def _word_path(key: str) -> str:
+    return f"damaged/{key}.json"
 
 
 def garbled_manifests(store: Store) -> Iterator[str]:

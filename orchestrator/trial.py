@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.attempt import Attempt, OnProgress, Payload, Say, compute
 from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import Progress
+from orchestrator.documents import NewerResult
 from orchestrator.failures import note_failure
 from orchestrator.plan import Trial
 from orchestrator.store import Store
@@ -85,7 +86,11 @@ def run_trial(
         with Claim(store, f"trials/{trial.key}", on_wait) as claim:
             if waited_for:
                 say(f"goes on: {waited_for.pop()} has let it go")  # the clock of a time limit starts here
-            store.settle_damage(trial.key)
+            try:
+                store.settle_damage(trial.key)
+            except NewerResult as error:
+                note_failure(store, trial, store.attempts(trial.key), error)
+                return
             if store.result(trial.key) is not None or store.failure(trial.key) is not None:
                 return  # it ended while this process waited, or ended the process before this one
             try:

@@ -20,6 +20,7 @@ CARD = Card("toy", {"train": 3}, 2, "by group", "CC0", groups="images")
 def reported(tmp_path):
     """A function that asks for the report after a change of the manifest, and says how often it was written so far."""
     store, keys, toy = Store(str(tmp_path / "results")), Keys(FileDigests()), Count(3)
+    (tmp_path / "nothing").mkdir()
     out = store.upload(tmp_path / "nothing", f"trials/{keys.key(toy)}/published/t")
     assert store.publish(Result(keys.key(toy), {"sum": 3.0}, out, [], 1.0, 2.0, 1.0, 1, 0.0, {}, "t"))
     study = Study("toy", "Why?", {"one": Entry(toy, "trained", {"data": "toy"})}, report="toy_study:report",

@@ -88,7 +88,7 @@ def test_who_holds_the_claim_sets_a_damaged_result_aside(store, tmp_path, capsys
 def test_a_file_that_was_out_of_sight_for_a_moment_costs_nothing(store, tmp_path):
     """As a network file system does it: a reader raised the alarm, and the claimant finds all of it whole."""
     result = publish(store, tmp_path)
-    store.report_damage("k1", "b.txt is missing")
+    store.report_damage("k1", result.token, "b.txt is missing")
     assert store.look("k1").damage == "b.txt is missing"
     store.settle_damage("k1")
     assert store.result("k1") == result
@@ -165,6 +165,7 @@ def test_documents_of_another_shape_count_as_absent(store, content):
 )
 def test_a_manifest_of_another_shape_is_none(store, document):
     whole = {"study": "s", "trials": [], "submitted_at": 1.5}
+    whole |= {"question": "?", "command": "c", "provenance": {}, "facts": {}}
     store.write_document("studies/s/a.json", document)
     store.write_document("studies/s/b.json", whole)
     store.write_document("studies/s/suggestions/000001.json", whole)
