@@ -105,7 +105,7 @@ HISTORY_SCHEMA = {"metric": pl.String, "step": pl.Int64, "value": pl.Float64}
 def latest_manifests(store: Store) -> dict[str, Mapping[str, Any]]:
     """The newest submission of every study."""
     latest: dict[str, Mapping[str, Any]] = {}
-    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+    for manifest in store.manifests():
         latest[manifest["study"]] = manifest
     return latest
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ import cloudpickle
 from orchestrator.checkpoints import Checkpoints, Member
 from orchestrator.claims import Holding
 from orchestrator.context import Progress, ReadingContext, Spread, TrialContext, in_process
+from orchestrator.places import storage_mark
 from orchestrator.plan import Trial
 from orchestrator.provenance import machine_provenance
 from orchestrator.resources import Demand, demand_of
@@ -178,8 +178,7 @@ def _work_dir(attempt: Attempt, kind: str) -> Iterator[Path]:
     cache_dir = attempt.payload.settings.cache_dir
     cache_dir.mkdir(parents=True, exist_ok=True)
     # Of this storage: another study may share the cache folder, and run the same trial into its own.
-    storage = hashlib.sha256(attempt.store.uri.encode()).hexdigest()[:8]
-    prefix = f"{kind}-{storage}-{attempt.payload.trial.key}-"
+    prefix = f"{kind}-{storage_mark(attempt.store)}-{attempt.payload.trial.key}-"
     for abandoned in cache_dir.glob(f"{prefix}*"):  # nobody else runs this trial
         shutil.rmtree(abandoned, ignore_errors=True)
     work_dir = Path(tempfile.mkdtemp(prefix=prefix, dir=cache_dir))

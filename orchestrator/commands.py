@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from orchestrator.claims import is_held
-from orchestrator.leftovers import unneeded_paths
+from orchestrator.leftovers import claimed, unneeded_in_cache, unneeded_paths
 from orchestrator.options import DefaultInHelp
 from orchestrator.places import storage_of
 from orchestrator.plan import failure_text
@@ -36,7 +37,7 @@ def status(
     garbled = list(garbled_manifests(store))
     for path in garbled:
         print(f"warning: {path} is garbled; submit its study again", file=sys.stderr)
-    studies = [_study_status(store, manifest) for manifest in _latest_manifests(store)]
+    studies = [_study_status(store, manifest) for manifest in _latest(store.manifests()).values()]
     if as_json:
         print(json.dumps({"studies": studies}))
     else:
@@ -83,6 +84,8 @@ def gc(
     storage: DefaultInHelp[str | None] = None,
     delete: DefaultInHelp[bool] = False,
     latest_only: DefaultInHelp[bool] = False,
+    even_claimed: DefaultInHelp[bool] = False,
+    cache_dir: DefaultInHelp[Path | None] = None,
 ) -> int:
     """List what no study needs any more, with sizes: unreferenced trials, damaged results, states, leftovers.
 
@@ -90,19 +93,31 @@ def gc(
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         delete: Remove it, instead of listing it only. Let no study run meanwhile.
         latest_only: Only the latest submission of each study counts as a need; earlier ones are forgotten.
+        even_claimed: Remove it although a process seems to run a trial, as one of a machine that is gone does.
+        cache_dir: Also what no trial reads again of this cache folder, as --cache-dir of the studies.
     """
     store = _existing(storage)
     _refuse_garbled_manifests(store)
-    manifests = _latest_manifests(store) if latest_only else list(store.manifests())
-    paths = unneeded_paths(store, manifests)
+    everything = list(store.manifests())
+    manifests = list(_latest(everything).values()) if latest_only else everything
+    forgotten = [manifest for manifest in everything if not any(manifest is kept for kept in manifests)]
+    found = [(store, path) for path in unneeded_paths(store, manifests, forgotten)]
+    if delete and not even_claimed and (held := claimed(store, {path for _, path in found})):
+        raise ValueError(
+            f"trial {held[0]} is run by {held[1]}: nothing is removed; wait for the end of its study, or give "
+            "--even-claimed if that machine is gone"
+        )
+    if cache_dir is not None:
+        cache = Store(str(cache_dir.absolute()))
+        found += [(cache, path) for path in unneeded_in_cache(store, cache, manifests, forgotten)]
     total = 0
-    for path in paths:
-        size = store.size_bytes(path)
+    for place, path in found:
+        size = place.size_bytes(path)
         total += size
-        print(f"{'removed' if delete else 'unneeded'} {size / 1e6:10.1f} MB  {store.uri}/{path}")
+        print(f"{'removed' if delete else 'unneeded'} {size / 1e6:10.1f} MB  {place.uri}/{path}")
         if delete:
-            store.remove(path)
-    print(f"{len(paths)} things, {total / 1e6:.1f} MB{'' if delete or not paths else '; --delete removes them'}")
+            place.remove(path)
+    print(f"{len(found)} things, {total / 1e6:.1f} MB{'' if delete or not found else '; --delete removes them'}")
     return EXIT_OK
 
 
@@ -113,11 +128,9 @@ def _existing(storage: str | None) -> Store:
     return store
 
 
-def _latest_manifests(store: Store) -> list[Manifest]:
-    latest: dict[str, Manifest] = {}
-    for manifest in sorted(store.manifests(), key=lambda m: m["submitted_at"]):
-        latest[manifest["study"]] = manifest
-    return list(latest.values())
+def _latest(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
+    """The last submission of each study, by its name."""
+    return {manifest["study"]: manifest for manifest in manifests}
 
 
 def _refuse_garbled_manifests(store: Store) -> None:

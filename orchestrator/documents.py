@@ -188,7 +188,7 @@ def manifest_from(document: Any, study: str) -> dict[str, Any]:
     One without a digest is of before there was one.
     """
     manifest = _EMPTY | (unsealed(document) if "digest" in document else dict(document))
-    _check_fields(manifest, _MANIFEST, {"cards": dict})
+    _check_fields(manifest, _MANIFEST, {"cards": dict, "number": int})
     if manifest["study"] != study or not _is_number(manifest["submitted_at"]):
         raise ValueError(f"it is no manifest of {study}")
     for entry in manifest["trials"]:
@@ -200,6 +200,11 @@ def manifest_from(document: Any, study: str) -> dict[str, Any]:
     if "search" in manifest:
         _check_fields(manifest["search"], {"suggestions": list}, {"num_suggestions": int})
     return manifest
+
+
+def submission_order(manifest: Mapping[str, Any]) -> tuple[int, float]:
+    """By which the manifests of a study are sorted, the last submission last: clocks are set back."""
+    return manifest.get("number", 0), manifest["submitted_at"]
 
 
 def _check_fields(document: dict[str, Any], required: Mapping[str, type], others: Mapping[str, type]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.cells import Cell, cells_of
+from orchestrator.documents import submission_order
 from orchestrator.store import Store
 
 STATES = ("done", "running", "failed", "waiting")
@@ -36,7 +37,7 @@ class Manifests:
         if not new and self._read:
             return
         self._read.update(new)
-        self.in_order = sorted(self._read.values(), key=lambda m: float(m["submitted_at"]))
+        self.in_order = sorted(self._read.values(), key=submission_order)
         self.entries = {entry["key"]: (entry, m) for m in self.in_order for entry in m["trials"]}
 
 

@@ -2,46 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import os
+import re
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from orchestrator.claims import is_held
+from orchestrator.documents import Look, Result, said_of
+from orchestrator.places import storage_mark
+from orchestrator.storage import is_name
 from orchestrator.store import Store
 from orchestrator.study import Manifest
 
+_PLACES = (("trials", ""), ("results", ".json"), ("damaged", ".json"))
+_ABANDONED_AFTER_S = 3600.0
+# A document, a fetched file or MLflow's database beside the place where it was to go.
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{32}(\.new.*)?")
+# Of a trial that has a result: what only its attempts needed.
+_OF_ATTEMPTS = ("progress", "checkpoints", "items", "failure.json", "crash.json")
 
-def unneeded_paths(store: Store, manifests: Iterable[Manifest]) -> list[str]:
+
+def unneeded_paths(store: Store, manifests: Sequence[Manifest], forgotten: Sequence[Manifest] = ()) -> list[str]:
     """Paths that may be removed while no study runs: whatever no manifest names, and what has served its purpose.
 
     The state of a training stays as long as it is the longest of its family, or a longer one of a manifest is to go on
-    from it.
+    from it. What a search decided on is needed whether or not a manifest names it, unless only ``forgotten`` ones do.
+    Raises ValueError naming a document of a search that cannot be read.
     """
+    named, unnamed = _named(manifests), _unnamed(store, manifests, forgotten)
     entries = [entry for manifest in manifests for entry in manifest["trials"]]
-    origins = _origins(store, entries)
-    needed = {entry["key"] for entry in entries} | origins
+    origins = _origins(store, entries) | unnamed  # of what no manifest describes the family is not known
+    needed = named | origins
     known = set(store.names("trials")) | store.finished()
     paths = [f"{folder}/{key}{end}" for key in sorted(known - needed) for folder, end in _PLACES]
     paths = [path for path in paths if store.exists(path)]
     for key in sorted(known & needed):
         paths += _leftovers(store, key, keeps_state=key in origins)
-    paths += [f"families/{family}" for family in store.names("families") if not _is_family(store, family, needed)]
+    for family in store.names("families"):
+        paths += _of_family(store, family, needed)
     # Written anew by every submission that has something to run.
     paths += [f"data/{name}" for name in store.names("data")]
-    return [*paths, *(f".tune/{name}" for name in store.names(".tune"))]
+    return [*paths, *(f".tune/{name}" for name in store.names(".tune")), *_half_written(store)]
 
 
-_PLACES = (("trials", ""), ("results", ".json"), ("damaged", ".json"))
+def unneeded_in_cache(
+    store: Store, cache: Store, manifests: Sequence[Manifest], forgotten: Sequence[Manifest] = ()
+) -> list[str]:
+    """Paths below a cache folder that no trial of this storage will read again.
+
+    Files of results that nobody needs, and folders of processes that were killed. What other storages left there, and
+    decoded images, which storages share, stay.
+    """
+    needed = _named(manifests) | _unnamed(store, manifests, forgotten)
+    paths = []
+    for key in cache.names("fetched"):
+        result = store.result(key) if key in needed else None
+        if result is None:
+            paths.append(f"fetched/{key}")
+        else:
+            paths += [f"fetched/{key}/{token}" for token in cache.names(f"fetched/{key}") if token != result.token]
+    work = re.compile(rf"(?:trial|rank-[0-9]+)-{storage_mark(store)}-(.+)-[^-]+")
+    dead = ((name, match[1]) for name in cache.names("") if (match := work.fullmatch(name)))
+    paths += [name for name, key in dead if is_held(store, f"trials/{key}") is None]
+    return [*paths, *_half_written(cache)]
+
+
+def claimed(store: Store, paths: Collection[str]) -> tuple[str, str] | None:
+    """Key and holder of a trial that a process seems to run, and that has no result or is to be removed."""
+    finished = {key for key in store.finished() if f"trials/{key}" not in paths}
+    held = ((key, is_held(store, f"trials/{key}")) for key in store.names("trials") if key not in finished)
+    return next(((key, holder) for key, holder in held if holder is not None), None)
+
+
+def _named(manifests: Iterable[Manifest]) -> set[str]:
+    return {entry["key"] for manifest in manifests for entry in manifest["trials"]}
+
+
+def _unnamed(store: Store, manifests: Iterable[Manifest], forgotten: Iterable[Manifest]) -> set[str]:
+    """What searches decided on and no manifest names, and all that it rests on."""
+    named = _named(manifests)
+    return _with_upstream(store, _suggested(store) - named - _named(forgotten)) - named
+
+
+def _suggested(store: Store) -> set[str]:
+    """Keys of all trials that searches decided on."""
+    found: set[str] = set()
+    for study in store.names("studies"):
+        folder = f"studies/{study}/suggestions"
+        for name in store.names(folder):
+            document = store.read_document(f"{folder}/{name}")
+            keys = document.get("keys") if isinstance(document, dict) else None
+            if not isinstance(keys, list) or not all(isinstance(key, str) and is_name(key) for key in keys):
+                raise ValueError(
+                    f"{store.uri}/{folder}/{name} is garbled, and nobody knows what it needs: remove it, and submit "
+                    "its study again"
+                )
+            found.update(keys)
+    return found
+
+
+def _with_upstream(store: Store, keys: Iterable[str]) -> set[str]:
+    """These trials and all that they rest on, as their own documents tell."""
+    found: set[str] = set()
+    left = list(keys)
+    while left:
+        key = left.pop()
+        if key not in found:
+            found.add(key)
+            document = store.read_document(f"trials/{key}/trial.json")
+            upstream = document.get("upstream") if isinstance(document, dict) else None
+            left += [k for k in upstream if isinstance(k, str) and is_name(k)] if isinstance(upstream, list) else []
+    return found
 
 
 def _leftovers(store: Store, key: str, *, keeps_state: bool) -> Iterator[str]:
     """Of a trial that is needed: what attempts left that did not publish, and what was set aside."""
-    folder, result = f"trials/{key}", store.look(key).result
-    if store.exists(f"{folder}/damaged"):
+    folder, look = f"trials/{key}", store.look(key)
+    names = set(store.names(folder))
+    if "damaged" in names:
         yield f"{folder}/damaged"
-    if result is None:
-        return
-    yield from (f"{folder}/published/{t}" for t in store.names(f"{folder}/published") if t != result.token)
-    kept = result.state.token if result.state and keeps_state else None
-    yield from (f"{folder}/state/{token}" for token in store.names(f"{folder}/state") if token != kept)
+    if "claim.json" not in names or is_held(store, folder) is None:
+        # Of processes that were killed while they held it, let go or took over.
+        yield from (f"{folder}/{name}" for name in sorted(names) if name.startswith("claim.json"))
+        unused = _of_unfinished(store, key) if look == Look() else ()
+        yield from (f"{folder}/{name}" for name in unused)
+    if look.result is not None:
+        yield from (f"{folder}/{name}" for name in _of_finished(store, look.result, names, keeps_state=keeps_state))
+        word = store.read_bytes(f"damaged/{key}.json")
+        if word is not None and not said_of(store.read_document(f"damaged/{key}.json"), look.result.token):
+            yield f"damaged/{key}.json"
+
+
+def _of_finished(store: Store, result: Result, names: Collection[str], *, keeps_state: bool) -> Iterator[str]:
+    folder, state = f"trials/{result.key}", result.state
+    yield from (name for name in _OF_ATTEMPTS if name in names)
+    kept = {
+        "state": {state.token} if state and keeps_state else set(),
+        "journal": {*result.segments, *(state.segments if state else ())},
+    }
+    if result.token:  # the files of the first results have no folder of their own
+        kept["published"] = {result.token}
+    yield from _others(store, folder, kept)
+
+
+def _of_unfinished(store: Store, key: str) -> Iterator[str]:
+    """What no resumable state names; only while nobody runs the trial."""
+    generations = store.generations(key)
+    checkpoints = {(generation.checkpoint or "").partition("/")[2] for generation in generations}
+    kept = {
+        "progress": {f"{generation.name}.json" for generation in generations},
+        "checkpoints": checkpoints,
+        "items": {name for generation in generations for name in generation.items},
+        "journal": {name for generation in generations for name in generation.segments},
+        "published": set(),
+        "state": set(),
+    }
+    yield from _others(store, f"trials/{key}", kept)
+
+
+def _others(store: Store, folder: str, kept: Mapping[str, Collection[str]]) -> Iterator[str]:
+    for place, own in kept.items():
+        yield from (f"{place}/{name}" for name in store.names(f"{folder}/{place}") if name not in own)
+
+
+def _half_written(store: Store) -> list[str]:
+    """Files whose writer was killed before it gave them their name; those of the last hour may get it still."""
+    if not store.is_local:
+        return []  # a put is whole or not at all
+    found = []
+    for folder, below, names in os.walk(store.uri):
+        below[:] = [name for name in below if name not in (".tune", "mlflow-artifacts")]
+        for path in (Path(folder, name) for name in names if _ASIDE.fullmatch(name)):
+            with contextlib.suppress(OSError):  # given its name just now
+                if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                    found.append(path.relative_to(store.uri).as_posix())
+    return sorted(found)
 
 
 def _origins(store: Store, entries: Iterable[dict[str, Any]]) -> set[str]:
@@ -59,6 +197,9 @@ def _origins(store: Store, entries: Iterable[dict[str, Any]]) -> set[str]:
     return found - {""}
 
 
-def _is_family(store: Store, family: str, needed: set[str]) -> bool:
-    documents = (store.read_document(f"families/{family}/{name}") for name in store.names(f"families/{family}"))
-    return any(isinstance(document, dict) and document.get("key") in needed for document in documents)
+def _of_family(store: Store, family: str, needed: Collection[str]) -> list[str]:
+    """The entries of trainings that nobody needs; the whole family where there are no others."""
+    folder = f"families/{family}"
+    documents = {f"{folder}/{name}": store.read_document(f"{folder}/{name}") for name in store.names(folder)}
+    gone = [p for p, found in documents.items() if not isinstance(found, dict) or found.get("key") not in needed]
+    return [folder] if len(gone) == len(documents) else gone

@@ -82,6 +82,10 @@ class ManifestWriter:
         # The same submission again has the same name; where its trials are others, the earlier one stays.
         self._name = f"{suggestions.identity[:16]}.json"
         self._path = f"studies/{manifest['study']}/{self._name}"
+        # Times are for people: the last submission is the one with the highest number.
+        names = store.names(f"studies/{manifest['study']}")
+        before = (store.manifest(manifest["study"], name) or {} for name in names)
+        manifest["number"] = 1 + max((earlier.get("number", 0) for earlier in before), default=0)
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
         """Add trials that are not there yet, and write."""

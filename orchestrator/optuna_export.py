@@ -60,7 +60,7 @@ def _searches(store: Store, study: str | None) -> list[Manifest]:
     if not found:
         what = "holds no search" if study is None else f"holds no search of a study {study!r}"
         raise ValueError(f"{store.uri} {what}; give --storage with the folder or URL of its results")
-    return list({m["study"]: m for m in sorted(found, key=lambda m: float(m["submitted_at"]))}.values())
+    return list({m["study"]: m for m in found}.values())
 
 
 @dataclass(frozen=True)

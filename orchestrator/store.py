@@ -45,6 +45,7 @@ from orchestrator.documents import (
     said_of,
     sealed,
     stays_inside,
+    submission_order,
 )
 from orchestrator.journals import Journals
 from orchestrator.storage import DamagedResult, FileEntry, is_name
@@ -218,11 +219,10 @@ class Store(Journals):
                     yield result
 
     def manifests(self) -> Iterator[dict[str, Any]]:
-        """All manifests, study by study."""
+        """All manifests, study by study, those of a study in the order of their submissions."""
         for study in self.names("studies"):
-            for name in self.names(f"studies/{study}"):
-                if (manifest := self.manifest(study, name)) is not None:
-                    yield manifest
+            found = (self.manifest(study, name) for name in self.names(f"studies/{study}"))
+            yield from sorted((manifest for manifest in found if manifest is not None), key=submission_order)
 
     def manifest(self, study: str, name: str) -> dict[str, Any] | None:
         """The manifest of this name among what lies in a study's folder; None for everything else."""

@@ -38,7 +38,7 @@ def results_by_scale(store: Store, study: str) -> dict[str, StudyResults]:
     submission gave them.
     """
     by_scale: dict[str, list[Manifest]] = {}
-    for manifest in sorted(store.manifests(), key=lambda m: float(m["submitted_at"])):
+    for manifest in store.manifests():
         if manifest["study"] == study:
             by_scale.setdefault(_scale(manifest["facts"]), []).append(manifest)
     return {scale: _merged(store, manifests) for scale, manifests in by_scale.items()}
