@@ -44,7 +44,12 @@ class Holding:
         return isinstance(current, dict) and current.get("token") == self.token
 
     def check(self) -> None:
-        """Raise ClaimLost if another process took over; to be called before publishing."""
+        """Raise ClaimLost if another process took over; to be called before publishing.
+
+        A claim that is gone, as after a look at it aside or a removal by hand, is made anew: nobody else has it.
+        """
+        if self.store.read_document(self.path) is None:
+            self.store.create_document(self.path, {"token": self.token, "beat": 0, **_this_process()})
         if not self.is_mine():
             raise ClaimLost(f"{self.path} was taken over by another process while this one did not answer")
 
@@ -65,6 +70,8 @@ class Claim:
         watch = _Watch()
         while not self._store.create_document(self._path, self._document(0)):
             current = self._store.read_document(self._path)
+            if isinstance(current, dict) and current.get("token") == self._token:
+                break  # it arrived, and only the answer was lost
             if watch.has_lapsed(current):
                 self._take_over(current)
                 continue

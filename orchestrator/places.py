@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.storage import creates_at_once
 from orchestrator.store import Store
 from orchestrator.usage import UsageError
 
@@ -50,6 +52,35 @@ def check_writable(store: Store, cache_dir: Path) -> None:
             store.remove(name)
     with _said(f"cache folder {cache_dir}", "give --cache-dir with a folder of this machine, or make space there"):
         _probe(cache_dir)
+    _probe_exclusive(store)
+
+
+def _probe_exclusive(store: Store) -> None:
+    """Try what claims rest on: that of two creators of one document the second is refused.
+
+    Raises UsageError where it is not; says so where a look and a write are two steps.
+    """
+    place = Store(str(_existing(Path(store.uri)))) if store.is_local else store
+    name, advice = f".probe-{uuid.uuid4().hex}", "give --storage with another place"
+    try:
+        is_refused = place.create_document(name, 1) and not place.create_document(name, 2)
+    except OSError as error:
+        what = "it has no hard links" if store.is_local else "nothing can be created there"
+        raise UsageError(f"storage {store.uri}: {what} ({error.strerror or error}); {advice}") from error
+    finally:
+        place.remove(name)
+    if not is_refused:
+        raise UsageError(
+            f"storage {store.uri}: one document can be created twice, and two drivers would run one trial; {advice}"
+        )
+    if not creates_at_once(place):
+        said = "cannot be asked to create what is not there in one step: let one driver at a time use it"
+        print(f"warning: {store.uri} {said}", file=sys.stderr)
+
+
+def _existing(folder: Path) -> Path:
+    """This folder, or the one that it would be made in."""
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
 
 
 @contextlib.contextmanager
@@ -63,8 +94,7 @@ def _said(place: str, advice: str) -> Iterator[None]:
 
 def _probe(folder: Path) -> None:
     """Write and remove in a folder, or in the one that it would be made in."""
-    folder = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=_existing(folder)) as file:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from trainables.api.identity import sha256_of
 
@@ -75,11 +76,7 @@ class Storage:
         """Create a JSON document unless it exists; of several callers exactly one gets True."""
         content = _encoded(document)
         if not self.is_local:
-            try:
-                self._fs.pipe_file(self._at(path), content, mode="create")
-            except FileExistsError:
-                return False
-            return True
+            return _put_if_absent(self._fs, self._at(path), content)
         temporary = _written_aside(Path(self._at(path)), content, is_durable)
         try:
             # A hard link appears with its whole content, and fails if the name is taken (NFS too).
@@ -237,6 +234,22 @@ class Storage:
         except FileNotFoundError as error:
             raise DamagedResult(f"{self.uri}/{path} is missing") from error
         os.replace(aside, target)
+
+
+def _put_if_absent(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> bool:
+    try:
+        fs.pipe_file(path, content, mode="create")
+    except OSError:  # each store has words of its own for a condition that did not hold
+        if fs.exists(path):
+            return False
+        raise
+    return True
+
+
+def creates_at_once(storage: Storage) -> bool:
+    """Whether ``create_document`` is one step; elsewhere it looks and then writes, and two may succeed."""
+    own = getattr(storage._fs.pipe_file, "__func__", None)  # asynchronous ones have a function of each instance
+    return storage.is_local or own is not AbstractFileSystem.pipe_file
 
 
 def _encoded(document: Any) -> bytes:

@@ -98,8 +98,11 @@ class Store(Journals):
         if family is not None and result.state is not None:
             # Before the result: an entry without a result says nothing, a result without an entry is not found.
             self.write_document(f"families/{family}/{result.length}.json", {"key": result.key})
-        if not self.create_document(_result_path(result.key), sealed(asdict(result)), is_durable=True):
-            return False
+        document, path = sealed(asdict(result)), _result_path(result.key)
+        if not self.create_document(path, document, is_durable=True):
+            there = self.read_document(path)
+            if not isinstance(there, dict) or there.get("digest") != document["digest"]:
+                return False  # else it is this one, of which only the answer was lost
         before = [f"trials/{result.key}/{name}" for name in ("progress", "checkpoints", "items", "failure.json")]
         for leftover in [_word_path(result.key), *before]:
             with contextlib.suppress(OSError):  # the result is there: what is left over costs space alone
