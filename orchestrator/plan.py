@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.claims import is_held
-from orchestrator.estimates import Cost, Estimates, Spent
+from orchestrator.cost_records import recorded_costs
+from orchestrator.devices import Devices, devices_here
+from orchestrator.estimates import Estimate, Estimates, Spent, cost_of, is_measured, spent_of
 from orchestrator.inputs import KnownPart, known_parts
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
@@ -72,8 +75,19 @@ class PlannedTrial:
     fraction: float = 0.0  # of a resumable trial: how much is done
     result: Result | None = None
     estimated_s: float | None = None  # what is left to compute, on one worker
-    is_measured: bool = False  # whether that comes from trials of the same class in this store
+    is_measured: bool = False  # whether that comes from trials of the same class, on such a device, in this store
+    estimate: Estimate | None = None  # the same with what it rests on
     continues: Continuation | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Trials that a search will add: so many, and what each will cost."""
+
+    kind: str
+    uses_gpu: bool
+    count: int
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,7 @@ class Plan:
     suggestion_s: float = 0.0  # work of one of them (with rungs, at the first), on one worker
     promoted: tuple[Promoted, ...] = ()  # by a search with rungs, from now on
     spent: Mapping[str, Spent] = field(default_factory=dict, repr=False)  # what finished trials cost, by key
+    expected: tuple[Expected, ...] = ()  # what the suggestions and promotions to come will cost
 
     def counts(self) -> dict[str, int]:
         """Number of trials in every state."""
@@ -236,12 +251,14 @@ def make_plan(
     examples: Sequence[Study] = (),
     promotions: Sequence[Promotions] = (),
     spent: Mapping[str, Spent] | None = None,
+    devices: Devices | None = None,
 ) -> Plan:
     """Look up every trial of the study in the store. Runs and changes nothing.
 
     The suggestions that are ``to_suggest`` cost what ``examples`` of them cost, and ``promotions`` what their longer
     example costs beyond the shorter one. ``spent`` is what trials of other plans cost, by key: they tell what these
-    will.
+    will; without it, what the store has recorded of any study does. ``devices``: what the trials will compute on; those
+    of this machine, if not given.
     """
     trials = trials_of(study, keys)
     finished, begun = store.finished(), set(store.names("trials"))
@@ -254,25 +271,18 @@ def make_plan(
     planned = list(looked_up.values())
     growing = _to_grow(planned)
     shorter = _shorter(growing, store)
-    known = dict(spent or {})
+    new = _Examples(tuple(examples) if to_suggest else (), to_suggest, tuple(promotions), keys)
+    known = _recorded(planned, new, store) if spent is None else dict(spent)
     for p in planned:
         # What a shorter training cost, which need not be in the study, tells what the longer one will.
         result = p.result or shorter.get(p.trial.key)
         if result is not None:
-            known[p.trial.key] = _spent(p.trial, result, keys)
-    estimates = Estimates(known.values())
+            known[p.trial.key] = spent_of(p.trial.trainable, result, keys)
+    costs = _Costs(known, keys, devices or devices_here())
     continuations = _continuations(growing, shorter, {trial.key: trial.name for trial in trials})
-    estimated = tuple(_with_estimate(p, estimates, keys, continuations.get(p.trial.key)) for p in planned)
-    own, shared = _to_come(examples, keys, looked_up) if to_suggest else ([], [])
-    own_costs, shared_costs = [_cost(trial, keys) for trial in own], [_cost(trial, keys) for trial in shared]
-    suggestion_s = sum(map(estimates.seconds, own_costs)) + sum(map(estimates.seconds, shared_costs)) / max(
-        1, to_suggest
-    )
-    is_measured = all(p.is_measured for p in estimated if p.state in TO_RUN) and all(
-        map(estimates.is_measured, [*own_costs, *shared_costs])
-    )
-    promoted = tuple(Promoted(p.length, p.count, _promotion_s(p, keys, looked_up, estimates)) for p in promotions)
-    return Plan(study, estimated, is_measured, to_suggest, suggestion_s, promoted, known)
+    estimated = tuple(_with_estimate(p, costs, continuations.get(p.trial.key)) for p in planned)
+    is_all_measured = all(p.is_measured for p in estimated if p.state in TO_RUN)
+    return new.added_to(Plan(study, estimated, is_all_measured, spent=known), costs, looked_up)
 
 
 def check_trials(trials: Iterable[Trial]) -> None:
@@ -287,25 +297,78 @@ def check_trials(trials: Iterable[Trial]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def _to_come(examples: Sequence[Study], keys: Keys, known: Mapping[str, Any]) -> tuple[list[Trial], list[Trial]]:
-    """New trials of a further suggestion: its own, and those it shares with the others."""
-    first, *others = [{trial.key: trial for trial in trials_of(example, keys)} for example in examples]
-    is_shared = set(first).intersection(*others) if others else set()
-    new = [trial for key, trial in first.items() if key not in known]
-    return [t for t in new if t.key not in is_shared], [t for t in new if t.key in is_shared]
+class _Costs:
+    """What trials will cost on these devices, by what finished ones did."""
+
+    def __init__(self, spent: Mapping[str, Spent], keys: Keys, devices: Devices) -> None:
+        self._estimates = Estimates(spent.values())
+        self._keys = keys
+        self._devices = devices.among(one.cost.device for one in spent.values())
+
+    def estimate(self, trial: Trial) -> Estimate:
+        """What the whole trial costs."""
+        return self._estimates.estimate(cost_of(trial.trainable, self._keys, self._devices))
+
+    def expected(self, trial: Trial, count: int, *, beyond_s: float = 0.0) -> Expected:
+        """So many trials like this one, each beyond what shorter ones did."""
+        whole = self.estimate(trial)
+        estimate = whole.times(max(0.0, whole.seconds - beyond_s) / whole.seconds)
+        return Expected(type(trial.trainable).__name__, trial.trainable.uses_gpu, count, estimate)
 
 
-def _promotion_s(promotions: Promotions, keys: Keys, known: Mapping[str, Any], estimates: Estimates) -> float:
-    """Work of one promotion: the trials that the shorter stage had not, each from where its family stands."""
+@dataclass(frozen=True)
+class _Examples:
+    """What a search will add, by example."""
 
-    def seconds(trial: Trial) -> float:
-        return estimates.seconds(_cost(trial, keys))
+    suggestions: tuple[Study, ...]
+    count: int
+    promotions: tuple[Promotions, ...]
+    keys: Keys
 
-    before = trials_of(promotions.shorter, keys)
-    shared = {trial.key for trial in before}.union(known)
-    begun_s = {trial.family or "": seconds(trial) for trial in before if trial.family}
-    new = (trial for trial in trials_of(promotions.longer, keys) if trial.key not in shared)
-    return math.fsum(seconds(trial) - begun_s.get(trial.family or "", 0.0) for trial in new)
+    def trainables(self) -> Iterator[Trainable]:
+        """All of the examples."""
+        for example in (*self.suggestions, *(p.longer for p in self.promotions)):
+            yield from (trial.trainable for trial in trials_of(example, self.keys))
+
+    def added_to(self, plan: Plan, costs: _Costs, known: Mapping[str, Any]) -> Plan:
+        """The plan with what the search will add; ``known`` are the keys of its trials."""
+        suggested = self._suggested(costs, known)
+        promoted = [self._promoted(rung, costs, known) for rung in self.promotions]
+        each_s = [math.fsum(one.estimate.seconds for one in of_rung) for of_rung in promoted]
+        rungs = zip(self.promotions, each_s, strict=True)
+        return dataclasses.replace(
+            plan,
+            is_measured=plan.is_measured and all(is_measured(one.estimate.ground) for one in suggested),
+            to_suggest=self.count,
+            suggestion_s=math.fsum(one.count * one.estimate.seconds for one in suggested) / max(1, self.count),
+            promoted=tuple(Promoted(rung.length, rung.count, seconds) for rung, seconds in rungs),
+            expected=tuple(itertools.chain(suggested, *promoted)),
+        )
+
+    def _suggested(self, costs: _Costs, known: Mapping[str, Any]) -> list[Expected]:
+        """New trials of the suggestions to come: each one's own, and those that they share."""
+        if not self.suggestions:
+            return []
+        first, *others = [{trial.key: trial for trial in trials_of(e, self.keys)} for e in self.suggestions]
+        is_shared = set(first).intersection(*others) if others else set()
+        new = [trial for key, trial in first.items() if key not in known]
+        return [costs.expected(trial, 1 if trial.key in is_shared else self.count) for trial in new]
+
+    def _promoted(self, rung: Promotions, costs: _Costs, known: Mapping[str, Any]) -> list[Expected]:
+        """Trials of the promotions to a rung: those that the shorter stage had not, each from where its family is."""
+        before = trials_of(rung.shorter, self.keys)
+        shared = {trial.key for trial in before}.union(known)
+        begun_s = {trial.family or "": costs.estimate(trial).seconds for trial in before if trial.family}
+        new = (trial for trial in trials_of(rung.longer, self.keys) if trial.key not in shared)
+        found = [costs.expected(t, rung.count, beyond_s=begun_s.get(t.family or "", 0.0)) for t in new]
+        return [one for one in found if one.estimate.seconds > 0]
+
+
+def _recorded(planned: Sequence[PlannedTrial], examples: _Examples, store: Store) -> dict[str, Spent]:
+    """What the store remembers of the classes that are to run; nothing is read where nothing is."""
+    to_run = [p.trial.trainable for p in planned if p.state in TO_RUN]
+    kinds = {type(trainable).__name__ for trainable in (*to_run, *examples.trainables())}
+    return recorded_costs(store, kinds) if kinds else {}
 
 
 def _look_up(trial: Trial, store: Store, retry_failed: bool) -> PlannedTrial:
@@ -390,32 +453,22 @@ def failure_text(failure: Failure) -> str:
     return f"{failure.kind}: {line if len(line) <= _LONGEST_LINE else f'{line[:_LONGEST_LINE]}...'}"
 
 
-def _cost(trial: Trial, keys: Keys) -> Cost:
-    trainable = trial.trainable
-    kind = type(trainable).__name__
-    return Cost(kind, keys.cell(trainable), trainable.uses_gpu, trainable.work_flop())
-
-
-def _spent(trial: Trial, result: Result, keys: Keys) -> Spent:
-    return Spent(_cost(trial, keys), result.busy_s, result.work_flop)
-
-
-def _with_estimate(
-    planned: PlannedTrial, estimates: Estimates, keys: Keys, continues: Continuation | None
-) -> PlannedTrial:
+def _with_estimate(planned: PlannedTrial, costs: _Costs, continues: Continuation | None) -> PlannedTrial:
     if planned.state not in TO_RUN:
         return planned
-    cost, fraction, reason = _cost(planned.trial, keys), planned.fraction, planned.reason
-    whole_s = estimates.seconds(cost)
+    whole, fraction, reason = costs.estimate(planned.trial), planned.fraction, planned.reason
     if continues is not None:
         begins_at = continues.length / planned.trial.length
-        continues = dataclasses.replace(continues, saved_s=whole_s * (begins_at - fraction))
+        saved_s = whole.after(fraction).seconds - whole.after(begins_at).seconds
+        continues = dataclasses.replace(continues, saved_s=saved_s)
         said = f"goes on from {continues.name!r} at {continues.length} of {planned.trial.length}"
         fraction, reason = begins_at, f"{reason}; {said}" if reason else said
+    left = whole.after(fraction)
     return dataclasses.replace(
         planned,
-        estimated_s=whole_s * (1.0 - fraction),
-        is_measured=estimates.is_measured(cost),
+        estimated_s=left.seconds,
+        is_measured=is_measured(left.ground),
+        estimate=left,
         reason=reason,
         continues=continues,
     )

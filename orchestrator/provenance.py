@@ -35,7 +35,7 @@ def machine_provenance() -> dict[str, str]:
     threads = torch.get_num_threads() if torch else len(os.sched_getaffinity(0))
     return {
         "device": _device(torch),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "threads": str(threads),
         **_software(),
     }
@@ -57,7 +57,8 @@ def _device(torch: Any) -> str:
     return "cpu"
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor of this machine."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -15,6 +15,7 @@ Layout below the root:
     damaged/<key>.json                   word of a reader that a result is damaged
     families/<family>/<length>.json      which trial trained so long
     data/<digest>.json.gz                digests of the files that a data set reads (inputs.py)
+    costs/<class>.json                   what finished trials took (cost_records.py)
     studies/<study>/<submission>.json    manifests: the keys a submission needs, and its command
 
 Readers change nothing: they report damage. Who holds the claim of a trial verifies it and sets it aside.

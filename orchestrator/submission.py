@@ -17,6 +17,8 @@ from rich.console import Console
 from orchestrator import printing
 from orchestrator.attempt import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.context import Progress
+from orchestrator.cost_records import record_costs
+from orchestrator.devices import devices_for
 from orchestrator.entry import check_entry
 from orchestrator.estimates import Spent
 from orchestrator.feeder import Feeder
@@ -73,6 +75,8 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         else:
             manifest.write()
         after = submission.plan()
+        if is_running:
+            record_costs(store, after.spent)
         manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
         printing.show_troubles(after, console)
         printing.show_search(submission.suggestions, console)
@@ -120,6 +124,7 @@ class _Submission:
         say = printing.say_digests(console) if not options.json else (lambda done, total: None)
         self.keys = Keys(FileDigests(cache_dir / "digests.json", say))
         self.suggestions = Suggestions(study, store, self.keys, options.lag)
+        self._devices = devices_for(options.address, options.gpus_per_trial)
         self._spent: Mapping[str, Spent] = {}  # what the study has measured, as of its last plan
 
     def plan(self, *, retry_failed: bool = False) -> Plan:
@@ -133,6 +138,7 @@ class _Submission:
             to_suggest=self.suggestions.num_left,
             examples=self.suggestions.examples,
             promotions=self.suggestions.promotions,
+            devices=self._devices,
         )
         self._spent = plan.spent
         by_state = {state: {p.trial.key for p in plan.planned if p.state is state} for state in State}
@@ -155,6 +161,7 @@ class _Submission:
         with cluster:
             settings = self._settings(plan, manifest)
             manifest.write()
+            record_costs(self.store, plan.spent)  # of trials whose driver was killed
             self._record_digests(plan)
             if self._options.retry_failed:
                 for trial in plan.runnable():
@@ -238,6 +245,7 @@ class _Submission:
             examples=self.suggestions.examples,
             promotions=self.suggestions.promotions,
             spent=self._spent,
+            devices=self._devices,
         )
         manifest.add(entries_of(plan, self.keys))
         self._record_digests(plan)

@@ -173,6 +173,7 @@ class Form(Enum):
 
     KEY = "nothing"
     CELL = "seeds, at any depth"
+    SHAPE = "seeds and lengths, at any depth"
     FAMILY = "the length of the training itself"
 
 
@@ -198,6 +199,10 @@ class Keys:
     def cell(self, configuration: Any, *more: Any) -> str:
         """Hash of a configuration without its seeds at any depth; ``more`` (JSON) counts with it."""
         return _hash([self._digest(configuration, Form.CELL), *more])
+
+    def shape(self, configuration: Any) -> str:
+        """Hash of a configuration without seeds and lengths at any depth: a step of it always costs the same."""
+        return self._digest(configuration, Form.SHAPE)
 
     def canonical(self, configuration: Any) -> Any:
         """See ``canonical``."""
@@ -286,7 +291,8 @@ def _is_left_out(field: dataclasses.Field[Any], content: Any, form: Form) -> boo
     metadata = field.metadata
     if metadata.get(RECORDED_ONLY) or (UNHASHED_AT in metadata and bool(metadata[UNHASHED_AT] == content)):
         return True
-    return bool(metadata.get(SEED) and form is Form.CELL) or bool(metadata.get(GROWS) and form is Form.FAMILY)
+    is_seed = bool(metadata.get(SEED) and form in (Form.CELL, Form.SHAPE))
+    return is_seed or bool(metadata.get(GROWS) and form in (Form.FAMILY, Form.SHAPE))
 
 
 def _versions(owner: type) -> list[int]:
