@@ -35,8 +35,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.forecast import Simulated, makespan_s
 from orchestrator.order import QueuedTrial
-from orchestrator.queue import TrialQueue
 from orchestrator.resources import Amount, Capacity, Demand
 
 SIGMA = math.log(2)
@@ -255,30 +255,20 @@ def by_queue(world: World, *, helps: bool = False, is_told: bool = False) -> flo
     With ``is_told`` the estimates are true. With ``helps`` idle slots join the running trials that spread, in equal
     shares.
     """
-    graph = world.graph
-    estimates = world.true_s if is_told else [w.seconds for w in graph]
-    queue = TrialQueue()
-    queue.add(
-        [
-            QueuedTrial(str(i), Demand(Amount(1.0), w.width), tuple(map(str, w.upstream)), estimates[i], w.kind, True)
-            for i, w in enumerate(graph)
-        ]
-    )
-    capacity = Capacity((Amount(float(world.num_slots)),))
-    left: dict[int, float] = {}  # slot seconds of what runs
-    now = 0.0
-    while not queue.is_finished:
-        while (trial := queue.take(now, capacity)) is not None:
-            i = int(trial.key)
-            left[i] = world.true_s[i] * graph[i].width
-        idle = world.num_slots - sum(graph[i].width for i in left)
-        spreading = sum(graph[i].spreads for i in left) if helps else 0
-        rate = {i: graph[i].width + (idle / spreading if spreading and graph[i].spreads else 0.0) for i in left}
-        passes_s, ended = min((seconds / rate[i], i) for i, seconds in left.items())
-        now += passes_s
-        left = {i: max(0.0, seconds - passes_s * rate[i]) for i, seconds in left.items() if i != ended}
-        queue.end(str(ended), now, has_result=True)
-    return now
+    estimates = world.true_s if is_told else [w.seconds for w in world.graph]
+    trials = [
+        Simulated(
+            QueuedTrial(_key(i), Demand(Amount(1.0), w.width), tuple(map(_key, w.upstream)), estimate, w.kind, True),
+            true_s,
+            w.spreads,
+        )
+        for i, (w, estimate, true_s) in enumerate(zip(world.graph, estimates, world.true_s, strict=True))
+    ]
+    return makespan_s(trials, Capacity((Amount(float(world.num_slots)),)), helps=helps)
+
+
+def _key(place: int) -> str:
+    return f"{place:06}"
 
 
 # -- the table --------------------------------------------------------------------------------------------

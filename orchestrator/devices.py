@@ -53,18 +53,18 @@ class Devices:
     def among(self, measured: Iterable[str]) -> Devices:
         """The same, by the names of devices on which trials were ``measured``.
 
-        A cluster tells less of a GPU than its driver does (``H100``); what is not known is taken to be what most trials
-        were measured on.
+        What is not known is taken to be what most trials were measured on.
         """
         counts = Counter(measured)
         cpus = [name for name, _ in counts.most_common() if is_cpu(name)]
         gpus = [name for name, _ in counts.most_common() if not is_cpu(name)]
-        gpu = self.gpu
-        if gpu is not None and gpu not in gpus:
-            gpu = next((name for name in gpus if gpu in name), gpu)
-        if gpu == "":  # neither seen here nor in any result: there is none, perhaps
-            gpu = None
+        gpu = (gpus[0] if gpus else self._unseen_gpu) if self.gpu == "" else self.gpu
         return replace(self, cpu=self.cpu or (cpus[0] if cpus else _CPU), gpu=gpu)
+
+    @property
+    def _unseen_gpu(self) -> str | None:
+        """Of this machine, where the processor is known, there is one; a cluster may have none."""
+        return "GPU" if self.cpu else None
 
 
 @functools.cache

@@ -84,8 +84,7 @@ class PlannedTrial:
 class Expected:
     """Trials that a search will add: so many, and what each will cost."""
 
-    kind: str
-    uses_gpu: bool
+    trainable: Trainable  # one of them
     count: int
     estimate: Estimate
 
@@ -121,6 +120,7 @@ class Plan:
     promoted: tuple[Promoted, ...] = ()  # by a search with rungs, from now on
     spent: Mapping[str, Spent] = field(default_factory=dict, repr=False)  # what finished trials cost, by key
     expected: tuple[Expected, ...] = ()  # what the suggestions and promotions to come will cost
+    devices: Devices = field(default_factory=Devices)  # what the trials will compute on
 
     def counts(self) -> dict[str, int]:
         """Number of trials in every state."""
@@ -282,7 +282,8 @@ def make_plan(
     continuations = _continuations(growing, shorter, {trial.key: trial.name for trial in trials})
     estimated = tuple(_with_estimate(p, costs, continuations.get(p.trial.key)) for p in planned)
     is_all_measured = all(p.is_measured for p in estimated if p.state in TO_RUN)
-    return new.added_to(Plan(study, estimated, is_all_measured, spent=known), costs, looked_up)
+    plan = Plan(study, estimated, is_all_measured, spent=known, devices=costs.devices)
+    return new.added_to(plan, costs, looked_up)
 
 
 def check_trials(trials: Iterable[Trial]) -> None:
@@ -303,17 +304,17 @@ class _Costs:
     def __init__(self, spent: Mapping[str, Spent], keys: Keys, devices: Devices) -> None:
         self._estimates = Estimates(spent.values())
         self._keys = keys
-        self._devices = devices.among(one.cost.device for one in spent.values())
+        self.devices = devices.among(one.cost.device for one in spent.values())
 
     def estimate(self, trial: Trial) -> Estimate:
         """What the whole trial costs."""
-        return self._estimates.estimate(cost_of(trial.trainable, self._keys, self._devices))
+        return self._estimates.estimate(cost_of(trial.trainable, self._keys, self.devices))
 
     def expected(self, trial: Trial, count: int, *, beyond_s: float = 0.0) -> Expected:
         """So many trials like this one, each beyond what shorter ones did."""
         whole = self.estimate(trial)
         estimate = whole.times(max(0.0, whole.seconds - beyond_s) / whole.seconds)
-        return Expected(type(trial.trainable).__name__, trial.trainable.uses_gpu, count, estimate)
+        return Expected(trial.trainable, count, estimate)
 
 
 @dataclass(frozen=True)

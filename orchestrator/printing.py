@@ -10,10 +10,14 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.cost_text import work_text
+from orchestrator.costs import Costs, costs_of
+from orchestrator.outlook import Outlook
 from orchestrator.plan import Plan, State
 from orchestrator.provenance import without_password
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
+from orchestrator.study import Resources
 from orchestrator.view import duration_text
 
 ROWS_SHOWN = 60
@@ -47,11 +51,23 @@ def say_digests(console: Console) -> Callable[[int, int], None]:
     return say
 
 
-def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
+def show_plan(plan: Plan, console: Console, *, as_json: bool, outlook: Outlook | None = None) -> None:
     """The trials of a plan with their states and what they will cost, as a table or one JSON object."""
+    outlook = outlook or Outlook(costs_of(plan, Resources()))
     if as_json:
-        print(json.dumps(plan.to_json()))
+        print(json.dumps(plan.to_json() | outlook.to_json()))
         return
+    _show_trials(plan, console)
+    for name, fact in plan.study.facts.items():
+        say(f"{name.replace('_', ' ')}: {fact}", console)
+    _say_what_a_search_adds(plan, console)
+    for line in outlook.lines():
+        say(line, console)
+    said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
+    say(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan, outlook.costs)}", console)
+
+
+def _show_trials(plan: Plan, console: Console) -> None:
     table = Table(title=f"{plan.study.name}: {plan.study.question}", title_justify="left")
     for column in ("trial", "class", "key", "state", "estimate", "reason"):
         table.add_column(column, overflow="fold")
@@ -70,9 +86,9 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
         console.print(table)
     if len(plan.planned) > ROWS_SHOWN:
         console.print(f"... and {len(plan.planned) - ROWS_SHOWN} more trials (--json lists all)")
-    for name, fact in plan.study.facts.items():
-        say(f"{name.replace('_', ' ')}: {fact}", console)
-    said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
+
+
+def _say_what_a_search_adds(plan: Plan, console: Console) -> None:
     if plan.to_suggest:
         each = duration_text(plan.suggestion_s)
         console.print(
@@ -85,7 +101,6 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
             f"about {each} more of work each",
             highlight=False,
         )
-    console.print(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan)}", highlight=False)
 
 
 def to_run_text(plan: Plan) -> str:
@@ -96,13 +111,11 @@ def to_run_text(plan: Plan) -> str:
     return f"{len(plan.runnable())} to run" + (f", {' and '.join(to_come)} to come" if to_come else "")
 
 
-def estimate_text(plan: Plan) -> str:
+def estimate_text(plan: Plan, costs: Costs) -> str:
     """What is left to compute, in a phrase that says how sure it is."""
     if not plan.runnable() and not plan.is_to_go_on:
         return "nothing left to compute"
-    guess = "a guess: this study has no finished trial of the kind"
-    ground = "measured on trials of the same kind" if plan.is_measured else guess
-    return f"about {duration_text(plan.estimated_s())} of work on one worker ({ground})"
+    return work_text(costs)
 
 
 def say_behind(store: Store, tracking_uri: str, console: Console) -> None:

@@ -18,6 +18,7 @@ from orchestrator import printing
 from orchestrator.attempt import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
 from orchestrator.context import Progress
 from orchestrator.cost_records import record_costs
+from orchestrator.costs import costs_of
 from orchestrator.devices import devices_for
 from orchestrator.entry import check_entry
 from orchestrator.estimates import Spent
@@ -25,6 +26,7 @@ from orchestrator.feeder import Feeder
 from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
+from orchestrator.outlook import outlook_of, resources_of
 from orchestrator.places import check_writable, storage_of
 from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
@@ -62,7 +64,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         plan = submission.plan(retry_failed=options.retry_failed)
         check_trials(plan.runnable())
     if options.plan:
-        printing.show_plan(plan, console, as_json=options.json)
+        printing.show_plan(plan, console, as_json=options.json, outlook=outlook_of(plan, options))
         return EXIT_OK
     command = shlex.join(["python", *map(without_password, sys.argv)])
     document = manifest_of(plan, command, provenance(), submission.keys)
@@ -152,7 +154,8 @@ class _Submission:
 
         console = self._console
         done = f"{plan.counts()[State.DONE]} of {plan.num_needed} trials are done"
-        said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan)}"
+        costs = costs_of(plan, resources_of(plan, self._options))
+        said = f"{plan.study.name}: {done}, {printing.to_run_text(plan)}, {printing.estimate_text(plan, costs)}"
         console.print(said, highlight=False)
         with usage_errors():
             cluster = Cluster(self._options.address)

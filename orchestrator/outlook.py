@@ -1,0 +1,72 @@
+"""What a submission will cost and when it will be over, before it starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.cost_text import cost_lines, forecast_line
+from orchestrator.costs import Costs, costs_of
+from orchestrator.devices import capacity_here
+from orchestrator.forecast import MOST_TRIALS, Forecast, forecast_of
+from orchestrator.options import StudyOptions
+from orchestrator.plan import Plan
+from orchestrator.provenance import first_line
+from orchestrator.resources import Capacity
+from orchestrator.study import Resources
+from orchestrator.usage import UsageError
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a plan will cost, and when it will be over; the latter where that is known."""
+
+    costs: Costs
+    forecast: Forecast | None = None
+    no_forecast_because: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        forecast = self.forecast
+        times = {
+            "makespan_s": forecast.seconds if forecast else None,
+            "makespan_interval_s": [forecast.low_s, forecast.high_s] if forecast else None,
+            "longest_chain_s": forecast.longest_chain_s if forecast else None,
+        }
+        return {**self.costs.to_json(), **times}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        time = forecast_line(self.forecast) if self.forecast else self.no_forecast_because
+        return [*cost_lines(self.costs), *([time] if time else [])]
+
+
+def outlook_of(plan: Plan, options: StudyOptions) -> Outlook:
+    """The outlook of a plan. A cluster that is named is asked what it has; on this machine Ray is not loaded."""
+    resources = resources_of(plan, options)
+    costs = costs_of(plan, resources)
+    if not costs.rows:
+        return Outlook(costs)
+    try:
+        capacity = _capacity(options.address)
+    except (UsageError, ValueError) as error:
+        return Outlook(costs, no_forecast_because=f"when it will be over is not known: {first_line(error)}")
+    forecast = forecast_of(plan, resources, capacity, options.max_concurrent)
+    because = "" if forecast else f"when it will be over is told of {MOST_TRIALS} trials at most"
+    return Outlook(costs, forecast, because)
+
+
+def resources_of(plan: Plan, options: StudyOptions) -> Resources:
+    """What a worker will get: what is asked for, or what it gets where there are such devices as the plan thinks."""
+    gpus = (0.0 if plan.devices.gpu is None else 1.0) if options.gpus_per_trial is None else options.gpus_per_trial
+    return Resources(options.cpus_per_trial, gpus, options.workers_per_trial)
+
+
+def _capacity(address: str | None) -> Capacity:
+    if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+        return capacity_here()
+    from orchestrator.cluster import Cluster, capacity  # Ray is slow to load
+
+    with Cluster(address):
+        return capacity()
