@@ -10,11 +10,11 @@ from typing import Any
 
 from orchestrator.documents import sealed
 from orchestrator.plan import Plan, Trial
-from orchestrator.provenance import data_fingerprints, image_data_sets
+from orchestrator.provenance import data_fingerprints, file_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Manifest
-from trainables.api.identity import Keys, describe, seeds_of
+from trainables.api.identity import Keys, describe, seeds_of, versions_of
 
 
 def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: Keys) -> Manifest:
@@ -68,7 +68,9 @@ def _entry(trial: Trial, name: str, given: Entry | None, keys: Keys) -> dict[str
         "family": trial.family,
         "length": trial.length,
         "data": data_fingerprints(trial.trainable, keys),
+        "files": file_fingerprints(trial.trainable, keys),
         "images": image_data_sets(trial.trainable),
+        "meaning": versions_of(trial.trainable),
         "configuration": describe(trial.trainable),
     }
 

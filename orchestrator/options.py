@@ -50,6 +50,8 @@ class StudyOptions:
     """Show the trials (done, new, resumable, blocked) and the estimated cost; run nothing."""
     json: DefaultInHelp[bool] = False
     """With --plan: print one JSON object for scripts."""
+    diff: DefaultInHelp[bool] = False
+    """With --plan: what has changed since the last submission of the study, and why."""
     retry_failed: DefaultInHelp[bool] = False
     """Run failed trials again, and with them the trials that wait for them."""
 
@@ -69,5 +71,6 @@ class StudyOptions:
             raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0 and less than a year")
         if self.lag is not None and self.lag < 1:
             raise ValueError(f"--lag {self.lag}: expected at least 1, which tries one point after the other")
-        if self.json and not self.plan:
-            raise ValueError("--json goes with --plan")
+        for name in ("json", "diff"):
+            if getattr(self, name) and not self.plan:
+                raise ValueError(f"--{name} goes with --plan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.cost_text import cost_lines, forecast_line
@@ -14,8 +14,11 @@ from orchestrator.options import StudyOptions
 from orchestrator.plan import Plan
 from orchestrator.provenance import first_line
 from orchestrator.resources import Capacity
+from orchestrator.since import Since, since_last, since_lines
+from orchestrator.store import Store
 from orchestrator.study import Resources
 from orchestrator.usage import UsageError
+from trainables.api.identity import Keys
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Outlook:
     costs: Costs
     forecast: Forecast | None = None
     no_forecast_because: str = ""
+    changes: tuple[str, ...] = ()
+    """Lines on what has changed since the last submission, if that was asked."""
+    since: Since | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -34,16 +40,25 @@ class Outlook:
             "makespan_interval_s": [forecast.low_s, forecast.high_s] if forecast else None,
             "longest_chain_s": forecast.longest_chain_s if forecast else None,
         }
-        return {**self.costs.to_json(), **times}
+        changes = {"difference": self.since.to_json() if self.since else None} if self.changes else {}
+        return {**self.costs.to_json(), **times, **changes}
 
     def lines(self) -> list[str]:
         """For people."""
         time = forecast_line(self.forecast) if self.forecast else self.no_forecast_because
-        return [*cost_lines(self.costs), *([time] if time else [])]
+        return [*self.changes, *cost_lines(self.costs), *([time] if time else [])]
 
 
-def outlook_of(plan: Plan, options: StudyOptions) -> Outlook:
+def outlook_of(plan: Plan, options: StudyOptions, store: Store, keys: Keys) -> Outlook:
     """The outlook of a plan. A cluster that is named is asked what it has; on this machine Ray is not loaded."""
+    outlook = _without_difference(plan, options)
+    if not options.diff:
+        return outlook
+    since = since_last(plan, store, keys)
+    return replace(outlook, since=since, changes=tuple(since_lines(since, plan, resources_of(plan, options))))
+
+
+def _without_difference(plan: Plan, options: StudyOptions) -> Outlook:
     resources = resources_of(plan, options)
     costs = costs_of(plan, resources)
     if not costs.rows:

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -85,10 +85,19 @@ def code_version() -> str:
 
 def data_fingerprints(configuration: Any, keys: Keys) -> dict[str, str]:
     """Content digest of every part of a configuration that reads files, by class name; several joined by ``+``."""
+    return _by_class(configuration, keys.content)
+
+
+def file_fingerprints(configuration: Any, keys: Keys) -> dict[str, str]:
+    """The same of the digests of all their files, which name documents in the store (``inputs.py``)."""
+    return _by_class(configuration, keys.files_digest)
+
+
+def _by_class(configuration: Any, digest: Callable[[ReadsFiles], str]) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for part in _parts_reading_files(configuration):
-        found.setdefault(type(part).__name__, set()).add(keys.content(part))
-    return {name: "+".join(sorted(contents)) for name, contents in found.items()}
+        found.setdefault(type(part).__name__, set()).add(digest(part))
+    return {name: "+".join(sorted(digests)) for name, digests in found.items()}
 
 
 @runtime_checkable

@@ -64,7 +64,8 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         plan = submission.plan(retry_failed=options.retry_failed)
         check_trials(plan.runnable())
     if options.plan:
-        printing.show_plan(plan, console, as_json=options.json, outlook=outlook_of(plan, options))
+        outlook = outlook_of(plan, options, store, submission.keys)
+        printing.show_plan(plan, console, as_json=options.json, outlook=outlook)
         return EXIT_OK
     command = shlex.join(["python", *map(without_password, sys.argv)])
     document = manifest_of(plan, command, provenance(), submission.keys)

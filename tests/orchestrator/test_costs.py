@@ -196,7 +196,8 @@ def test_idle_slots_help_what_spreads():
 def test_where_no_cluster_answers_the_costs_stand_alone():
     from orchestrator.options import StudyOptions
 
-    outlook = outlook_of(plan_of({"a": Count(2)}), StudyOptions(plan=True, address="http://127.0.0.1:1"))
+    options = StudyOptions(plan=True, address="http://127.0.0.1:1")
+    outlook = outlook_of(plan_of({"a": Count(2)}), options, Store("memory://costs"), Keys(FileDigests()))
     assert outlook.forecast is None
     assert "takes jobs only" in outlook.lines()[-1]
     assert outlook.to_json()["makespan_s"] is None

@@ -162,6 +162,31 @@ def seeds_of(configuration: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def versions_of(configuration: Any) -> dict[str, list[int]]:
+    """The versions that count in a key, of all classes that a configuration is made of, by their names in keys.
+
+    What nested trainables are made of is theirs.
+    """
+    found = {identity_name(type(configuration)): _versions(type(configuration))} if _fields(configuration) else {}
+    for part in parts_of(configuration):
+        if not isinstance(part, Trainable):
+            found |= versions_of(part)
+    return found
+
+
+def left_out_of(configuration: Any, prefix: str = "") -> dict[str, bool]:
+    """Fields that do not count in a key, at any depth, by dotted path: whether they never do, or not at their value."""
+    fields = {field.name: field for field in _fields(configuration)}
+    found: dict[str, bool] = {}
+    for name, value in named_parts(configuration):
+        path = f"{prefix}.{name}" if prefix else name
+        if name in fields and _is_left_out(fields[name], value, Form.KEY):
+            found[path] = bool(fields[name].metadata.get(RECORDED_ONLY))
+        else:
+            found |= left_out_of(value, path)
+    return found
+
+
 def length_of(trainable: Trainable) -> int | None:
     """How long a training is, by its field marked with ``grows()``; None for what does not grow."""
     lengths = [int(getattr(trainable, field.name)) for field in _fields(trainable) if field.metadata.get(GROWS)]
