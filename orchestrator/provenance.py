@@ -116,8 +116,11 @@ def image_data_sets(configuration: Any) -> list[str]:
 
 
 def without_password(text: str) -> str:
-    """A text fit for records: ``user:password@`` is cut out of every URI, and the value of ``password=``."""
-    text = re.sub(r"(?<=://)[^\s]*@", "", text)
+    """A text fit for records: ``user:password@`` is cut out of every URI, and the value of ``password=``.
+
+    Only before the host, which ends at the first slash: a folder's name may hold an ``@``.
+    """
+    text = re.sub(r"(?<=://)[^\s/?#]*@", "", text)
     return re.sub(r"([?&]password=)[^&\s]*", r"\1...", text)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import pytest
 from toy import Count, Diverge
 from tracked import runs_of
 
@@ -11,7 +12,7 @@ from orchestrator import feeder, submission
 from orchestrator.attempt import Payload
 from orchestrator.options import StudyOptions
 from orchestrator.plan import make_plan
-from orchestrator.provenance import provenance
+from orchestrator.provenance import provenance, without_password
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.trial import run_trial
@@ -66,3 +67,17 @@ def test_the_search_for_a_password_finds_one(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "document").write_text(f"see {ADDRESS}")
     assert holders(tmp_path) == [tmp_path / "deep" / "document"]
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("s3://bucket/me@uni.de/results", "s3://bucket/me@uni.de/results"),
+        ("sqlite:////home/me@uni.de/mlflow.db", "sqlite:////home/me@uni.de/mlflow.db"),
+        ("http://me:p@ss@uni.de:5000/a@b", "http://uni.de:5000/a@b"),
+        ("postgresql://me:secret@db/x?password=secret&y=1", "postgresql://db/x?password=...&y=1"),
+        ("--to=http://me@a/x http://you@b?c@d", "--to=http://a/x http://b?c@d"),
+    ],
+)
+def test_only_what_stands_before_a_host_is_taken_for_a_password(given, recorded):
+    assert without_password(given) == recorded
