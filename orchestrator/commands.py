@@ -17,7 +17,7 @@ from orchestrator.places import storage_of
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import first_line, without_password
-from orchestrator.snapshot import UnusableDatabase, default_tracking_uri
+from orchestrator.snapshot import UnusableDatabase, tracking_uri_of
 from orchestrator.store import Store, garbled_manifests
 from orchestrator.study import Manifest
 from orchestrator.usage import EXIT_FAILED, EXIT_OK
@@ -66,10 +66,10 @@ def sync(
         # Its driver is about to write the first manifest of this storage.
         store = Store(storage_of(storage))
         assert study is not None
-        uri = tracking_uri or default_tracking_uri(store)
+        uri = tracking_uri_of(tracking_uri, store)
         return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
     store = _existing(storage)
-    uri, code = tracking_uri or default_tracking_uri(store), EXIT_OK
+    uri, code = tracking_uri_of(tracking_uri, store), EXIT_OK
     for name in dict.fromkeys(m["study"] for m in store.manifests() if study in (None, m["study"])):
         try:
             published, refused = feeder.sync(store, name, uri)

@@ -103,13 +103,24 @@ def record_report(store: Store, report: ReportFiles) -> None:
     store.write_document(f"{report.folder}/made_from.json", document)
 
 
-def default_tracking_uri(store: Store) -> str:
-    """MLflow's own variable, else a database beside local results.
+def tracking_uri_of(given: str | None, store: Store) -> str:
+    """The address of MLflow that was given, else MLflow's own variable, else a database beside local results.
 
-    Raises ValueError where neither is possible.
+    Raises ValueError where none is possible, and for MLflow's file store.
     """
-    if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        return given
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return _database_beside(store)
+    # Of all addresses with a scheme only `file:` is a folder; of those without, only MLflow's own word is none.
+    if uri.startswith("file:") or ("://" not in uri and uri != "databricks"):
+        raise ValueError(
+            f"MLflow at {uri!r} would be a folder of files, which MLflow advises against: give --tracking-uri "
+            "sqlite:////path/to/mlflow.db, or http://<mlflow server>"
+        )
+    return uri
+
+
+def _database_beside(store: Store) -> str:
     if not store.is_local:
         raise ValueError(
             f"the storage {store.uri!r} cannot hold the MLflow database: give --tracking-uri http://<mlflow server>"

@@ -34,7 +34,7 @@ from orchestrator.publishing import known_of
 from orchestrator.reporting import report_on
 from orchestrator.resources import usual_demand
 from orchestrator.search.suggestions import Suggestions
-from orchestrator.snapshot import default_tracking_uri, report_files, snapshot, sqlite_path
+from orchestrator.snapshot import report_files, snapshot, sqlite_path, tracking_uri_of
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.usage import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError, usage_errors
@@ -57,7 +57,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         study = make_study()
         if study.report is not None:
             check_entry(study.report)
-        tracking_uri = "" if options.plan else options.tracking_uri or default_tracking_uri(store)
+        tracking_uri = "" if options.plan else tracking_uri_of(options.tracking_uri, store)
         if not options.plan:
             check_writable(store, cache_dir)
         submission = _Submission(study, options, store, cache_dir, console)

@@ -160,6 +160,7 @@ def test_gc_lists_and_removes_only_what_no_study_needs_in_a_folder_of_any_name(c
         (["--storage", "nonsense://x", "--plan"], {}, "nonsense://x"),
         (["--storage", "results"], {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, "QUARTERTURN_STORAGE"),
         (["--storage", "memory://x"], {"MLFLOW_TRACKING_URI": ""}, "--tracking-uri"),
+        (["--tracking-uri", "file:///tmp/mlruns"], {}, "give --tracking-uri sqlite:////path/to/mlflow.db, or http://"),
     ],
 )
 def test_bad_input_gets_one_clear_line(call, flags, environment, said):

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import places
 from orchestrator.places import check_writable, storage_of
-from orchestrator.snapshot import artifact_root, default_tracking_uri, sqlite_path
+from orchestrator.snapshot import artifact_root, sqlite_path, tracking_uri_of
 from orchestrator.store import Store
 from orchestrator.usage import UsageError
 
@@ -91,7 +91,7 @@ def test_mlflow_finds_database_and_artifacts_in_any_folder(tmp_path, folder, mon
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = Store(str(tmp_path / folder / "results"))
     store.write_document("x.json", 1)
-    uri = default_tracking_uri(store)
+    uri = tracking_uri_of(None, store)
     assert sqlite_path(uri) == tmp_path / folder / "results" / "mlflow.db"
     client = MlflowClient(tracking_uri=uri)
     experiment = client.create_experiment("e", artifact_location=artifact_root(store, uri))
@@ -106,3 +106,19 @@ def test_mlflow_finds_database_and_artifacts_in_any_folder(tmp_path, folder, mon
 def test_only_sqlite_addresses_have_a_file():
     assert sqlite_path("http://server:5000") is None
     assert sqlite_path("sqlite:////a/b.db?timeout=3") == Path("/a/b.db")
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "file:mlruns", "mlruns", "/tmp/mlruns", "./a.db"])
+def test_the_file_store_of_mlflow_is_refused_with_what_to_give_instead(tmp_path, monkeypatch, uri):
+    store = Store(str(tmp_path))
+    with pytest.raises(ValueError, match=r"folder of files.*sqlite:////path/to/mlflow\.db, or http://") as given:
+        tracking_uri_of(uri, store)
+    assert repr(uri) in str(given.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match="folder of files"):
+        tracking_uri_of(None, store)
+
+
+@pytest.mark.parametrize("uri", ["http://a:5000", "sqlite:////a/b.db", "postgresql+psycopg2://u:p@h/db", "databricks"])
+def test_servers_and_databases_are_taken_as_they_are(tmp_path, uri):
+    assert tracking_uri_of(uri, Store(str(tmp_path))) == uri
