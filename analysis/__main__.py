@@ -11,8 +11,9 @@ import tyro
 from analysis.paper import write_paper
 from analysis.results import latest_manifests
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import storage_of
+from orchestrator.places import opened
 from orchestrator.store import DamagedResult, Store, garbled_manifests
+from orchestrator.usage import UsageError
 
 
 def report(storage: DefaultInHelp[str | None] = None, out: Path = Path("reports")) -> int:
@@ -49,7 +50,7 @@ def paper(storage: DefaultInHelp[str | None] = None, out: Path = Path("paper")) 
 
 
 def _existing(storage: str | None) -> Store:
-    store = Store(storage_of(storage))
+    store = opened(storage)
     if not store.names("studies"):
         raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
     return store
@@ -60,7 +61,7 @@ if __name__ == "__main__":
         code = tyro.extras.subcommand_cli_from_dict(
             {"report": report, "paper": paper}, prog="python -m analysis", config=(tyro.conf.DisallowNone,)
         )
-    except (ValueError, FileNotFoundError, DamagedResult) as error:
+    except (ValueError, FileNotFoundError, DamagedResult, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     sys.exit(code)

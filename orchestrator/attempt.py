@@ -189,7 +189,18 @@ def _work_dir(attempt: Attempt, kind: str) -> Iterator[Path]:
 
 
 def default_cache_dir() -> Path:
-    """Node-local cache, outside the results: ``QUARTERTURN_CACHE`` or the user's cache folder."""
+    """Node-local cache, outside the results: ``QUARTERTURN_CACHE`` or the user's cache folder.
+
+    Raises ValueError for a user without a home, as there are in containers.
+    """
     if given := os.environ.get("QUARTERTURN_CACHE"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quarterturn"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "quarterturn"
+    try:
+        return Path.home() / ".cache" / "quarterturn"
+    except RuntimeError as error:
+        raise ValueError(
+            "this user has no home folder ($HOME is not set) to keep a cache in: give --cache-dir with a folder of "
+            "this machine, or set QUARTERTURN_CACHE"
+        ) from error

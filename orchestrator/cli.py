@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
@@ -55,6 +57,9 @@ def orchestrator_main() -> None:
         from orchestrator.commands import gc, status, sync
         from orchestrator.export import export
         from orchestrator.optuna_export import optuna
+        from orchestrator.places import give_home
+
+        give_home(Path(tempfile.gettempdir()))
 
         commands: dict[str, Callable[..., Any]] = {
             "status": status,

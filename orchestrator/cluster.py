@@ -36,7 +36,7 @@ from trainables.api.trainable import Trainable
 
 # Nodes whose type has a name are an autoscaler's: that of `ray up`, which leaves the file on the head, or of KubeRay.
 _NODE_TYPE = "ray.io/node-group"
-_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()
+_BOOTSTRAP = Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # as it stands for a user without a home
 _LOOK_S = 2.0
 _MOST_MISSED = 3
 _ENDS_WITHIN_S = 20.0

@@ -13,7 +13,7 @@ import tyro
 from orchestrator.claims import is_held
 from orchestrator.leftovers import claimed, unneeded_in_cache, unneeded_paths
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import storage_of
+from orchestrator.places import opened
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import first_line, without_password
@@ -64,7 +64,7 @@ def sync(
 
     if follow:
         # Its driver is about to write the first manifest of this storage.
-        store = Store(storage_of(storage))
+        store = opened(storage)
         assert study is not None
         uri = tracking_uri_of(tracking_uri, store)
         return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
@@ -122,7 +122,7 @@ def gc(
 
 
 def _existing(storage: str | None) -> Store:
-    store = Store(storage_of(storage))
+    store = opened(storage)
     if not store.names("studies"):
         raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
     return store

@@ -11,7 +11,7 @@ import tyro
 
 from orchestrator.entry import load_entry
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import storage_of
+from orchestrator.places import opened
 from orchestrator.store import Result, Store
 from orchestrator.usage import EXIT_OK
 from trainables.api.trainable import Trainable
@@ -31,7 +31,7 @@ def export(
         out: The file to write.
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
     """
-    store = Store(storage_of(storage))
+    store = opened(storage)
     result = _result(store, key)
     write = load_entry(_exporter(store, result.key))
     with tempfile.TemporaryDirectory() as fetched:

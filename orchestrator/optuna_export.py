@@ -22,7 +22,7 @@ from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import storage_of
+from orchestrator.places import opened
 from orchestrator.snapshot import sqlite_uri
 from orchestrator.store import Result, Store
 from orchestrator.study import Manifest
@@ -43,7 +43,7 @@ def optuna(out: Path, storage: DefaultInHelp[str | None] = None, study: DefaultI
     """
     if out.exists():
         raise ValueError(f"--out {out} is there already: nothing is overwritten; remove it, or name another file")
-    store = Store(storage_of(storage))
+    store = opened(storage)
     manifests = _searches(store, study)
     with tempfile.TemporaryDirectory() as folder:
         aside = Path(folder) / "optuna.db"

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.provenance import first_line, without_password
 from orchestrator.storage import creates_at_once
 from orchestrator.store import Store
 from orchestrator.usage import UsageError
@@ -38,19 +39,44 @@ def storage_mark(store: Store) -> str:
     return hashlib.sha256(store.uri.encode()).hexdigest()[:8]
 
 
+def opened(given: str | None) -> Store:
+    """The storage of a command (see ``storage_of``), after a first look into it, which changes nothing.
+
+    Raises ValueError for a storage that cannot be meant, UsageError naming one that cannot be read: no credentials, no
+    network, not ours.
+    """
+    storage = storage_of(given)
+    with _said(f"read the storage {without_password(storage)}", "look at its address, and at your credentials for it"):
+        store = Store(storage)
+        store.names("studies")
+    return store
+
+
+def give_home(folder: Path) -> None:
+    """Let a user without a home have this one, here and in child processes: libraries fail without as they load."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(folder)
+
+
 def check_writable(store: Store, cache_dir: Path) -> None:
     """Write a little where storage and cache are or will be, and take it away.
 
     Raises UsageError naming the place that takes nothing: read-only, full, not ours, no credentials.
     """
-    with _said(f"storage {store.uri}", "give --storage with a place that can be written, or make space there"):
+    with _said(
+        f"write to the storage {store.uri}", "give --storage with a place that can be written, or make space there"
+    ):
         if store.is_local:
             _probe(Path(store.uri))
         else:
             name = f".probe-{uuid.uuid4().hex}"
             store.write_document(name, "x" * _PROBE_BYTES)
             store.remove(name)
-    with _said(f"cache folder {cache_dir}", "give --cache-dir with a folder of this machine, or make space there"):
+    with _said(
+        f"write to the cache folder {cache_dir}", "give --cache-dir with a folder of this machine, or make space there"
+    ):
         _probe(cache_dir)
     _probe_exclusive(store)
 
@@ -84,12 +110,16 @@ def _existing(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _said(place: str, advice: str) -> Iterator[None]:
+def _said(what: str, advice: str) -> Iterator[None]:
     try:
         yield
+    except ValueError:  # it says by itself what is wrong with the address
+        raise
     except Exception as error:  # each file system has errors of its own
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise UsageError(f"cannot write to the {place}: {reason}; {advice}") from error
+        if os.environ.get("QUARTERTURN_TRACEBACK"):
+            raise
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"cannot {what}: {reason}; {advice}") from error
 
 
 def _probe(folder: Path) -> None:

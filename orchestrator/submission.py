@@ -27,7 +27,7 @@ from orchestrator.inputs import record_digests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.outlook import outlook_of, resources_of
-from orchestrator.places import check_writable, storage_of
+from orchestrator.places import check_writable, give_home, opened
 from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
 from orchestrator.publishing import known_of
@@ -53,7 +53,8 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     """
     console = printing.make_console()
     with usage_errors():
-        store, cache_dir = Store(storage_of(options.storage)), (options.cache_dir or default_cache_dir()).resolve()
+        store, cache_dir = opened(options.storage), (options.cache_dir or default_cache_dir()).resolve()
+        give_home(cache_dir)
         study = make_study()
         if study.report is not None:
             check_entry(study.report)

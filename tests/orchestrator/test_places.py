@@ -84,6 +84,91 @@ def test_a_full_disk_a_storage_below_a_file_and_an_unusable_home_get_one_line_be
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+# A user without a home, as in a container that was started with any number; and a storage that asks who one is.
+NOBODY = """
+import os, pwd, runpy, sys
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+class NoCredentialsError(Exception):
+    pass
+
+class Locked(MemoryFileSystem):
+    protocol = "locked"
+
+    def ls(self, path, **how):
+        raise NoCredentialsError("Unable to locate credentials")
+
+def nobody(number):
+    raise KeyError(number)
+
+fsspec.register_implementation("locked", Locked)
+pwd.getpwuid = nobody
+module, sys.argv = sys.argv[1], sys.argv[1:]
+if module.endswith(".py"):
+    runpy.run_path(module, run_name="__main__")
+else:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def run_as_nobody(tmp_path, *command, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", NOBODY, *map(str, command)],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "HOME"} | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [[], ["--plan"]])
+def test_a_user_without_a_home_is_told_to_name_a_cache_folder(tmp_path, monkeypatch, flags):
+    for variable in ("QUARTERTURN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    study = (STUDY, "--log-dir", tmp_path, "--storage", tmp_path / "results")
+    done = run_as_nobody(tmp_path, *study, *flags)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "no home folder ($HOME is not set)" in done.stderr
+    assert "--cache-dir" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_user_without_a_home_runs_with_a_cache_folder(tmp_path):
+    places = ("--storage", tmp_path / "results", "--cache-dir", tmp_path / "cache")
+    done = run_as_nobody(tmp_path, STUDY, "--log-dir", tmp_path, *places)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 trials are done" in done.stdout
+    for command in ("status", "sync"):
+        assert run_as_nobody(tmp_path, "orchestrator", command, *places[:2]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [STUDY, "--log-dir", "."],
+        [STUDY, "--log-dir", ".", "--plan"],
+        ["orchestrator", "status"],
+        ["orchestrator", "gc"],
+        ["orchestrator", "sync"],
+        ["orchestrator", "export", "abc", "--out", "x"],
+        ["orchestrator", "optuna", "--out", "x"],
+        ["analysis", "report"],
+    ],
+    ids=lambda command: " ".join(str(word) for word in command[-2:]),
+)
+def test_a_storage_without_credentials_gets_one_line_whatever_the_command(tmp_path, command):
+    cache = ("--cache-dir", tmp_path / "cache") if command[0] == STUDY else ()
+    done = run_as_nobody(tmp_path, *command, "--storage", "locked://bucket/results", *cache, HOME=str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: cannot read the storage locked://bucket/results: NoCredentialsError: Unable to locate"
+    )
+    assert "credentials for it" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("folder", ["plain", "with space", "a%20b", "what?", "50%", "a#b", "ä"])
 def test_mlflow_finds_database_and_artifacts_in_any_folder(tmp_path, folder, monkeypatch):
     from mlflow import MlflowClient
