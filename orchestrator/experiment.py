@@ -24,12 +24,12 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException as TrackingError
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from orchestrator import database
 from orchestrator.parameters import valid_name
 from orchestrator.provenance import first_line
-from orchestrator.snapshot import UnusableDatabase
+from orchestrator.snapshot import UnusableDatabase, sqlite_path
 from orchestrator.store import FileEntry, Store
 
 # The other writers take these from here, so that what is set above holds whoever is imported first.
@@ -56,7 +56,7 @@ class Experiment:
         """Connect, and create the experiment if it is not there.
 
         ``artifact_root`` is used when the experiment is made on a database; a server has its own. Raises
-        UnusableDatabase, or what MLflow raises.
+        UnusableDatabase, or what MLflow raises, which waiting may mend.
         """
         database.prepare(tracking_uri)
         self._tracking_uri = tracking_uri
@@ -65,6 +65,8 @@ class Experiment:
             self.client = MlflowClient(tracking_uri=tracking_uri)
             self.id, self._tags = self._ensure(artifact_root)
         except SQLAlchemyError as error:
+            if isinstance(error, OperationalError) and sqlite_path(tracking_uri) is None:  # a server that starts again
+                raise TrackingError(f"the MLflow database does not answer: {first_line(error)}") from error
             raise UnusableDatabase(f"the MLflow database cannot be opened: {first_line(error)}") from error
         if _INSTANCE_TAG not in self._tags:
             self._set_tag(_INSTANCE_TAG, uuid.uuid4().hex)

@@ -6,10 +6,12 @@ import sqlite3
 import time
 
 import pytest
+from mlflow import MlflowClient
+from sqlalchemy.exc import OperationalError
 from toy import Count
 from tracked import runs_of
 
-from orchestrator import database, feeder
+from orchestrator import database, experiment, feeder
 from orchestrator.commands import sync
 from orchestrator.snapshot import UnusableDatabase
 
@@ -121,3 +123,43 @@ def test_a_database_that_another_process_made_meanwhile_is_kept(tmp_path, monkey
     database.prepare(f"sqlite:///{path}")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'mine'").fetchone() == (1,)
+
+
+class _Starting:
+    """MLflow's client on a database that does not answer the first times."""
+
+    def __init__(self, num_refusals, real):
+        self.num_refusals, self._real = num_refusals, real
+
+    def __call__(self, tracking_uri):
+        self.num_refusals -= 1
+        if self.num_refusals >= 0:
+            raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+        return self._real
+
+
+def test_a_database_server_that_starts_again_is_waited_for(submitted, database, monkeypatch, capsys):
+    store, name = submitted({"t": Count(2)})
+    server = _Starting(2, MlflowClient(tracking_uri=database))
+    monkeypatch.setattr(experiment, "MlflowClient", server)
+    monkeypatch.setattr(feeder, "_LONGEST_PAUSE_S", 0.1)
+    assert feeder.follow(store, name, "postgresql://me:secret@127.0.0.1/mlflow", io.StringIO(""))
+    assert server.num_refusals < 0
+    assert "t" in runs_of(database, name)[1]
+    assert capsys.readouterr().err.count("MLflow is behind (MlflowException: the MLflow database does not answer") == 1
+
+
+def test_a_database_server_that_does_not_answer_is_said_in_one_line(submitted, monkeypatch):
+    store, _ = submitted({"t": Count(2)})
+    monkeypatch.setattr(experiment, "MlflowClient", _Starting(9, None))
+    with pytest.raises(
+        ValueError, match=r"MLflow at postgresql://127.*does not answer: .*connection refused"
+    ) as raised:
+        sync(store.uri, tracking_uri="postgresql://me:secret@127.0.0.1/mlflow")
+    assert "\n" not in str(raised.value)
+
+
+def test_the_same_error_of_a_file_is_final(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "MlflowClient", _Starting(9, None))
+    with pytest.raises(UnusableDatabase, match="cannot be opened"):
+        experiment.Experiment(f"sqlite:///{tmp_path}/mlflow.db", "s")
