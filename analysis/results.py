@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from orchestrator.kinds import kind_of
 from orchestrator.store import Result, Store
 
 Entry = Mapping[str, Any]
@@ -147,7 +148,7 @@ def _cache_dir() -> Path:
 def _reason(store: Store, entry: Entry, reasons: Mapping[str, str]) -> str:
     failure = store.failure(entry["key"])
     if failure is not None:
-        return f"{failure.kind}: {failure.message}"
+        return f"{kind_of(failure.kind)}: {failure.message}"
     waits_for: Sequence[str] = [key for key in entry["upstream"] if key in reasons]
     if waits_for:
         return f"{WAITS_FOR} ({reasons[waits_for[0]]})"

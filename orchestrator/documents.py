@@ -84,7 +84,7 @@ class Look:
 class Failure:
     """A trial that failed for good: its class of failure and what to tell the user."""
 
-    kind: str  # "non-finite", "bad configuration", "out of memory" or "crash"
+    kind: str  # see kinds.py, and read it by kind_of: earlier versions had other names
     message: str
     traceback: str
     attempt: int

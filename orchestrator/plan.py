@@ -16,13 +16,14 @@ from orchestrator.cost_records import recorded_costs
 from orchestrator.devices import Devices, devices_here
 from orchestrator.estimates import Estimate, Estimates, Spent, cost_of, is_measured, spent_of
 from orchestrator.inputs import KnownPart, known_parts
+from orchestrator.kinds import kind_of
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
 from orchestrator.usage import UsageError
 from trainables.api.identity import Keys, length_of, parts_of
 from trainables.api.trainable import Trainable
 
-_LONGEST_LINE = 250
+_LONGEST_LINE, _LONGEST_END = 250, 100
 
 
 class State(StrEnum):
@@ -450,8 +451,10 @@ def _continuations(
 
 def failure_text(failure: Failure) -> str:
     """One line for tables; the store has all of it."""
-    line = failure.message.splitlines()[0] if failure.message else "no message"
-    return f"{failure.kind}: {line if len(line) <= _LONGEST_LINE else f'{line[:_LONGEST_LINE]}...'}"
+    line = " ".join(failure.message.split()) or "no message"
+    if len(line) > _LONGEST_LINE:  # at its end stands the cause
+        line = f"{line[: _LONGEST_LINE - _LONGEST_END]} ... {line[-_LONGEST_END:]}"
+    return f"{kind_of(failure.kind)}: {line}"
 
 
 def _with_estimate(planned: PlannedTrial, costs: _Costs, continues: Continuation | None) -> PlannedTrial:

@@ -30,7 +30,8 @@ from ray.util.queue import Empty, Queue
 from orchestrator.attempt import Attempt, OnProgress, Say, compute, follow
 from orchestrator.claims import ClaimLost
 from orchestrator.context import Progress
-from orchestrator.failures import CRASH, WorkerFailed, failure_from
+from orchestrator.failures import WorkerFailed, failure_from
+from orchestrator.kinds import Kind
 from orchestrator.store import Failure
 
 _POLL_S = 0.5
@@ -157,7 +158,7 @@ class _Heard:
         # The others lose their connection when one of them fails or dies: what would fail again is the cause, then a
         # death.
         said = list(self._failures.values())
-        for_good = [failure for failure in said if failure.kind != CRASH]
+        for_good = [failure for failure in said if failure.kind != Kind.CRASHED]
         if for_good:
             return WorkerFailed(for_good[0])
         failed: dict[int, Exception] = getattr(error, "worker_failures", {})

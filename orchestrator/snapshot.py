@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from orchestrator.kinds import kind_of
 from orchestrator.storage import check_inside
 from orchestrator.store import DamagedResult, FileEntry, Store
 
@@ -64,7 +65,7 @@ def snapshot(store: Store, key: str) -> Snapshot | None:
     started_at = generations[0].started_at if generations else 0.0
     failure = store.failure(key)
     if failure is not None:
-        text = f"{failure.kind}: {failure.message}"
+        text = f"{kind_of(failure.kind)}: {failure.message}"
         return Snapshot(key, "failed", failure.attempt, segments, started_at or failure.at, failure.at, failure=text)
     if not generations:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from orchestrator.failures import TIMED_OUT
+from orchestrator.kinds import Kind
 from orchestrator.store import Failure
 
 # A thread of Python cannot act while C code holds the interpreter; what needs no interpreter ends it so much later.
@@ -56,7 +56,7 @@ def ended_without_a_word(limit_s: float, attempt: int, ran_s: float) -> Failure 
         f"it ran longer than the time limit of {limit_s / 60:g} min, in code that kept Python from saying where "
         "(the log of its process has the line)"
     )
-    return Failure(TIMED_OUT, message, "", attempt, time.time())
+    return Failure(Kind.TIMED_OUT, message, "", attempt, time.time())
 
 
 def timed_out(limit_s: float, attempt: int, thread: int | None = None) -> Failure:
@@ -64,10 +64,10 @@ def timed_out(limit_s: float, attempt: int, thread: int | None = None) -> Failur
     frame = sys._current_frames().get(thread) if thread is not None else None
     message = f"it ran longer than the time limit of {limit_s / 60:g} min"
     if frame is None:
-        return Failure(TIMED_OUT, message, "", attempt, time.time())
+        return Failure(Kind.TIMED_OUT, message, "", attempt, time.time())
     stack, own = "".join(traceback.format_stack(frame)), _own_frame(frame)
     where = f"{own.f_code.co_filename}:{own.f_lineno} in {own.f_code.co_name}"
-    return Failure(TIMED_OUT, f"{message}, and was at {where}", stack, attempt, time.time())
+    return Failure(Kind.TIMED_OUT, f"{message}, and was at {where}", stack, attempt, time.time())
 
 
 def _own_frame(innermost: FrameType) -> FrameType:

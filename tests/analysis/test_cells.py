@@ -85,7 +85,7 @@ def test_a_failed_seed_asks_for_retry_and_one_that_waits_does_not(tmp_path):
     assert blocked.endswith(f"`{COMMAND}` with --retry-failed once the cause is mended")
     made.fail("t1", "non-finite", "train/loss is NaN")
     ((_, failed),) = missing_lines(cells(made, role="trained"), COMMAND)
-    assert "pretrain_seed 1 (non-finite: train/loss is NaN)" in failed
+    assert "pretrain_seed 1 (invalid: train/loss is NaN)" in failed
     assert failed.endswith(f"`{COMMAND}` with --retry-failed once the cause is mended")
 
 

@@ -164,7 +164,7 @@ def test_missing_seeds_are_counted_and_asked_for(plain, tmp_path):
         "untrained · rotation · mni152 · white matter: 3 of 4 seeds",
     ]
     assert "pretrain_seed 2 (waits for a trial without result (not finished))" in rows[0][1]
-    assert "init_seed 3 (bad configuration: killed &lt;twice&gt;)" in rows[1][1]
+    assert "init_seed 3 (invalid: killed &lt;twice&gt;)" in rows[1][1]
     assert "--retry-failed" in rows[1][1]
     assert "Incomplete: trained · rotation · mni152 · white matter: 2 of 3 seeds;" in section(html, "Answer")
     assert "2 seed(s)" in html

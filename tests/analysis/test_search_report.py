@@ -406,7 +406,7 @@ def test_what_is_missing_and_why(tmp_path):
     html = search_report(search.store, search.manifest, tmp_path / "out")[0].read_text()
     rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", section(html, "What is missing"))
     setting = "(learning_rate 4.64e−07, num_layers 3, key_momentum 0.999)"
-    assert rows[0] == ("suggestion 2, failed", f"non-finite: train/loss is NaN &lt;epoch 3&gt; {setting}")
+    assert rows[0] == ("suggestion 2, failed", f"invalid: train/loss is NaN &lt;epoch 3&gt; {setting}")
     assert rows[1][0] == "suggestion 3, running"
     assert rows[1][1].startswith("not finished (")
     assert rows[2][1].startswith("all its trials are done, the search has not counted it yet (")

@@ -49,7 +49,7 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
 
     code, out, err = call("--with-failure")
     assert code == 1, err
-    assert "non-finite" in out
+    assert "invalid: NonFiniteMetric" in out
     assert "waits for 'diverges', which is failed" in out
     assert "4 of 6 trials are done" in out
     assert "MLflow" not in out.partition("Compare the runs")[0], "MLflow is behind"

@@ -303,7 +303,7 @@ def test_a_trial_is_computed_once_and_reads_its_upstream(store, quick_settings, 
     assert not list((tmp_path / "cache").glob("trial-*"))
 
 
-@pytest.mark.parametrize(("trainable", "kind"), [(Diverge(), "non-finite"), (Misconfigured(), "bad configuration")])
+@pytest.mark.parametrize(("trainable", "kind"), [(Diverge(), "invalid"), (Misconfigured(), "invalid")])
 def test_a_deterministic_failure_is_recorded_and_not_raised(store, quick_settings, trainable, kind):
     payload = payload_of(trainable, quick_settings(store))
     run_trial(payload)
@@ -480,7 +480,7 @@ def test_a_file_that_is_not_there_yet_is_no_failure_for_good(store, quick_settin
     with pytest.raises(FileNotFoundError):
         run_trial(payload)
     assert store.failure(payload.trial.key) is None
-    assert store.crash(payload.trial.key).kind == "crash"
+    assert store.crash(payload.trial.key).kind == "crashed"
     (tmp_path / "late.txt").write_text("here")
     run_trial(payload)
     assert store.result(payload.trial.key).metrics == {"length": 4.0}
@@ -541,5 +541,5 @@ def test_classes_of_failure():
     ]
     kinds = [failure_kind(error) for error in [*errors, DamagedResult("x"), RuntimeError("odd")]]
     assert kinds == [
-        "non-finite", "bad configuration", "out of memory", "out of memory", "crash", "interrupted", "crash",
+        "invalid", "invalid", "out of memory", "out of memory", "crashed", "interrupted", "crashed",
     ]  # fmt: skip

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import traceback
 
 import cloudpickle
 import pytest
@@ -17,7 +19,9 @@ from orchestrator import attempt
 from orchestrator.attempt import Attempt, Payload
 from orchestrator.claims import Claim, Holding
 from orchestrator.failures import WorkerFailed, failure_from, failure_of
+from orchestrator.kinds import kind_of
 from orchestrator.plan import failure_text, trials_of
+from orchestrator.snapshot import snapshot
 from orchestrator.store import Failure, Store
 from orchestrator.study import Study
 from orchestrator.time_limit import time_limit, timed_out
@@ -51,7 +55,7 @@ def test_who_ends_its_process_has_failed_for_good_and_is_told_so(store, quick_se
     trial = trial_of(Ends())
     run_trial(Payload(trial, quick_settings(store)))
     failure = store.failure(trial.key)
-    assert failure.kind == "bad configuration"
+    assert failure.kind == "invalid"
     assert failure.message.startswith("SystemExit: 3 (it ended its process")
     assert "raise self.how" in failure.traceback
 
@@ -68,12 +72,66 @@ def test_half_characters_and_megabytes_do_not_reach_a_document_or_a_terminal():
     failure = failure_from(ValueError("a lone surrogate \ud800 and " + "x" * 5_000_000), 1)
     assert failure.message.startswith("ValueError: a lone surrogate \\ud800 and xxx")
     assert len(failure.message) == len(failure.message.encode()) <= 20_000
-    assert len(failure.traceback) <= 20_000
+    assert len(failure.traceback) <= 1_000_000
+    assert re.match(r"\[the first of 50\d+ characters are left out\]\nx", failure.traceback)
     assert len(failure_text(failure)) <= 300
 
 
+def error_with_causes():
+    """An error of three lines, that came of one that came of another."""
+    try:
+        try:
+            raise OSError(28, "No space left on device", "/nfs/x")
+        except OSError as error:
+            raise KeyError("inner") from error
+    except KeyError as error:
+        try:
+            raise RuntimeError("Ray is sorry\n  to say\tthis\n") from error
+        except RuntimeError as outer:
+            return outer
+
+
+def test_a_message_is_one_line_with_its_causes_and_the_trace_is_whole():
+    error = error_with_causes()
+    failure = failure_from(error, 1)
+    assert failure.message == (
+        "RuntimeError: Ray is sorry to say this (caused by KeyError: 'inner' "
+        "(caused by OSError: [Errno 28] No space left on device: '/nfs/x'))"
+    )
+    assert failure.traceback == "".join(traceback.format_exception(error))
+    assert failure_text(failure) == f"crashed: {failure.message}"
+
+
+def test_a_long_message_keeps_its_beginning_and_its_cause_in_a_table():
+    try:
+        raise ValueError("x" * 1000) from KeyError("the cause")
+    except ValueError as error:
+        text = failure_text(failure_from(error, 1))
+    assert text.startswith("invalid: ValueError: xxx")
+    assert text.endswith("xxx (caused by KeyError: 'the cause')")
+    assert len(text) < 300
+
+
+def test_a_circle_of_causes_ends():
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert failure_from(first, 1).message == "ValueError: a (caused by ValueError: b)"
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [("crash", "crashed"), ("non-finite", "invalid"), ("bad configuration", "invalid"), ("preempted", "preempted")],
+)
+def test_failures_of_earlier_storages_are_of_the_classes_of_today(store, stored, kind):
+    trial = trial_of(Count())
+    store.record_failure(trial.key, Failure(stored, "why", "", 1, 0.0))
+    assert kind_of(store.failure(trial.key).kind) == kind
+    assert failure_text(store.failure(trial.key)) == f"{kind}: why"
+    assert snapshot(store, trial.key).failure == f"{kind}: why"
+
+
 def test_what_a_worker_said_is_what_is_remembered():
-    said = Failure("non-finite", "loss is nan", "", 2, 1.0)
+    said = Failure("invalid", "loss is nan", "", 2, 1.0)
     assert failure_from(WorkerFailed(said), 9) == dataclasses.replace(said, attempt=9)
 
 
@@ -85,9 +143,9 @@ NO_MODULE = "ModuleNotFoundError: No module named 'mine'"
     ("error", "attempts", "kind", "message"),
     [
         (KILLED_FOR_MEMORY, 1, "out of memory", "ran out of memory; lower --max-concurrent"),
-        (NO_MODULE, 0, "crash", f"it could not be started: {NO_MODULE}"),
-        ("The actor died unexpectedly", 1, "crash", "died without a word"),
-        (None, 1, "crash", "died without a word"),
+        (NO_MODULE, 0, "crashed", f"it could not be started: {NO_MODULE}"),
+        ("The actor died unexpectedly", 1, "crashed", "died without a word"),
+        (None, 1, "crashed", "died without a word"),
     ],
 )
 def test_a_process_without_a_word_is_judged_by_what_ray_saw(store, monkeypatch, error, attempts, kind, message):

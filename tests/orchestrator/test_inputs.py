@@ -95,7 +95,7 @@ def test_a_trial_that_asks_for_a_stranger_is_told(store, quick_settings, images)
     plan = run_all(store, quick_settings(store), {"t": Training(images, stranger=images)}, Keys(FileDigests()))
     failure = store.failure(plan.planned[0].trial.key)
     assert "no part of this trial's configuration" in failure.message
-    assert failure.kind == "bad configuration"
+    assert failure.kind == "invalid"
 
 
 @dataclass(frozen=True)

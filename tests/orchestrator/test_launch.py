@@ -75,7 +75,7 @@ def test_a_study_with_every_fate(run, tmp_path):
     ]
     assert result.attempt == 2
     assert not outcome.was_interrupted
-    assert {f.kind for f in outcome.failures.values()} == {"crash", "non-finite"}
+    assert {f.kind for f in outcome.failures.values()} == {"crashed", "invalid"}
     assert (tmp_path / "hopeless").read_text().count("try") == 4
     keys = {p.trial.name: p.trial.key for p in plan.planned}
     counts = Counter((event, key) for event, key, _ in heard)
@@ -87,8 +87,8 @@ def test_a_study_with_every_fate(run, tmp_path):
         ("done", keys["killed"]), ("done", keys["after killed"]), ("done", keys["flaky"]),
         ("failed", keys["hopeless"]), ("failed", keys["diverges"]),
     }  # fmt: skip
-    assert ends["failed", keys["hopeless"]] == "crash: OSError: the network share went away"
-    assert ends["failed", keys["diverges"]].startswith("non-finite: ")
+    assert ends["failed", keys["hopeless"]] == "crashed: OSError: the network share went away"
+    assert ends["failed", keys["diverges"]].startswith("invalid: ")
     told = [what for event, key, what in heard if event == "progressed" and key == keys["killed"]]
     assert {(p.total, p.unit) for p in told} == {(4, "epochs")}
     assert set(outcome.blocked) == {keys["blocked"]}
@@ -126,7 +126,7 @@ def test_an_error_in_a_shared_item_keeps_its_class(run, tmp_path):
     _, outcome, states, _ = run({"bad": BadItems(8, 1, log_path=tmp_path / "log")}, cpus=1, workers=2)
     assert states == {"bad": "failed"}
     (failure,) = outcome.failures.values()
-    assert failure.kind == "bad configuration"
+    assert failure.kind == "invalid"
     assert failure.message.startswith("ValueError: item ")
 
 

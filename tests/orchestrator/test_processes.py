@@ -103,7 +103,7 @@ def test_helpers_make_room_for_workers_that_have_still_to_come(run, tmp_path):
 @pytest.mark.slow
 def test_an_error_of_any_rank_is_the_trial_s_with_its_class(run, tmp_path):
     _, planned, outcome, _ = run({"bad": Ranks(3, fail_rank=1, log_path=tmp_path / "log")})
-    assert planned["bad"].reason == "bad configuration: ValueError: rank 1 cannot go on"
+    assert planned["bad"].reason == "invalid: ValueError: rank 1 cannot go on"
     assert len(outcome.failures) == 1
     assert lines(tmp_path).count("epoch 1 rank 1") == 1  # not tried again
     assert_nothing_is_held()
@@ -148,7 +148,7 @@ def test_a_trial_goes_on_with_another_number_of_workers(run, tmp_path):
 @pytest.mark.slow
 def test_exit_in_a_rank_is_no_death_without_a_word(run, tmp_path):
     _, planned, _, _ = run({"t": Ranks(3, exit_rank=0, log_path=tmp_path / "log")})
-    assert planned["t"].reason.startswith("bad configuration: SystemExit: 7 (it ended its process")
+    assert planned["t"].reason.startswith("invalid: SystemExit: 7 (it ended its process")
 
 
 @pytest.mark.parametrize(("gpus", "backend"), [(0.0, None), (0.5, "gloo"), (1.0, None), (2.0, None)])

@@ -133,7 +133,7 @@ def test_no_help_where_no_slot_is_free(run, announced, monkeypatch):
 def test_an_error_in_a_worker_keeps_its_class_and_ends_all(run):
     with pytest.raises((ValueError, WorkerFailed), match="item 1 is bad") as raised:  # it goes to either of the two
         run(200, Demand(ONE, 2), seconds=0.2, bad=1)
-    assert failure_from(raised.value, 3).kind == "bad configuration"
+    assert failure_from(raised.value, 3).kind == "invalid"
     assert failure_from(raised.value, 3).attempt == 3
 
 
@@ -148,9 +148,9 @@ class Unsendable(ValueError):
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (Unsendable, "bad configuration", "Unsendable: it has a lock"),
-        (lambda: SystemExit(3), "bad configuration", "SystemExit: 3 (it ended its process"),
-        (lambda: OSError("gone"), "crash", "OSError: gone"),
+        (Unsendable, "invalid", "Unsendable: it has a lock"),
+        (lambda: SystemExit(3), "invalid", "SystemExit: 3 (it ended its process"),
+        (lambda: OSError("gone"), "crashed", "OSError: gone"),
     ],
 )
 def test_any_error_of_another_worker_is_what_it_is(cluster, error, kind, said):
