@@ -21,6 +21,7 @@ Options = TypeVar("Options", bound=StudyOptions)
 
 # `--plan` without a `--no-plan`, and no `{None}` among what a flag takes.
 _STYLE: tuple[Any, ...] = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+_MAY_BE_EMPTY = ("retry_failed",)  # which means all classes then
 
 
 def main(options_type: type[Options], make_study: Callable[[Options], Study], description: str) -> None:
@@ -46,7 +47,7 @@ def _refuse_without_values(options: StudyOptions) -> None:
     given = {argument.partition("=")[0].replace("_", "-") for argument in sys.argv[1:]}
     for field in dataclasses.fields(options):
         flag = f"--{field.name.replace('_', '-')}"
-        if getattr(options, field.name) == () and flag in given:
+        if field.name not in _MAY_BE_EMPTY and getattr(options, field.name) == () and flag in given:
             raise ValueError(f"{flag}: expected at least one value; without the flag its default holds")
 
 

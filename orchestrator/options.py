@@ -9,10 +9,14 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
+from orchestrator.kinds import Kind
+
 T = TypeVar("T")
 _MOST_MINUTES = 60 * 24 * 365
 DefaultInHelp = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
 """A flag whose sentence says what holds without it: help adds no ``(default: None)``."""
+
+RetriedClass = Literal["preempted", "crashed", "out-of-memory", "invalid", "timed-out"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class StudyOptions:
     """With --plan: print one JSON object for scripts."""
     diff: DefaultInHelp[bool] = False
     """With --plan: what has changed since the last submission of the study, and why."""
-    retry_failed: DefaultInHelp[bool] = False
-    """Run failed trials again, and with them the trials that wait for them."""
+    retry_failed: DefaultInHelp[tuple[RetriedClass, ...] | None] = None
+    """Run failed trials again, and with them the trials that wait for them; only those of these classes, if any."""
 
     cpus_per_trial: tyro.conf.Suppress[float] = 1.0
 
@@ -74,3 +78,10 @@ class StudyOptions:
         for name in ("json", "diff"):
             if getattr(self, name) and not self.plan:
                 raise ValueError(f"--{name} goes with --plan")
+
+    @property
+    def kinds_to_retry(self) -> tuple[Kind, ...]:
+        """The classes of failures that ``--retry-failed`` names: all of them where it names none."""
+        if self.retry_failed == ():
+            return tuple(Kind)
+        return tuple(Kind(name.replace("-", " ")) for name in self.retry_failed or ())

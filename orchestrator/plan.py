@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ from orchestrator.cost_records import recorded_costs
 from orchestrator.devices import Devices, devices_here
 from orchestrator.estimates import Estimate, Estimates, Spent, cost_of, is_measured, spent_of
 from orchestrator.inputs import KnownPart, known_parts
-from orchestrator.kinds import kind_of
+from orchestrator.kinds import Kind, kind_of
 from orchestrator.store import Failure, Result, Store
 from orchestrator.study import Study
 from orchestrator.usage import UsageError
@@ -79,6 +79,7 @@ class PlannedTrial:
     is_measured: bool = False  # whether that comes from trials of the same class, on such a device, in this store
     estimate: Estimate | None = None  # the same with what it rests on
     continues: Continuation | None = None
+    failed_as: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class Plan:
         counts = Counter(p.state.value for p in self.planned)
         return {state.value: counts[state.value] for state in State}
 
+    def failures(self) -> dict[str, int]:
+        """Number of failed trials by class of failure."""
+        counts = Counter(p.failed_as.value for p in self.planned if p.failed_as is not None)
+        return {kind.value: counts[kind.value] for kind in Kind if counts[kind.value]}
+
     def runnable(self) -> list[Trial]:
         """The trials to run, upstream first."""
         return [p.trial for p in self.planned if p.state in TO_RUN]
@@ -169,6 +175,7 @@ class Plan:
                 "class": type(p.trial.trainable).__name__,
                 "state": p.state.value,
                 "reason": p.reason,
+                "failed_as": p.failed_as,
                 "fraction": p.fraction,
                 "upstream": list(p.trial.upstream),
                 "estimated_s": p.estimated_s,
@@ -180,6 +187,7 @@ class Plan:
             "study": self.study.name,
             "facts": dict(self.study.facts),
             **self.counts(),
+            "failed_as": self.failures(),
             "to_suggest": self.to_suggest,
             "suggestion_s": self.suggestion_s,
             "promotions": [dataclasses.asdict(promoted) for promoted in self.promoted],
@@ -247,7 +255,7 @@ def make_plan(
     store: Store,
     keys: Keys,
     *,
-    retry_failed: bool = False,
+    retry_failed: Collection[Kind] = (),
     to_suggest: int = 0,
     examples: Sequence[Study] = (),
     promotions: Sequence[Promotions] = (),
@@ -256,10 +264,10 @@ def make_plan(
 ) -> Plan:
     """Look up every trial of the study in the store. Runs and changes nothing.
 
-    The suggestions that are ``to_suggest`` cost what ``examples`` of them cost, and ``promotions`` what their longer
-    example costs beyond the shorter one. ``spent`` is what trials of other plans cost, by key: they tell what these
-    will; without it, what the store has recorded of any study does. ``devices``: what the trials will compute on; those
-    of this machine, if not given.
+    What failed in a way of ``retry_failed`` is to run again. The suggestions that are ``to_suggest`` cost what
+    ``examples`` of them cost, and ``promotions`` what their longer example costs beyond the shorter one. ``spent`` is
+    what trials of other plans cost, by key: they tell what these will; without it, what the store has recorded of any
+    study does. ``devices``: what the trials will compute on; those of this machine, if not given.
     """
     trials = trials_of(study, keys)
     finished, begun = store.finished(), set(store.names("trials"))
@@ -373,7 +381,7 @@ def _recorded(planned: Sequence[PlannedTrial], examples: _Examples, store: Store
     return recorded_costs(store, kinds) if kinds else {}
 
 
-def _look_up(trial: Trial, store: Store, retry_failed: bool) -> PlannedTrial:
+def _look_up(trial: Trial, store: Store, retry_failed: Collection[Kind]) -> PlannedTrial:
     look = store.look(trial.key)
     if look.result is not None:
         return PlannedTrial(trial, State.DONE, result=look.result, fraction=1.0)
@@ -381,9 +389,9 @@ def _look_up(trial: Trial, store: Store, retry_failed: bool) -> PlannedTrial:
         raise UsageError(look.damage)
     if look.damage:
         return PlannedTrial(trial, State.DAMAGED, look.damage)
-    failure = None if retry_failed else store.failure(trial.key)
-    if failure is not None:
-        return PlannedTrial(trial, State.FAILED, reason=failure_text(failure))
+    failure = store.failure(trial.key)
+    if failure is not None and (kind := kind_of(failure.kind)) not in retry_failed:
+        return PlannedTrial(trial, State.FAILED, reason=failure_text(failure), failed_as=kind)
     holder = is_held(store, f"trials/{trial.key}")
     reason = f"run by {holder}" if holder else ""
     generations = store.generations(trial.key)

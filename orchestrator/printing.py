@@ -63,7 +63,7 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool, outlook: Outlook |
     _say_what_a_search_adds(plan, console)
     for line in outlook.lines():
         say(line, console)
-    said = ", ".join(f"{n} {state}" for state, n in plan.counts().items() if n)
+    said = ", ".join(f"{n} {state}{_by_class(plan, state)}" for state, n in plan.counts().items() if n)
     say(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan, outlook.costs)}", console)
 
 
@@ -101,6 +101,11 @@ def _say_what_a_search_adds(plan: Plan, console: Console) -> None:
             f"about {each} more of work each",
             highlight=False,
         )
+
+
+def _by_class(plan: Plan, state: str) -> str:
+    """Of the failed ones, how many in which way; nothing of the others."""
+    return f" ({', '.join(f'{n} {kind}' for kind, n in plan.failures().items())})" if state == State.FAILED else ""
 
 
 def to_run_text(plan: Plan) -> str:
@@ -141,7 +146,8 @@ def show_troubles(plan: Plan, console: Console) -> None:
         table.add_row(p.trial.name, p.trial.key[:8], p.state.value, p.reason or "the same command computes it")
     console.print(table)
     if plan.counts()[State.FAILED]:
-        console.print("Once the cause of a failure is mended: the same command with --retry-failed")
+        classes = " ".join(kind.replace(" ", "-") for kind in plan.failures())
+        say(f"Once the cause of a failure is mended: the same command with --retry-failed (here {classes})", console)
 
 
 def show_search(suggestions: Suggestions, console: Console) -> None:

@@ -24,6 +24,7 @@ from orchestrator.entry import check_entry
 from orchestrator.estimates import Spent
 from orchestrator.feeder import Feeder
 from orchestrator.inputs import record_digests
+from orchestrator.kinds import Kind
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.outlook import outlook_of, resources_of
@@ -62,7 +63,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         if not options.plan:
             check_writable(store, cache_dir)
         submission = _Submission(study, options, store, cache_dir, console)
-        plan = submission.plan(retry_failed=options.retry_failed)
+        plan = submission.plan(retry_failed=options.kinds_to_retry)
         check_trials(plan.runnable())
     if options.plan:
         outlook = outlook_of(plan, options, store, submission.keys)
@@ -131,7 +132,7 @@ class _Submission:
         self._devices = devices_for(options.address, options.gpus_per_trial)
         self._spent: Mapping[str, Spent] = {}  # what the study has measured, as of its last plan
 
-    def plan(self, *, retry_failed: bool = False) -> Plan:
+    def plan(self, *, retry_failed: Collection[Kind] = ()) -> Plan:
         """The plan of all that is known so far; the suggestions of a search are settled by it."""
         self.suggestions.refresh()
         plan = make_plan(
@@ -168,7 +169,7 @@ class _Submission:
             manifest.write()
             record_costs(self.store, plan.spent)  # of trials whose driver was killed
             self._record_digests(plan)
-            if self._options.retry_failed:
+            if self._options.kinds_to_retry:
                 for trial in plan.runnable():
                     self.store.clear_failure(trial.key)
             outcome = self._launch(plan, manifest, settings, feeder)

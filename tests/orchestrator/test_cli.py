@@ -65,6 +65,8 @@ def test_a_study_from_plan_to_report_and_nothing_the_second_time(call, tmp_path)
     assert (plan["done"], plan["failed"], plan["blocked"]) == (4, 1, 1)
     plan = json.loads(call("--plan", "--json", "--with-failure", "--retry-failed")[1])
     assert (plan["done"], plan["new"]) == (4, 2)
+    plan = json.loads(call("--plan", "--json", "--with-failure", "--retry-failed", "crashed", "timed-out")[1])
+    assert (plan["done"], plan["failed"], plan["failed_as"]) == (4, 1, {"invalid": 1})
     assert call()[0] == 0
 
     code, out, _ = call("--storage", str(tmp_path / "results"), command=("-m", "orchestrator", "status"))
@@ -149,6 +151,7 @@ def test_gc_lists_and_removes_only_what_no_study_needs_in_a_folder_of_any_name(c
     ("flags", "environment", "said"),
     [
         (["--json"], {}, "--json goes with --plan"),
+        (["--plan", "--retry-failed", "crashed", "sometimes"], {}, "sometimes"),
         (["--pretrain-seeds", "0"], {}, "--pretrain-seeds 0"),
         (["--workers-per-trial", "1000"], {}, "CPU: lower --workers-per-trial or --gpus-per-trial"),
         (["--gpus-per-trial", "nan"], {}, "--gpus-per-trial nan: expected 0, a share"),

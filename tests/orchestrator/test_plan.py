@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from toy import Count, Misconfigured, ReadsText, Squares
 
 from orchestrator import commands
 from orchestrator.attempt import Payload
+from orchestrator.kinds import Kind
 from orchestrator.manifest import manifest_of
 from orchestrator.plan import State, check_trials, make_plan, trials_of
+from orchestrator.printing import show_plan
 from orchestrator.store import Failure, Store
 from orchestrator.study import Entry, Study
 from orchestrator.trial import run_trial
@@ -119,8 +122,22 @@ def test_failures_block_dependents_until_they_are_retried(store, quick_settings)
     assert [t.name for t in plan.runnable()] == ["ok"]
     assert "size = -1" in plan.planned[1].reason
     assert plan.planned[2].reason == "waits for 'bad', which is failed"
-    retried = plan_of(store, trials, retry_failed=True)
+    retried = plan_of(store, trials, retry_failed=tuple(Kind))
     assert states(retried) == {"ok": "new", "bad": "new", "after": "new", "later": "new"}
+
+
+def test_only_the_classes_that_are_named_run_again_and_the_plan_counts_each(store, capsys):
+    trials = {name: Count(n) for n, name in enumerate(("crash", "invalid", "non-finite", "timed out", "fine"), 1)}
+    keys = {p.trial.name: p.trial.key for p in plan_of(store, trials).planned}
+    for name in ("crash", "invalid", "non-finite", "timed out"):  # two of them by the names of earlier versions
+        store.record_failure(keys[name], Failure(name, "why", "", 1, 0.0))
+    plan = plan_of(store, trials)
+    assert plan.failures() == plan.to_json()["failed_as"] == {"crashed": 1, "invalid": 2, "timed out": 1}
+    assert [entry["failed_as"] for entry in plan.to_json()["trials"]][:2] == ["crashed", "invalid"]
+    show_plan(plan, Console(width=200), as_json=False)
+    assert "1 new, 4 failed (1 crashed, 2 invalid, 1 timed out);" in capsys.readouterr().out
+    retried = states(plan_of(store, trials, retry_failed=[Kind.CRASHED, Kind.TIMED_OUT]))
+    assert [retried[name] for name in trials] == ["new", "failed", "failed", "new", "new"]
 
 
 def test_an_interrupted_trial_is_resumable_and_costs_only_the_rest(store, quick_settings, monkeypatch):
@@ -188,7 +205,7 @@ def test_a_plan_changes_nothing(store):
     store.record_failure(
         plan_of(store, {"t": Count(1)}).planned[0].trial.key, Failure("crash", "m", "", 1, time.time())
     )
-    plan = plan_of(store, {"t": Count(1)}, retry_failed=True)
+    plan = plan_of(store, {"t": Count(1)}, retry_failed=tuple(Kind))
     assert plan.planned[0].state is State.NEW
     assert store.failure(plan.planned[0].trial.key) is not None
 
@@ -243,7 +260,7 @@ def test_a_failure_that_is_not_retried_needs_nothing(store, quick_settings):
     run_all(plan_of(store, trials), quick_settings(store))
     remove(store, Keys(FileDigests()).key(Count(2)))
     assert sorted(states(plan_of(store, trials)).values()) == ["failed", "unneeded"]
-    assert sorted(states(plan_of(store, trials, retry_failed=True)).values()) == ["new", "new"]
+    assert sorted(states(plan_of(store, trials, retry_failed=tuple(Kind))).values()) == ["new", "new"]
 
 
 def test_a_damaged_result_is_a_state_of_its_own_and_runs_again(store, quick_settings):

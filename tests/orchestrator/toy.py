@@ -177,6 +177,19 @@ class Flaky(Trainable):
 
 
 @dataclass(frozen=True)
+class Mended(Trainable):
+    """Fails for good until a file is there."""
+
+    cure: Path = recorded(None)
+
+    def run(self, context):
+        if not self.cure.exists():
+            raise ValueError("not mended yet")
+        (context.output_dir / "sum.txt").write_text("5")
+        return {"sum": 5.0}
+
+
+@dataclass(frozen=True)
 class Squares(Trainable):
     """Maps squaring over items; every computed item leaves a line."""
 
