@@ -28,6 +28,7 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")
 
 import ray
+import yaml
 
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
 from orchestrator.study import Resources
@@ -83,18 +84,54 @@ class Cluster:
 def resources_for(trainables: Sequence[Trainable], *, cpus: float, gpus: float | None, workers: int) -> Resources:
     """What one worker of a trial gets on the connected cluster; ``gpus=None`` is one where the cluster has any.
 
-    Raises ValueError when a cluster that does not grow can never hold a trial.
+    Raises ValueError, which names the flag to change, when the cluster can never hold a trial: when it does not grow,
+    or grows by nodes that are known and too small; and when it may grow by GPUs and it is not said whether to wait.
     """
     has = capacity()
+    if gpus is None and has.can_grow and has.total.gpus < 1 and any(t.uses_gpu for t in trainables):
+        raise ValueError(
+            "trials of this study compute on a GPU, and the cluster shows none now and may grow: say "
+            "--gpus-per-trial 1 to wait for nodes with GPUs, or --gpus-per-trial 0 to compute on CPUs"
+        )
     if gpus is None:
         gpus = 1.0 if has.total.gpus >= 1 else 0.0
     resources = Resources(cpus, gpus, workers)
     demands = {demand_of(trainable, resources) for trainable in trainables}
-    too_large = [demand for demand in demands if not has.can_hold(demand)]
-    if too_large and not has.can_grow:
+    too_large = [demand for demand in demands if not _may_hold(has, demand)]
+    if too_large:
         largest = max(too_large, key=lambda demand: (demand.total.cpus, demand.total.gpus))
-        raise ValueError(f"a trial asks for {_words(largest)}, and the cluster has {_words_of_nodes(has)}")
+        grows = f", and grows by {_words_of_nodes(node_types())}" if has.can_grow else ""
+        raise ValueError(
+            f"a trial asks for {words_of_demand(largest)}, and the cluster has {_words_of_nodes(has.nodes)}{grows}: "
+            "lower --workers-per-trial or --gpus-per-trial"
+        )
     return resources
+
+
+def _may_hold(has: Capacity, demand: Demand) -> bool:
+    """Whether the cluster holds a trial, or may come to; where nobody knows what it grows by, it may."""
+    if has.can_hold(demand):
+        return True
+    types = node_types()
+    return has.can_grow and (not types or any(Capacity((node,)).can_hold(Demand(demand.worker)) for node in types))
+
+
+def node_types() -> tuple[Amount, ...]:
+    """What nodes a cluster of `ray up` grows by, as the file on its head says; empty where that is not known."""
+    try:
+        described = yaml.safe_load(_BOOTSTRAP.read_text())
+        types = described["available_node_types"].values()
+        offered = [node["resources"] for node in types if node.get("max_workers", 1)]
+        return tuple(Amount(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in offered)
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        return ()
+
+
+def what_lacks(demand: Demand) -> str:
+    """Why a trial waits on and on, where none of the nodes that are there could hold it; empty where one could."""
+    if capacity().can_hold(demand):
+        return ""
+    return f"none of the nodes that are there has the {words_of_demand(demand)} of a trial"
 
 
 def capacity() -> Capacity:
@@ -110,13 +147,14 @@ def _capacity_in(second: int) -> Capacity:
     return Capacity(amounts, can_grow=any(_NODE_TYPE in node["Labels"] for node in nodes) or _BOOTSTRAP.exists())
 
 
-def _words(demand: Demand) -> str:
+def words_of_demand(demand: Demand) -> str:
+    """What a trial holds, for people: ``2 times 4 CPU with 1 GPU``."""
     workers = f"{demand.num_workers} times " if demand.num_workers > 1 else ""
     return workers + _words_of(demand.worker)
 
 
-def _words_of_nodes(has: Capacity) -> str:
-    return " and ".join(_words_of(node) for node in has.nodes) or "no nodes"
+def _words_of_nodes(nodes: Sequence[Amount]) -> str:
+    return " and ".join(map(_words_of, nodes)) or "no nodes"
 
 
 def _words_of(amount: Amount) -> str:

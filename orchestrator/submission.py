@@ -188,13 +188,13 @@ class _Submission:
                 workers=options.workers_per_trial,
             )
         except ValueError as error:
-            raise UsageError(f"{error}: lower --workers-per-trial or --gpus-per-trial") from error
+            raise UsageError(str(error)) from error
         facts = manifest.document["provenance"]
         limit_s = None if options.time_limit is None else 60.0 * options.time_limit
         return Settings(self.store.uri, self._cache_dir, resources, facts, _checkpoint_interval_s(), limit_s)
 
     def _launch(self, plan: Plan, manifest: ManifestWriter, settings: Settings, feeder: Feeder) -> Outcome:
-        from orchestrator.cluster import capacity
+        from orchestrator.cluster import capacity, what_lacks
         from orchestrator.launch import launch
 
         max_concurrent = self._options.max_concurrent
@@ -204,7 +204,7 @@ class _Submission:
         def slots() -> int:
             return capacity().num_at_once(usual)
 
-        with View(plan, self._console, slots) as view:
+        with View(plan, self._console, slots, lambda: what_lacks(usual)) as view:
 
             def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
                 room = min(slots(), max_concurrent or math.inf)

@@ -67,9 +67,11 @@ class _Running:
 class View:
     """Collects the events of a submission and shows them."""
 
-    def __init__(self, plan: Plan, console: Console, slots: Callable[[], int]) -> None:
-        """``slots`` tells how many trials run at once, for the time that is left."""
-        self._study, self._console, self._slots = plan.study.name, console, slots
+    def __init__(
+        self, plan: Plan, console: Console, slots: Callable[[], int], lacks: Callable[[], str] = lambda: ""
+    ) -> None:
+        """``slots`` tells how many trials run at once, for the time that is left; ``lacks`` why none can, if so."""
+        self._study, self._console, self._slots, self._lacks = plan.study.name, console, slots, lacks
         self._names = {p.trial.key: p.trial.name for p in plan.planned}
         self._planned = {p.trial.key: p for p in plan.planned}
         self._durations = Durations()
@@ -203,7 +205,8 @@ class View:
         parts += [f"{self._blocked:,} blocked"] if self._blocked else []
         parts += [f"{self._to_suggest:,} suggestions to come"] if self._to_suggest else []
         if not self._running and self._waiting and time.monotonic() - self._moved_at > _PATIENCE_S:
-            return ", ".join([*parts, f"{len(self._waiting):,} waiting for free CPUs or GPUs of the cluster"])
+            why = f" ({lacks})" if (lacks := self._lacks()) else ""
+            return ", ".join([*parts, f"{len(self._waiting):,} waiting for free CPUs or GPUs of the cluster{why}"])
         parts.append(self._stalled() or f"about {duration_text(self._left_s())} left")
         return ", ".join(parts)
 

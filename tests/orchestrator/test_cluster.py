@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from test_chaos import computed, outcome, start, undisturbed, wait_for_jobs_api, with_token  # noqa: F401
+from toy import Count, OnGpu, Squares
 
 from orchestrator import cluster as module
-from orchestrator.resources import Amount, Capacity
+from orchestrator.resources import Amount, Capacity, Demand
 from orchestrator.store import Store
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -59,6 +60,55 @@ def test_a_cluster_whose_nodes_have_a_type_may_grow(monkeypatch, labels, can_gro
     module._capacity_in.cache_clear()
     assert module.capacity() == Capacity((Amount(2.0, 1.0), Amount()), can_grow)
     module._capacity_in.cache_clear()
+
+
+@pytest.fixture
+def growing(monkeypatch, tmp_path):
+    """A function that makes a cluster of 4 CPUs that grows, by nodes of these resources if any are known."""
+
+    def make(*resources, gpus=0.0):
+        nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": gpus}, "Labels": {"ray.io/node-group": "head"}}]
+        monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
+        types = {f"type {n}": {"resources": offered, "max_workers": 3} for n, offered in enumerate(resources)}
+        types["head"] = {"resources": {"CPU": 64, "GPU": 8}, "max_workers": 0}  # of which there will be one only
+        described = tmp_path / "bootstrap.yaml"
+        if resources:
+            described.write_text(json.dumps({"available_node_types": types}))
+        monkeypatch.setattr(module, "_BOOTSTRAP", described)
+        module._capacity_in.cache_clear()
+
+    yield make
+    module._capacity_in.cache_clear()
+
+
+def test_whether_to_wait_for_gpus_is_not_guessed_where_a_cluster_may_grow(growing):
+    growing()
+    with pytest.raises(ValueError, match=r"--gpus-per-trial 1 to wait for .* --gpus-per-trial 0 to compute on CPUs"):
+        module.resources_for([Count(), OnGpu()], cpus=1.0, gpus=None, workers=1)
+    assert module.resources_for([Count()], cpus=1.0, gpus=None, workers=1).gpus == 0.0  # nothing computes on one
+    assert module.resources_for([OnGpu()], cpus=1.0, gpus=0.0, workers=1).gpus == 0.0
+    assert module.resources_for([OnGpu()], cpus=1.0, gpus=1.0, workers=1).gpus == 1.0
+    growing(gpus=1.0)
+    assert module.resources_for([OnGpu()], cpus=1.0, gpus=None, workers=1).gpus == 1.0
+
+
+def test_what_no_node_type_has_is_refused_where_the_types_are_known(growing):
+    growing({"CPU": 8}, {"CPU": 2, "GPU": 1})
+    with pytest.raises(ValueError, match=r"asks for 1 CPU with 2 GPU.*grows by 8 CPU and 2 CPU with 1 GPU: lower"):
+        module.resources_for([OnGpu()], cpus=1.0, gpus=2.0, workers=1)
+    with pytest.raises(ValueError, match="asks for 16 CPU"):
+        module.resources_for([Count()], cpus=16.0, gpus=None, workers=1)
+    module.resources_for([OnGpu()], cpus=2.0, gpus=1.0, workers=1)
+    module.resources_for([Squares()], cpus=8.0, gpus=None, workers=5)  # on as many nodes as it takes
+
+
+def test_where_node_types_are_not_known_the_wait_says_what_is_lacking(growing):
+    growing()
+    module.resources_for([OnGpu()], cpus=1.0, gpus=2.0, workers=1)
+    assert module.what_lacks(Demand(Amount(1.0, 2.0))) == (
+        "none of the nodes that are there has the 1 CPU with 2 GPU of a trial"
+    )
+    assert module.what_lacks(Demand(Amount(4.0))) == ""
 
 
 @pytest.mark.slow

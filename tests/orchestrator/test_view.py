@@ -220,3 +220,14 @@ def test_what_a_search_adds_is_corrected_by_other_guesses_only_if_it_is_one(tmp_
         clock[0] = 60.0
         view.done(plan.planned[0].trial.key)
         assert view._left_s() == pytest.approx(expected_s)
+
+
+def test_a_study_that_waits_on_and_on_says_what_the_cluster_lacks(plan, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("orchestrator.view.time.monotonic", lambda: now[0])
+    lacks = [""]
+    view = View(plan, Console(file=io.StringIO(), width=200), lambda: 1, lambda: lacks[0])
+    now[0] = 60.0
+    assert view._summary() == "0/2 done, 0 running, 2 waiting for free CPUs or GPUs of the cluster"
+    lacks[0] = "none of the nodes that are there has the 1 CPU with 1 GPU of a trial"
+    assert view._summary().endswith(f"of the cluster ({lacks[0]})")
