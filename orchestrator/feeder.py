@@ -25,33 +25,39 @@ from orchestrator.store import Store
 
 _PATIENCE_S = 30.0  # without any success, once the input has ended
 _LONGEST_PAUSE_S = 20.0
+_LOOK_S = 2.0  # between two looks whether the process lives
+_MOST_DEATHS = 6  # the first process, and five in its place
+_FIRST_PAUSE_S = 2.0  # before the second process; twice as long before each further one
 
 
 class Feeder:
-    """The driver's handle on its feeder process. Leaving the context waits until MLflow has everything, or cannot."""
+    """The driver's handle on its feeder process. Leaving the context waits until MLflow has everything, or cannot.
+
+    A thread talks to the process, so that nobody waits for it, and starts it again when it dies.
+    """
 
     def __init__(self, storage_uri: str, tracking_uri: str, study: str) -> None:
-        command = [sys.executable, "-m", "orchestrator", "sync", "--storage", storage_uri, "--study", study, "--follow"]
+        self._command = _command(storage_uri, study)
         # The URI may hold a password: the environment is not shown in the process list.
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
-        )
+        self._environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
+        self._events: queue.Queue[tuple[str, str] | None] = queue.Queue()
+        self._told: dict[str, str] = {}  # by key: the last event, for a process that takes over
+        self._num_deaths = 0
+        self._is_over = threading.Event()
+        self._process = self._start()
+        self._talker = threading.Thread(target=self._talk, name="feeder", daemon=True)
+        self._talker.start()
 
     def tell(self, key: str, event: str) -> None:
         """``event`` is "started" or "ended"."""
-        stream = self._process.stdin
-        assert stream is not None
-        with contextlib.suppress(BrokenPipeError):
-            stream.write(json.dumps([event, key]) + "\n")
-            stream.flush()
+        self._events.put((key, event))
 
     def finish(self) -> None:
         """No more keys will come: let it publish what is left and end."""
-        stream = self._process.stdin
-        assert stream is not None
-        with contextlib.suppress(BrokenPipeError):
-            stream.close()
+        if not self._is_over.is_set():
+            self._is_over.set()
+            self._events.put(None)
+        self._talker.join()
 
     @property
     def is_up_to_date(self) -> bool:
@@ -64,6 +70,55 @@ class Feeder:
     def __exit__(self, *exception: object) -> None:
         self.finish()
         self._process.wait()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, text=True, env=self._environment, start_new_session=True
+        )
+
+    def _talk(self) -> None:
+        """Pass on what is told, to a new process where the last one died; then close its input."""
+        while True:
+            try:
+                event = self._events.get(timeout=_LOOK_S)
+            except queue.Empty:
+                event = ("", "")
+            if self._process.poll() is not None and self._num_deaths < _MOST_DEATHS:
+                self._replace()
+            if event is None:
+                break
+            key, what = event
+            if key:
+                self._told[key] = what
+                self._write(key, what)
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def _replace(self) -> None:
+        """Start a new process in place of one that died, a while later, and tell it all that the others were told."""
+        self._num_deaths += 1
+        if self._num_deaths == 1:
+            status = self._process.returncode
+            print(f"warning: the process that feeds MLflow died (status {status}); starting another", file=sys.stderr)
+        if self._num_deaths == _MOST_DEATHS:
+            print("warning: it died again and again: MLflow stands still, and nothing is lost", file=sys.stderr)
+            return
+        self._is_over.wait(_FIRST_PAUSE_S * 2 ** (self._num_deaths - 1))
+        self._process = self._start()
+        for key, what in self._told.items():
+            self._write(key, what)
+
+    def _write(self, key: str, event: str) -> None:
+        stream = self._process.stdin
+        assert stream is not None
+        with contextlib.suppress(OSError, ValueError):  # it died: the next one is told
+            stream.write(json.dumps([event, key]) + "\n")
+            stream.flush()
+
+
+def _command(storage_uri: str, study: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", "sync", "--storage", storage_uri, "--study", study, "--follow"]
 
 
 def follow(store: Store, study: str, tracking_uri: str, lines: IO[str]) -> bool:
