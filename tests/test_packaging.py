@@ -44,7 +44,8 @@ def pins():
 
 def declared_requirements():
     project = PROJECT["project"]
-    return [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(line) for line in [*project["dependencies"], *(line for lines in extras for line in lines)]]
 
 
 def tracked_files(*patterns):
