@@ -1,9 +1,10 @@
-"""The cluster file: accepted by Ray, closed to strangers, free of charge while idle, and on the shared storage.
+"""The cluster files: taken by Ray, closed to strangers, on the shared storage; free of charge while idle if they scale.
 
 What the start commands really hand to `ray` and `mlflow` is seen by running them in bash with stand-ins of these names.
 """
 
 import json
+import os
 import re
 import shlex
 import stat
@@ -25,12 +26,21 @@ with open(os.path.join(os.environ["HOME"], "calls.jsonl"), "a") as calls:
 """
 
 
+def prepared(name):
+    """A cluster file as Ray understands it. Raises what Ray says against it."""
+    config = prepare_config(yaml.safe_load((ROOT / name).read_text()))
+    validate_config(config)
+    return config
+
+
+@pytest.fixture(scope="module", params=["ray_cluster.yaml", "clusters/on_premises.yaml"])
+def config(request):
+    return prepared(request.param)
+
+
 @pytest.fixture(scope="module")
-def config():
-    loaded = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
-    prepared = prepare_config(loaded)
-    validate_config(prepared)
-    return prepared
+def on_spot():
+    return prepared("ray_cluster.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +97,8 @@ def test_dashboard_and_mlflow_listen_on_loopback_only(config, started):
     assert not [command for command in all_commands(config) if "0.0.0.0" in command or "[::]" in command]
 
 
-def test_no_worker_exists_before_a_trial_asks_for_it(config):
+def test_no_worker_exists_before_a_trial_asks_for_it(on_spot):
+    config = on_spot
     workers = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
     assert all(kind["min_workers"] == 0 < kind["max_workers"] for kind in workers.values())
     assert [name for name, kind in workers.items() if kind["resources"].get("GPU", 0) >= 1] == ["gpu_worker"]
@@ -95,12 +106,35 @@ def test_no_worker_exists_before_a_trial_asks_for_it(config):
     assert head["resources"] == {"CPU": 0}, "trials on the head would crowd out the driver, and delay the workers"
 
 
-def test_the_storage_is_mounted_on_every_node_and_the_same_for_all(config, started):
+def test_workers_are_spot_machines_and_the_head_is_none(on_spot):
+    kinds = {name: kind["node_config"] for name, kind in on_spot["available_node_types"].items()}
+    is_spot = {name: config.get("InstanceMarketOptions") == {"MarketType": "spot"} for name, config in kinds.items()}
+    assert is_spot == {"head": False, "gpu_worker": True, "cpu_worker": True}
+
+
+def test_all_of_ones_own_machines_work_and_the_head_keeps_a_cpu_for_the_driver(tmp_path):
+    config = prepared("clusters/on_premises.yaml")
+    workers = config["provider"]["worker_ips"]
+    (kind,) = config["available_node_types"].values()
+    assert config["max_workers"] == kind["min_workers"] == kind["max_workers"] == len(workers)
+    calls = run_with_stand_ins(config["head_start_ray_commands"], tmp_path)
+    assert f"--num-cpus={os.cpu_count() - 1}" in the_start(calls)["arguments"]
+    assert not [command for command in all_commands(config) if "sudo" in command], "who has no right to it, needs none"
+
+
+def test_the_storage_is_there_on_every_node_and_the_same_for_all(config, started):
     places = {the_start(calls)["environment"]["QUARTERTURN_STORAGE"] for calls in started.values()}
     assert len(places) == 1
-    mounts = [shlex.split(command)[-1] for command in config["initialization_commands"] if " mount " in command]
-    assert len(mounts) == 1
-    assert places.pop().startswith(mounts[0] + "/")
+    (mount,) = {word for line in config["initialization_commands"] for word in re.findall(r"mountpoint -q (\S+)", line)}
+    assert places.pop().startswith(mount + "/")
+
+
+def test_a_machine_without_the_storage_is_refused():
+    (command,) = prepared("clusters/on_premises.yaml")["initialization_commands"]
+    elsewhere = command.replace("/mnt/quarterturn", "/nowhere")
+    refused = subprocess.run(["bash", "-c", elsewhere], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("/nowhere is not mounted here")
 
 
 def test_the_driver_finds_the_mlflow_server_that_the_head_started(started):
@@ -141,3 +175,98 @@ def test_a_job_uploads_the_code_and_neither_tests_nor_images_nor_weights(tmp_pat
         tree, [], lambda path: uploaded.add(path.relative_to(tree).as_posix()) if path.is_file() else None, True
     )
     assert uploaded - {".rayignore", ".gitignore"} == kept
+
+
+# What KubeRay 1.6 knows and asks for, by kind: ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go of
+# github.com/ray-project/kuberay (a field without `omitempty` is required). What it does not know is dropped silently.
+KUBERAY = {
+    "RayJobSpec": (
+        {"rayClusterSpec"},
+        {"activeDeadlineSeconds", "backoffLimit", "entrypoint", "submissionMode", "shutdownAfterJobFinishes",
+         "ttlSecondsAfterFinished", "runtimeEnvYAML", "submitterPodTemplate", "submitterConfig", "jobId", "suspend"},
+    ),
+    "RayClusterSpec": (
+        {"headGroupSpec"},
+        {"authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "rayVersion", "workerGroupSpecs", "suspend"},
+    ),
+    "AuthOptions": ({"mode"}, {"secretName"}),
+    "AutoscalerOptions": (set(), {"idleTimeoutSeconds", "upscalingMode", "resources", "env", "envFrom"}),
+    "HeadGroupSpec": ({"rayStartParams", "template"}, {"serviceType"}),
+    "WorkerGroupSpec": (
+        {"groupName", "rayStartParams", "template", "minReplicas", "maxReplicas"},
+        {"replicas", "numOfHosts", "idleTimeoutSeconds"},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def job():
+    return yaml.safe_load((ROOT / "clusters" / "rayjob.yaml").read_text())
+
+
+def groups_of(job):
+    """The head and the groups of workers."""
+    cluster = job["spec"]["rayClusterSpec"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def test_the_rayjob_has_the_fields_that_kuberay_knows_and_asks_for(job):
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster, (head, *workers) = job["spec"]["rayClusterSpec"], groups_of(job)
+    found = [("RayJobSpec", job["spec"]), ("RayClusterSpec", cluster), ("AuthOptions", cluster["authOptions"])]
+    found += [("AutoscalerOptions", cluster["autoscalerOptions"]), ("HeadGroupSpec", head)]
+    for kind, fields in [*found, *(("WorkerGroupSpec", group) for group in workers)]:
+        required, optional = KUBERAY[kind]
+        assert required <= set(fields) <= required | optional, kind
+    assert all(type(value) is str for group in groups_of(job) for value in group["rayStartParams"].values())
+
+
+def test_kubernetes_takes_the_pods_of_the_rayjob(job):
+    import kubernetes_validate
+
+    for group in groups_of(job):
+        assert set(group["template"]) <= {"metadata", "spec"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        kubernetes_validate.validate(pod, "1.34", strict=True)
+        mounted = {mount["name"] for container in pod["spec"]["containers"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+def test_the_rayjob_asks_for_the_token_out_of_a_secret_and_opens_nothing_to_the_outside(job):
+    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token", "secretName": "quarterturn-token"}
+    head, *_ = groups_of(job)
+    assert head["serviceType"] == "ClusterIP"
+    text = (ROOT / "clusters" / "rayjob.yaml").read_text()
+    assert "secret generic quarterturn-token --from-file=auth_token=" in text
+    variables = [v for group in groups_of(job) for c in group["template"]["spec"]["containers"] for v in c["env"]]
+    assert not [v["name"] for v in variables if re.search("TOKEN|SECRET|PASSWORD|KEY", v["name"])]
+
+
+def test_the_rayjob_is_of_the_locked_ray_and_runs_a_study_on_an_object_store(job, pinned_ray):
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == pinned_ray
+    places = {
+        variable["value"]
+        for group in groups_of(job)
+        for variable in group["template"]["spec"]["containers"][0]["env"]
+        if variable["name"] == "QUARTERTURN_STORAGE"
+    }
+    assert len(places) == 1
+    assert places.pop().startswith("s3://")
+    program, script, *_ = shlex.split(job["spec"]["entrypoint"])
+    assert program == "python"
+    assert (ROOT / Path(script).relative_to("/quarterturn")).is_file()
+
+
+@pytest.fixture
+def pinned_ray():
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    return next(line.partition("==")[2] for line in lock if line.startswith("ray=="))
+
+
+def test_no_pod_of_the_rayjob_works_before_a_trial_asks_for_it(job):
+    head, *workers = groups_of(job)
+    assert head["rayStartParams"] == {"num-cpus": "0"}
+    assert all(group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"] for group in workers)
+    gpus = [g["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for g in workers]
+    assert gpus == ["1", None]
