@@ -1,0 +1,21 @@
+"""The table of faults."""
+
+import disks
+import kills
+import oddities
+from fault import Fault
+
+AGAIN, BEHIND, GOES_ON = "again  ", "lacks some runs; nothing is lost", "Interrupted. The same command goes on"
+ENDS = ("non-finite", "returned None", "SystemExit: 3", "died without a word")
+
+FAULTS = [
+    Fault("SIGKILL of the driver", 20, kills.kill_drivers),
+    Fault("SIGKILL of the driver in its report", 1, kills.kill_in_report),
+    Fault("Ctrl-C, and SIGTERM", 2, kills.interrupt, (GOES_ON,)),
+    Fault("SIGKILL of a trial", 5, kills.kill_trials, (AGAIN,)),
+    Fault("SIGKILL of a trial with a checkpoint half up", 2, kills.kill_half_up, (AGAIN,)),
+    Fault("SIGKILL of the feeder", 5, kills.kill_feeders, (BEHIND,)),
+    Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (BEHIND,)),
+    Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),
+    Fault("NaN, None, sys.exit, os._exit", 4, oddities.misbehave, ENDS),
+]
