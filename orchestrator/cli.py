@@ -59,6 +59,7 @@ def orchestrator_main() -> None:
         from orchestrator.export import export
         from orchestrator.optuna_export import optuna
         from orchestrator.places import give_home
+        from orchestrator.verify import verify
 
         give_home(Path(tempfile.gettempdir()))
 
@@ -66,6 +67,7 @@ def orchestrator_main() -> None:
             "status": status,
             "sync": sync,
             "gc": gc,
+            "verify": verify,
             "export": export,
             "optuna": optuna,
         }

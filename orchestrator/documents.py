@@ -8,7 +8,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,19 @@ def parsed(declared: Any, value: Any, *, drops_unknown: bool = False) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and declared in (int, float)):
         raise TypeError(f"{value!r} is no {declared.__name__}")
     return value
+
+
+def is_a(kind: type) -> Callable[[Any], bool]:
+    """A function that tells whether JSON is a dataclass of this kind."""
+
+    def is_one(value: Any) -> bool:
+        try:
+            parsed(kind, value)
+        except OTHER_SHAPE:
+            return False
+        return True
+
+    return is_one
 
 
 def stays_inside(generation: Generation) -> bool:

@@ -54,7 +54,7 @@ def record_digests(parts: Iterable[KnownPart], store: Store, keys: Keys) -> None
     for known in parts:
         if known.digests and known.digests not in done:
             done.add(known.digests)
-            if _read(store, known.digests) is None:
+            if read_digests(store, known.digests) is None:
                 content = json.dumps(keys.files(known.part), sort_keys=True).encode()
                 store.write_bytes(_path(known.digests), gzip.compress(content, compresslevel=6, mtime=0))
 
@@ -64,7 +64,7 @@ def recorded_digests(known: KnownPart, store: Store) -> Mapping[str, str]:
 
     Raises DamagedResult when the store has lost them.
     """
-    digests = _read(store, known.digests)
+    digests = read_digests(store, known.digests)
     if digests is None:
         raise DamagedResult(f"{store.uri}/{_path(known.digests)} is missing or garbled; submit again")
     return digests
@@ -80,7 +80,8 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
         yield from _parts(part, seen)
 
 
-def _read(store: Store, name: str) -> dict[str, str] | None:
+def read_digests(store: Store, name: str) -> dict[str, str] | None:
+    """What the document with this digest says; None where it is missing or says something else."""
     content = store.read_bytes(_path(name))
     try:
         digests = json.loads(gzip.decompress(content)) if content is not None else None

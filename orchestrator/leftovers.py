@@ -93,15 +93,21 @@ def _suggested(store: Store) -> set[str]:
     for study in store.names("studies"):
         folder = f"studies/{study}/suggestions"
         for name in store.names(folder):
-            document = store.read_document(f"{folder}/{name}")
-            keys = document.get("keys") if isinstance(document, dict) else None
-            if not isinstance(keys, list) or not all(isinstance(key, str) and is_name(key) for key in keys):
+            keys = suggested_keys(store.read_document(f"{folder}/{name}"))
+            if keys is None:
                 raise ValueError(
                     f"{store.uri}/{folder}/{name} is garbled, and nobody knows what it needs: remove it, and submit "
                     "its study again"
                 )
             found.update(keys)
     return found
+
+
+def suggested_keys(document: Any) -> list[str] | None:
+    """The trials that a document of a search names; None where it is of another shape."""
+    keys = document.get("keys") if isinstance(document, dict) else None
+    is_one = isinstance(keys, list) and all(isinstance(key, str) and is_name(key) for key in keys)
+    return keys if is_one else None
 
 
 def _with_upstream(store: Store, keys: Iterable[str]) -> set[str]:
