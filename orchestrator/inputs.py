@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def read_digests(store: Store, name: str) -> dict[str, str] | None:
     try:
         digests = json.loads(gzip.decompress(content)) if content is not None else None
         return digests if digests is not None and digest_of_all(digests) == name else None
-    except (OSError, EOFError, ValueError, TypeError, AttributeError):
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -135,6 +135,16 @@ def test_changed_digests_are_refused(store, images):
     assert recorded_digests(known[0], store) == digests
 
 
+@pytest.mark.parametrize("content", [gzip.compress(b"[" * 100_000), gzip.compress(b"")[:10] + b"\xff" * 20])
+def test_damaged_digests_are_refused_in_whatever_way_they_fail(store, images, content):
+    keys = Keys(FileDigests())
+    (known,) = known_parts(images, keys)
+    record_digests([known], store, keys)
+    store.write_bytes(f"data/{store.names('data')[0]}", content)
+    with pytest.raises(DamagedResult, match="garbled"):
+        recorded_digests(known, store)
+
+
 def test_lost_digests_blame_nobody_and_come_back(store, quick_settings, images):
     settings, keys = quick_settings(store), Keys(FileDigests())
     plan = make_plan(Study("s", "?", {"t": Training(images)}), store, keys)
