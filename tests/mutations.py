@@ -21,7 +21,10 @@ EXTREMES = (
     2**63 - 1,
     2**64 - 1,
 )
-NUMBERS = (b"", b"-1", b"0", b"1e999", b"NaN", b"-Infinity", b"0x10", b"1.5", b"9" * 30, b"9" * 5000, b"null", b"[[")
+VALUES = (
+    b"", b"-1", b"0", b"1e999", b"NaN", b"-Infinity", b"0x10", b"1.5", b"9" * 30, b"9" * 5000,
+    b"null", b"true", b"[]", b"{}", b"[1]", b'""', b'"x"', b"[" * 5000, b"\\ud800",
+)  # fmt: skip
 _HEADER_BYTES = 400
 _MOST_REPEATS = 200
 
@@ -104,13 +107,13 @@ def _swap(content: bytes, rng: random.Random, siblings: Sequence[bytes]) -> byte
     ]  # fmt: skip
 
 
-def _change_a_number(content: bytes, rng: random.Random, siblings: Sequence[bytes]) -> bytes:
-    """In text: another number, or none."""
-    found = list(re.finditer(rb"-?\d+(\.\d+)?", content[:20_000]))
+def _change_a_value(content: bytes, rng: random.Random, siblings: Sequence[bytes]) -> bytes:
+    """In text: another number, name or value, or none."""
+    found = list(re.finditer(rb'-?\d+(\.\d+)?|"[^"]*"', content[:20_000]))
     if not found:
         return content
     match = rng.choice(found)
-    return content[: match.start()] + rng.choice(NUMBERS) + content[match.end() :]
+    return content[: match.start()] + rng.choice(VALUES) + content[match.end() :]
 
 
 def _cross(content: bytes, rng: random.Random, siblings: Sequence[bytes]) -> bytes:
@@ -134,7 +137,9 @@ _MUTATIONS: tuple[Callable[[bytes, random.Random, Sequence[bytes]], bytes], ...]
     _set_extreme,
     _set_extreme,
     _swap,
-    _change_a_number,
+    _change_a_value,
+    _change_a_value,
+    _change_a_value,
     _cross,
     _another,
 )
