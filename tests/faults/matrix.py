@@ -17,5 +17,9 @@ FAULTS = [
     Fault("SIGKILL of the feeder", 5, kills.kill_feeders, (BEHIND,)),
     Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (BEHIND,)),
     Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),
+    Fault("disk full for a moment", 1, disks.full_for_a_moment, (AGAIN,)),
+    Fault("disk full in mid study", 1, disks.full_in_mid_study, ("No space left",)),
     Fault("NaN, None, sys.exit, os._exit", 4, oddities.misbehave, ENDS),
+    Fault("Ray's memory monitor", 1, oddities.eat_memory, (AGAIN,)),
+    Fault("the clock set back by a day", 2, oddities.set_clock_back),
 ]

@@ -29,8 +29,6 @@ class Proxy(ThreadingHTTPServer):
         self.server_at = ("127.0.0.1", port)
         self.mode = "pass"
         """Or "refuse" (as if nobody listened), "hang", or "commit and 503": what is asked is done, and not said."""
-        self.num_troubled = 0
-        """How many requests met another mode than "pass"."""
 
     @property
     def uri(self) -> str:
@@ -47,7 +45,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         mode = self.server.mode
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.num_troubled += mode != "pass"
         if mode == "refuse":
             self.close_connection = True
             return

@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 from fault import NewWorld, at_a_moment
+from kills import kill_driver
 from world import World
 
 _DAY_S = 86_400.0
@@ -71,7 +72,8 @@ def set_clock_back(new_world: NewWorld, moments: Random, times: int) -> None:
     world.disturbed()
     (world.folder / "shift_s").write_text(str(-_DAY_S))
     assert world.wait(driver, lambda: len(world.finished()) > len(world.finished_before[0]) + 1), world.output
-    world.killed([driver.pid], ends=world.pids("ray::"))
-    driver.wait()
+    results = [world.store.result(key) for key in world.finished()]
+    assert any(result.ended_at < result.started_at for result in results)
+    kill_driver(world, driver)
     (world.folder / "shift_s").write_text(str(-2 * _DAY_S))
     world.finish()
