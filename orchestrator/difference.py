@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ def _pairs(before: Sequence[Entry], now: Sequence[Entry]) -> dict[str, Entry]:
         for entry in now:
             candidates = waiting.get(called(entry), [])
             if entry["key"] not in found and candidates:
-                chosen = min(candidates[:_MOST_COMPARED], key=lambda other, entry=entry: distance(other, entry))
+                chosen = min(candidates[:_MOST_COMPARED], key=functools.partial(distance, entry))
                 candidates.remove(chosen)
                 found[entry["key"]] = left.pop(chosen["key"])
     return found
