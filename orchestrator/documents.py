@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from orchestrator.storage import FileEntry, is_name
 from trainables.api.canonical import declared_types
@@ -149,10 +149,12 @@ def is_a(kind: type) -> Callable[[Any], bool]:
     return is_one
 
 
-def stays_inside(generation: Generation) -> bool:
-    """Whether all that it names lies where attempts of its trial leave it."""
-    folder, _, name = (generation.checkpoint or "checkpoints/none").partition("/")
-    return folder == "checkpoints" and all(map(is_name, [name, *generation.items, *generation.segments]))
+def is_state(generation: Generation | None, name: str) -> TypeGuard[Generation]:
+    """Whether this is the resumable state with this name, and all that it names lies where attempts leave it."""
+    if generation is None or generation.name != name:
+        return False
+    folder, _, checkpoint = (generation.checkpoint or "checkpoints/none").partition("/")
+    return folder == "checkpoints" and all(map(is_name, [checkpoint, *generation.items, *generation.segments]))
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:

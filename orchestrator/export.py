@@ -59,7 +59,8 @@ def _result(store: Store, beginning: str) -> Result:
 def _exporter(store: Store, key: str) -> str:
     """What the trial's class names as its exporter. The document in the storage names a class of ours and nothing
     else: no other module is imported, and what is called says the code."""
-    document: dict[str, Any] = store.read_document(f"trials/{key}/trial.json") or {}
+    found = store.read_document(f"trials/{key}/trial.json")
+    document: dict[str, Any] = found if isinstance(found, dict) else {}
     module, name = str(document.get("module", "")), str(document.get("class", ""))
     if module.partition(".")[0] not in _PACKAGES:
         raise ValueError(f"trial {key}: its class {module}.{name} is none of {', '.join(_PACKAGES)}: nothing is loaded")

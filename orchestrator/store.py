@@ -40,12 +40,12 @@ from orchestrator.documents import (
     NewerResult,
     Result,
     SavedState,
+    is_state,
     manifest_from,
     parsed,
     result_from,
     said_of,
     sealed,
-    stays_inside,
     submission_order,
 )
 from orchestrator.journals import Journals
@@ -191,8 +191,9 @@ class Store(Journals):
     def generations(self, key: str) -> list[Generation]:
         """The resumable states of a trial, newest first; without those that are garbled."""
         folder = f"trials/{key}/progress"
-        found = (self.read_as(Generation, f"{folder}/{name}") for name in reversed(self.names(folder)))
-        return [generation for generation in found if generation is not None and stays_inside(generation)]
+        names = [name.removesuffix(".json") for name in reversed(self.names(folder))]
+        found = ((self.read_as(Generation, f"{folder}/{name}.json"), name) for name in names)
+        return [generation for generation, name in found if is_state(generation, name)]
 
     def write_generations(self, key: str, kept: list[Generation]) -> None:
         """Add the first of ``kept`` to the resumable states; others than these go."""

@@ -17,8 +17,8 @@ from orchestrator.documents import (
     NewerResult,
     Result,
     is_a,
+    is_state,
     result_from,
-    stays_inside,
 )
 from orchestrator.inputs import read_digests
 from orchestrator.leftovers import suggested_keys
@@ -154,7 +154,7 @@ class Verification:
         self.read["resumable states"] += 1
         to_do = _NOTHING + "its trial goes on from the state before it"
         generation = self._store.read_as(Generation, path)
-        if generation is None or not stays_inside(generation):
+        if not is_state(generation, path.rsplit("/", 1)[1].removesuffix(".json")):
             found = [Finding(path, "a resumable state", to_do)]
         else:
             checkpoint = f"trials/{key}/{generation.checkpoint}"

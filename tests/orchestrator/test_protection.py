@@ -130,10 +130,17 @@ def test_a_result_whose_names_lead_out_of_the_storage_is_damage(store, tmp_path,
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("place", ["checkpoint", "items", "segments"])
 def test_a_resumable_state_whose_names_lead_out_of_the_storage_is_garbled(store, place, name):
-    changed = {"checkpoint": name} if place == "checkpoint" else {place: [name]}
+    changed = {"name": "002", place: name if place == "checkpoint" else [name]}
     good = Generation("001", checkpoint="checkpoints/001-abc-00001", items=["1.npz"], segments=["1-0.json"])
     store.write_generations("k1", [good])
     store.write_document("trials/k1/progress/002.json", dataclasses.asdict(dataclasses.replace(good, **changed)))
+    assert store.generations("k1") == [good]
+
+
+def test_a_resumable_state_that_says_nothing_is_passed_over(store):
+    good = Generation("001", fraction=0.5)
+    store.write_generations("k1", [good])
+    store.write_document("trials/k1/progress/002.json", {})
     assert store.generations("k1") == [good]
 
 

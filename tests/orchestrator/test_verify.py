@@ -1,59 +1,19 @@
 """Everything that a storage holds is read against its digests."""
 
-import contextlib
 import json
 from pathlib import Path
 
 import pytest
-import toy
+from stored import filled
 
-from orchestrator.attempt import Payload
 from orchestrator.documents import sealed
-from orchestrator.inputs import known_parts, record_digests
-from orchestrator.manifest import ManifestWriter, manifest_of
-from orchestrator.plan import make_plan
-from orchestrator.publishing import publisher
-from orchestrator.search.suggestions import Suggestions
-from orchestrator.snapshot import ReportFiles, record_report
 from orchestrator.store import Store
-from orchestrator.study import Study
-from orchestrator.trial import run_trial
 from orchestrator.verify import verify
-from trainables.api.identity import FileDigests, Keys
 
 
 @pytest.fixture
 def store(tmp_path, quick_settings):
-    """A small store with something of every kind."""
-    store, keys = Store(str(tmp_path / "results")), Keys(FileDigests())
-    (tmp_path / "text").write_text("text")
-    texts = toy.ReadsText(tmp_path / "text")
-    trials = {"grown": toy.Grow(3), "longer": toy.Grow(4, stop_at=2, factor=3), "bad": toy.Misconfigured(), "t": texts}
-    trials["items"] = toy.Squares(6, die_at_item=None, log_path=tmp_path / "items")
-    trials["stopped"] = StopsInItems(6, log_path=tmp_path / "items")
-    study = Study("s", "?", trials)
-    plan = make_plan(study, store, keys)
-    ManifestWriter(store, manifest_of(plan, "c", {}, keys), Suggestions(study, store, keys)).write()
-    record_digests(known_parts(texts, keys), store, keys)
-    for trial in plan.runnable():
-        with contextlib.suppress(KeyboardInterrupt):
-            run_trial(Payload(trial, quick_settings(store)))
-    store.write_document("studies/s/suggestions/000001.json", {"params": {}, "keys": [keys.key(toy.Grow(3))]})
-    store.write_document(f"{publisher('s', 'sqlite:///x')}.json", {"instance": "i", "tokens": {"k": "t"}})
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "a.html").write_text("<p>")
-    files = store.upload(tmp_path / "report", "reports/s")
-    record_report(store, ReportFiles("t", ["a.html"], files, "reports/s"))
-    return store
-
-
-class StopsInItems(toy.Squares):
-    """Is interrupted when some of its items are kept."""
-
-    def square(self, items):
-        if items[0] >= 4:
-            raise KeyboardInterrupt
-        return super().square(items)
+    return filled(Store(str(tmp_path / "results")), quick_settings, tmp_path)[0]
 
 
 def contents(store):
