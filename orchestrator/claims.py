@@ -40,18 +40,23 @@ class Holding:
 
     def is_mine(self) -> bool:
         """Whether no other process has taken it over."""
-        current = self.store.read_document(self.path)
-        return isinstance(current, dict) and current.get("token") == self.token
+        return self.owns(self.store.read_document(self.path))
 
     def check(self) -> None:
         """Raise ClaimLost if another process took over; to be called before publishing.
 
         A claim that is gone, as after a look at it aside or a removal by hand, is made anew: nobody else has it.
         """
-        if self.store.read_document(self.path) is None:
+        current = self.store.read_document(self.path)
+        if current is None:
             self.store.create_document(self.path, {"token": self.token, "beat": 0, **_this_process()})
-        if not self.is_mine():
+            current = self.store.read_document(self.path)
+        if not self.owns(current):
             raise ClaimLost(f"{self.path} was taken over by another process while this one did not answer")
+
+    def owns(self, document: Any) -> bool:
+        """Whether this is what the claim says while it is held."""
+        return isinstance(document, dict) and document.get("token") == self.token
 
 
 class Claim:
@@ -70,7 +75,7 @@ class Claim:
         watch = _Watch()
         while not self._store.create_document(self._path, self._document(0)):
             current = self._store.read_document(self._path)
-            if isinstance(current, dict) and current.get("token") == self._token:
+            if self.holding.owns(current):
                 break  # it arrived, and only the answer was lost
             if watch.has_lapsed(current):
                 self._take_over(current)

@@ -104,11 +104,18 @@ class Store(Journals):
             there = self.read_document(path)
             if not isinstance(there, dict) or there.get("digest") != document["digest"]:
                 return False  # else it is this one, of which only the answer was lost
-        before = [f"trials/{result.key}/{name}" for name in ("progress", "checkpoints", "items", "failure.json")]
-        for leftover in [_word_path(result.key), *before]:
-            with contextlib.suppress(OSError):  # the result is there: what is left over costs space alone
-                self.remove(leftover)
+        self._clear_up(result.key)
         return True
+
+    def _clear_up(self, key: str) -> None:
+        """Remove what was only needed to resume. Its result is there: what cannot be removed costs space alone."""
+        there: set[str] = set()
+        with contextlib.suppress(OSError):
+            there.update(self.names(f"trials/{key}"))
+        leftovers = [name for name in ("progress", "checkpoints", "items", "failure.json") if name in there]
+        for path in [_word_path(key), *(f"trials/{key}/{name}" for name in leftovers)]:
+            with contextlib.suppress(OSError):
+                self.remove(path)
 
     def fetch(self, key: str, cache_dir: Path) -> Path:
         """Local folder with the verified files of a finished trial.
@@ -133,24 +140,28 @@ class Store(Journals):
             self.write_document(_word_path(key), {"token": token, "message": message})
         print(f"warning: the result of trial {key} is damaged: {message}", file=sys.stderr, flush=True)
 
-    def settle_damage(self, key: str) -> None:
-        """Verify a result that looks damaged and set it aside if it is. Only for who holds the trial's claim.
+    def settle_damage(self, key: str) -> Look:
+        """Verify a result that looks damaged and set it aside if it is; returns how the trial looks then.
 
-        Raises NewerResult, having changed nothing, where only a newer version of the program can tell.
+        Only for who holds the trial's claim. Raises NewerResult, having changed nothing, where only a newer version of
+        the program can tell.
         """
         look = self.look(key)
         if look.is_newer:
             raise NewerResult(look.damage)
         if not look.damage:
-            return
+            return look
         try:
             result = result_from(self.read_bytes(_result_path(key)) or b"", key)
             self.verify(result.folder, result.files)
             for name in result.segments:
                 self.segment(key, name)
+        except NewerResult:  # which appeared just now
+            raise
         except (DamagedResult, *OTHER_SHAPE):
             self.set_aside(key)
         self.remove(_word_path(key))
+        return self.look(key)
 
     def set_aside(self, key: str) -> None:
         """Take a result out of use, keeping it for a look. Only for who holds the trial's claim."""

@@ -87,11 +87,11 @@ def run_trial(
             if waited_for:
                 say(f"goes on: {waited_for.pop()} has let it go")  # the clock of a time limit starts here
             try:
-                store.settle_damage(trial.key)
+                look = store.settle_damage(trial.key)
             except NewerResult as error:
                 note_failure(store, trial, store.attempts(trial.key), error)
                 return
-            if store.result(trial.key) is not None or store.failure(trial.key) is not None:
+            if look.result is not None or store.failure(trial.key) is not None:
                 return  # it ended while this process waited, or ended the process before this one
             try:
                 _attempt(payload, claim, on_progress, say, work)
