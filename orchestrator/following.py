@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.cells import Cell, cells_of
 from orchestrator.documents import submission_order
+from orchestrator.manifest_parts import part_names, read_part
 from orchestrator.store import Store
 
 STATES = ("done", "running", "failed", "waiting")
@@ -19,7 +20,8 @@ class Manifests:
     def __init__(self, store: Store, study: str) -> None:
         self._store, self._study = store, study
         self._read: dict[str, Mapping[str, Any]] = {}  # by name, as they were when last read
-        self.entries: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        self._parts: set[tuple[str, str]] = set()  # those that were taken up, with the name of their manifest
+        self.entries: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         """Of all trials of the study by key: their entry and its manifest; those of the latest submission win."""
         self.in_order: list[Mapping[str, Any]] = []
         """The latest submission last."""
@@ -28,6 +30,17 @@ class Manifests:
         """Read all of them again."""
         self._read.clear()
         self.refresh()
+
+    def grow(self) -> None:
+        """Take up what searches have added."""
+        for name, manifest in self._read.items():
+            names = part_names(self._store, self._study, name) if "search" in manifest else []
+            for part in [part for part in names if (name, part) not in self._parts]:
+                self._parts.add((name, part))
+                for entry in read_part(self._store, self._study, name, part)["trials"]:
+                    if entry["key"] not in self.entries:
+                        manifest["trials"].append(entry)
+                        self.entries[entry["key"]] = (entry, manifest)
 
     def refresh(self) -> None:
         """Read those that are new."""

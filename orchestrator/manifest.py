@@ -9,12 +9,16 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.documents import sealed
+from orchestrator.manifest_parts import Entries, part_names, remove_parts, write_part
 from orchestrator.plan import Plan, Trial
 from orchestrator.provenance import data_fingerprints, file_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
 from orchestrator.study import Entry, Manifest
 from trainables.api.identity import Keys, describe, seeds_of, versions_of
+
+# It is written whole again when it has grown by so much.
+_GROWN = 1.25
 
 
 def manifest_of(plan: Plan, command: str, provenance: Mapping[str, str], keys: Keys) -> Manifest:
@@ -76,41 +80,45 @@ def _entry(trial: Trial, name: str, given: Entry | None, keys: Keys) -> dict[str
 
 
 class ManifestWriter:
-    """Writes the manifest of one submission, and writes it anew when a search has gone on."""
+    """Writes the manifest of one submission; while a search goes on, what is new in parts, and all of it now and then.
+
+    So what is written for a search is some times what its manifest holds in the end, however many suggestions it makes.
+    """
 
     def __init__(self, store: Store, manifest: Manifest, suggestions: Suggestions) -> None:
-        self._store, self._suggestions = store, suggestions
+        self._store, self._suggestions, self._study = store, suggestions, manifest["study"]
         self.document = manifest
+        self._entries = Entries(manifest["trials"])
+        self._num_whole: int | None = None  # entries when it was last written whole
         # The same submission again has the same name; where its trials are others, the earlier one stays.
         self._name = f"{suggestions.identity[:16]}.json"
-        self._path = f"studies/{manifest['study']}/{self._name}"
         # Times are for people: the last submission is the one with the highest number.
-        names = store.names(f"studies/{manifest['study']}")
-        before = (store.manifest(manifest["study"], name) or {} for name in names)
+        names = store.names(f"studies/{self._study}")
+        before = (store.manifest(self._study, name) or {} for name in names)
         manifest["number"] = 1 + max((earlier.get("number", 0) for earlier in before), default=0)
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Add trials that are not there yet, and write."""
-        self._merge(entries)
-        self.write()
+        """Add trials that are not there yet, and write what is new of them and of the suggestions."""
+        new = self._entries.add(entries)
+        if self._num_whole is None or len(self._entries.all) >= _GROWN * self._num_whole:
+            self.write()
+        else:
+            search = self._suggestions.describe(news_only=True) or {"suggestions": []}
+            write_part(self._store, self._study, self._name, new, search["suggestions"], len(self._entries.all))
 
     def write(self) -> None:
-        """Write the manifest as things stand."""
-        if (search := self._suggestions.describe()) is not None:
+        """Write the whole manifest as things stand."""
+        search, parts = self._suggestions.describe(), []
+        if search is not None:
             # Another driver of the same search writes here too: what it added stays.
-            self._merge(self._there())
+            parts = part_names(self._store, self._study, self._name)
+            self._entries.add(self._there())
             self.document["search"] = search
-        self._store.write_document(self._path, sealed(self.document))
+        self._store.write_document(f"studies/{self._study}/{self._name}", sealed(self.document))
+        remove_parts(self._store, self._study, self._name, parts)
+        self._num_whole = len(self._entries.all)
 
     def _there(self) -> list[dict[str, Any]]:
         """The trials of the manifest that lies there."""
-        manifest = self._store.manifest(self.document["study"], self._name)
-        return [] if manifest is None else list(manifest["trials"])
-
-    def _merge(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Add what is new; a trial that is only held in the fields of others keeps its first name."""
-        keys = {entry["key"] for entry in self.document["trials"]}
-        named = {(entry["key"], entry["name"]) for entry in self.document["trials"]}
-        for entry in entries:
-            if entry["key"] not in keys or (entry["named"] and (entry["key"], entry["name"]) not in named):
-                self.document["trials"].append(entry)
+        manifest = self._store.manifest(self._study, self._name)
+        return [] if manifest is None else [entry for entry in manifest["trials"] if isinstance(entry, dict)]

@@ -261,19 +261,21 @@ def make_plan(
     promotions: Sequence[Promotions] = (),
     spent: Mapping[str, Spent] | None = None,
     devices: Devices | None = None,
+    one_by_one: bool = False,
 ) -> Plan:
     """Look up every trial of the study in the store. Runs and changes nothing.
 
     What failed in a way of ``retry_failed`` is to run again. The suggestions that are ``to_suggest`` cost what
     ``examples`` of them cost, and ``promotions`` what their longer example costs beyond the shorter one. ``spent`` is
     what trials of other plans cost, by key: they tell what these will; without it, what the store has recorded of any
-    study does. ``devices``: what the trials will compute on; those of this machine, if not given.
+    study does. ``devices``: what the trials will compute on; those of this machine, if not given. ``one_by_one`` asks
+    for each trial by its key, and not for a list of all that the store has: for few trials.
     """
     trials = trials_of(study, keys)
-    finished, begun = store.finished(), set(store.names("trials"))
+    listed = None if one_by_one else store.finished().union(store.names("trials"))
     looked_up: dict[str, PlannedTrial] = {}
     for trial in trials:
-        is_known = trial.key in finished or trial.key in begun
+        is_known = listed is None or trial.key in listed
         found = _look_up(trial, store, retry_failed) if is_known else PlannedTrial(trial, State.NEW)
         looked_up[trial.key] = _blocked(found, looked_up)
     _leave_out(looked_up, needed={keys.key(trainable) for trainable in study.trainables.values()})

@@ -98,7 +98,9 @@ class Publishing:
         keys, found = list(keys), self._manifests
         found.refresh()
         if not found.entries.keys() >= set(keys):
-            found.reread()  # the manifest of a search grows
+            found.grow()
+        if not found.entries.keys() >= set(keys):
+            found.reread()
         if not found.in_order:
             return
         entries = found.entries

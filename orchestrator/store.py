@@ -17,6 +17,7 @@ Layout below the root:
     data/<digest>.json.gz                digests of the files that a data set reads (inputs.py)
     costs/<class>.json                   what finished trials took (cost_records.py)
     studies/<study>/<submission>.json    manifests: the keys a submission needs, and its command
+    studies/<study>/<submission>/...     what a search has added since (manifest_parts.py)
 
 Readers change nothing: they report damage. Who holds the claim of a trial verifies it and sets it aside.
 """
@@ -49,6 +50,7 @@ from orchestrator.documents import (
     submission_order,
 )
 from orchestrator.journals import Journals
+from orchestrator.manifest_parts import with_parts
 from orchestrator.storage import DamagedResult, FileEntry, is_name
 
 __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
@@ -245,9 +247,10 @@ class Store(Journals):
         if not name.endswith(".json"):
             return None
         try:
-            return manifest_from(self.read_document(f"studies/{study}/{name}"), study)
+            whole = manifest_from(self.read_document(f"studies/{study}/{name}"), study)
         except OTHER_SHAPE:
             return None
+        return with_parts(self, study, name, whole)
 
     def read_as(self, kind: type[Document], path: str) -> Document | None:
         """A document as a dataclass; None when it is absent or of another shape."""

@@ -82,7 +82,9 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         after = submission.plan()
         if is_running:
             record_costs(store, after.spent)
-        manifest.add(entries_of(after, submission.keys))  # all of it, also what another driver suggested, as it ended
+        # All of it, also what another driver suggested, as it ended.
+        manifest.add(entries_of(after, submission.keys))
+        manifest.write()
         printing.show_troubles(after, console)
         printing.show_search(submission.suggestions, console)
         paths = report_on(study, store, manifest.document, after, lambda said: printing.say(said, console))
@@ -252,6 +254,7 @@ class _Submission:
             promotions=self.suggestions.promotions,
             spent=self._spent,
             devices=self._devices,
+            one_by_one=True,
         )
         manifest.add(entries_of(plan, self.keys))
         self._record_digests(plan)

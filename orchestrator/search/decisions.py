@@ -45,10 +45,19 @@ class Documents:
 
     def new(self) -> list[tuple[int, Any]]:
         """Number and content of all that are there since the last call, also those of other drivers."""
+        if self._last:
+            return self._next()
         stems = (name.removesuffix(".json") for name in self._store.names(self._folder))
         # A listing may lag behind, and documents have no gaps: what it lacks below its last is asked for by name.
         last = max((int(stem) for stem in stems if stem.isdigit() and len(stem) == 6), default=0)
         return [self._read(number) for number in range(self._last + 1, last + 1)]
+
+    def _next(self) -> list[tuple[int, Any]]:
+        """Those that follow the last: documents have no gaps, and a listing of all would grow with the search."""
+        found = []
+        while self._store.exists(self._path(self._last + 1)):
+            found.append(self._read(self._last + 1))
+        return found
 
     def create(self, document: Mapping[str, Any]) -> tuple[int, Any]:
         """Write the next document; returns its number and content, which are another's where another was faster."""

@@ -26,6 +26,9 @@ class Known:
         self._search, self._points, self._store = search, points, store
         self._documents = Documents(store, points.study)
         self._by_document: dict[int, Decision] = {}
+        self._of_suggestion: dict[int, list[Decision]] = {}
+        self._open: dict[int, Decision] = {}  # by document, those without values
+        self._news: set[int] = set()  # numbers of suggestions that are not described as they are
         self.suggestions: dict[int, Suggestion] = {}  # by number
         self.stopped_because = ""  # why the search cannot go on
 
@@ -51,24 +54,25 @@ class Known:
 
     def of_suggestion(self, number: int) -> list[Decision]:
         """What was decided on a suggestion, the shortest first."""
-        return [decision for decision in self._by_document.values() if decision.suggestion == number]
+        return list(self._of_suggestion.get(number, ()))
 
     def update(self, done: Collection[str], lost: Collection[str], own: Collection[int]) -> None:
         """Learn which keys have results and which will get none; ``own``: documents whose trials run here."""
-        done = set(done)
-        for decision in self._by_document.values():
-            if decision.state is _COMPLETE:
-                continue
-            keys = self.stage(decision).all_keys
+        for decision in [*self._open.values()]:
+            keys, before = self.stage(decision).all_keys, (decision.state, decision.reason)
             # Another driver may finish what it decided, or what failed here.
-            if keys <= done or decision.document not in own:
+            if decision.document not in own or all(key in done for key in keys):
                 self._evaluate(decision)
             elif decision.state is _RUNNING and keys.intersection(lost):
                 decision.state, decision.reason = _FAILED, "a trial of it failed, or waits for one that did"
+            if decision.state is _COMPLETE:
+                del self._open[decision.document]
+            if (decision.state, decision.reason) != before:
+                self._news.add(decision.suggestion)
 
     def running(self) -> list[Decision]:
         """The decisions whose trials are still to have results, whoever runs them."""
-        return [decision for decision in self._by_document.values() if decision.state is _RUNNING]
+        return [decision for decision in self._open.values() if decision.state is _RUNNING]
 
     def ended(self) -> list[Decision]:
         """The decisions whose trials have results, or will get none."""
@@ -105,17 +109,23 @@ class Known:
         values = {d.suggestion: d.values for d in highest if d.values is not None}
         return [(self.suggestions[n], values[n]) for n in front(self._search, values)]
 
-    def describe(self) -> dict[str, Any]:
-        """Directions, space, rungs and suggestions as JSON."""
+    def describe(self, news_only: bool = False) -> dict[str, Any]:
+        """Directions, space, rungs and suggestions as JSON; ``news_only``: those not described as they are now."""
         from optuna.distributions import distribution_to_json
 
-        search = self._search
+        search, numbers = self._search, sorted(self._news) if news_only else list(self.suggestions)
+        self._news.clear()
         return {
             "directions": dict(search.directions),
             "space": {name: json.loads(distribution_to_json(d)) for name, d in search.space.items()},
             "rungs": dataclasses.asdict(search.rungs) if search.rungs else None,
-            "suggestions": [self._document(suggestion) for suggestion in self.suggestions.values()],
+            "suggestions": [self._document(self.suggestions[number]) for number in numbers],
         }
+
+    def _take_up(self, decision: Decision) -> None:
+        self._by_document[decision.document] = self._open[decision.document] = decision
+        self._of_suggestion.setdefault(decision.suggestion, []).append(decision)
+        self._news.add(decision.suggestion)
 
     def _recall(self, number: int, document: Any) -> None:
         """Take up a decision from its document, unless it is of another configuration or outside the space."""
@@ -127,13 +137,13 @@ class Known:
             if promotion is not None:
                 promoted, rung = self._by_document.get(promotion[0]), promotion[1]
                 if promoted and self.suggestions[promoted.suggestion].stages[rung].all_keys.intersection(keys):
-                    self._by_document[number] = Decision(number, promoted.suggestion, rung)
+                    self._take_up(Decision(number, promoted.suggestion, rung))
                 return
             params = {name: document["params"][name] for name in self._search.space}  # documents are sorted by name
             suggestion = self._points.made(len(self.suggestions) + 1, params)
             if suggestion.stages[0].all_keys.intersection(keys):
                 self.suggestions[suggestion.number] = suggestion
-                self._by_document[number] = Decision(number, suggestion.number, 0, attributes_of(document))
+                self._take_up(Decision(number, suggestion.number, 0, attributes_of(document)))
 
     def _evaluate(self, decision: Decision) -> None:
         """Read the objectives at a rung from the results of its trials, if all are there."""

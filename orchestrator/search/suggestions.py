@@ -141,11 +141,11 @@ class Suggestions:
         self._handed_out.add(decision.document)
         return dataclasses.replace(self._study, trials=known.stage(decision).trials)
 
-    def describe(self) -> dict[str, Any] | None:
-        """The search for a manifest; None without one."""
+    def describe(self, *, news_only: bool = False) -> dict[str, Any] | None:
+        """The search for a manifest, perhaps without suggestions that were described as they are; None without one."""
         if self._search is None:
             return None
-        return self._search.known.describe() | {"num_suggestions": self._budget(self._search.search)}
+        return self._search.known.describe(news_only) | {"num_suggestions": self._budget(self._search.search)}
 
     @property
     def highest_length(self) -> int | None:
