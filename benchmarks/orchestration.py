@@ -27,7 +27,7 @@ from pathlib import Path
 
 from trainables.api.trainable import Trainable
 
-GOAL = 1.5
+GOAL = 1.25
 
 
 @dataclass(frozen=True)
