@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from orchestrator.estimates import Estimate, Ground
+from orchestrator.options import StudyOptions
 from orchestrator.plan import TO_RUN, Plan, PlannedTrial
 from orchestrator.study import Resources
 
@@ -109,6 +110,12 @@ def costs_of(plan: Plan, resources: Resources) -> Costs:
     to_run = [p for p in plan.planned if p.state in TO_RUN]
     rows = tuple(_rows(plan, to_run, resources))
     return Costs(rows, _saved_by_sharing(plan, to_run, resources), _saved_by_growth(plan, to_run, resources))
+
+
+def resources_of(plan: Plan, options: StudyOptions) -> Resources:
+    """What a worker will get: what is asked for, or what it gets where there are such devices as the plan thinks."""
+    gpus = (0.0 if plan.devices.gpu is None else 1.0) if options.gpus_per_trial is None else options.gpus_per_trial
+    return Resources(options.cpus_per_trial, gpus, options.workers_per_trial)
 
 
 def _rows(plan: Plan, to_run: Sequence[PlannedTrial], resources: Resources) -> list[ClassCost]:

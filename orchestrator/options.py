@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -12,6 +13,7 @@ import tyro
 from orchestrator.kinds import Kind
 
 T = TypeVar("T")
+_BUDGET = re.compile(r"(\d+\.?\d*)(gpuh|cpuh)")
 _MOST_MINUTES = 60 * 24 * 365
 DefaultInHelp = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
 """A flag whose sentence says what holds without it: help adds no ``(default: None)``."""
@@ -56,6 +58,8 @@ class StudyOptions:
     """With --plan: print one JSON object for scripts."""
     diff: DefaultInHelp[bool] = False
     """With --plan: what has changed since the last submission of the study, and why."""
+    budget: DefaultInHelp[str | None] = None
+    """Start nothing that may not fit: hours of GPUs or of cores, such as 40gpuh or 12.5cpuh (default: no limit)."""
     retry_failed: DefaultInHelp[tuple[RetriedClass, ...] | None] = None
     """Run failed trials again, and with them the trials that wait for them; only those of these classes, if any."""
 
@@ -75,6 +79,8 @@ class StudyOptions:
             raise ValueError(f"--time-limit {self.time_limit:g}: expected minutes, more than 0 and less than a year")
         if self.lag is not None and self.lag < 1:
             raise ValueError(f"--lag {self.lag}: expected at least 1, which tries one point after the other")
+        if self.budget is not None and not (_BUDGET.fullmatch(self.budget) and self.budget_h[1] > 0):
+            raise ValueError(f"--budget {self.budget}: expected hours of GPUs or of cores, such as 40gpuh or 12.5cpuh")
         for name in ("json", "diff"):
             if getattr(self, name) and not self.plan:
                 raise ValueError(f"--{name} goes with --plan")
@@ -85,3 +91,9 @@ class StudyOptions:
         if self.retry_failed == ():
             return tuple(Kind)
         return tuple(Kind(name.replace("-", " ")) for name in self.retry_failed or ())
+
+    @property
+    def budget_h(self) -> tuple[bool, float]:
+        """Whether the budget is of GPUs, else of cores, and how many hours it has."""
+        found = _BUDGET.fullmatch(self.budget or "")
+        return (False, math.inf) if found is None else (found[2] == "gpuh", float(found[1]))

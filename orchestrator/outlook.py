@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.budget import Budget
 from orchestrator.cost_text import cost_lines, forecast_line
-from orchestrator.costs import Costs, costs_of
+from orchestrator.costs import Costs, costs_of, resources_of
 from orchestrator.devices import capacity_here
 from orchestrator.forecast import MOST_TRIALS, Forecast, forecast_of
 from orchestrator.options import StudyOptions
@@ -16,7 +17,6 @@ from orchestrator.provenance import first_line
 from orchestrator.resources import Capacity
 from orchestrator.since import Since, since_last, since_lines
 from orchestrator.store import Store
-from orchestrator.study import Resources
 from orchestrator.usage import UsageError
 from trainables.api.identity import Keys
 
@@ -31,6 +31,7 @@ class Outlook:
     changes: tuple[str, ...] = ()
     """Lines on what has changed since the last submission, if that was asked."""
     since: Since | None = None
+    budget: Budget | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -41,17 +42,19 @@ class Outlook:
             "longest_chain_s": forecast.longest_chain_s if forecast else None,
         }
         changes = {"difference": self.since.to_json() if self.since else None} if self.changes else {}
-        return {**self.costs.to_json(), **times, **changes}
+        budget = {"budget": self.budget.to_json()} if self.budget else {}
+        return {**self.costs.to_json(), **times, **changes, **budget}
 
     def lines(self) -> list[str]:
         """For people."""
         time = forecast_line(self.forecast) if self.forecast else self.no_forecast_because
-        return [*self.changes, *cost_lines(self.costs), *([time] if time else [])]
+        budget = self.budget.line if self.budget else ""
+        return [*self.changes, *cost_lines(self.costs), *(line for line in (time, budget) if line)]
 
 
-def outlook_of(plan: Plan, options: StudyOptions, store: Store, keys: Keys) -> Outlook:
+def outlook_of(plan: Plan, options: StudyOptions, store: Store, keys: Keys, budget: Budget | None = None) -> Outlook:
     """The outlook of a plan. A cluster that is named is asked what it has; on this machine Ray is not loaded."""
-    outlook = _without_difference(plan, options)
+    outlook = replace(_without_difference(plan, options), budget=budget)
     if not options.diff:
         return outlook
     since = since_last(plan, store, keys)
@@ -70,12 +73,6 @@ def _without_difference(plan: Plan, options: StudyOptions) -> Outlook:
     forecast = forecast_of(plan, resources, capacity, options.max_concurrent)
     because = "" if forecast else f"when it will be over is told of {MOST_TRIALS} trials at most"
     return Outlook(costs, forecast, because)
-
-
-def resources_of(plan: Plan, options: StudyOptions) -> Resources:
-    """What a worker will get: what is asked for, or what it gets where there are such devices as the plan thinks."""
-    gpus = (0.0 if plan.devices.gpu is None else 1.0) if options.gpus_per_trial is None else options.gpus_per_trial
-    return Resources(options.cpus_per_trial, gpus, options.workers_per_trial)
 
 
 def _capacity(address: str | None) -> Capacity:

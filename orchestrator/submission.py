@@ -16,9 +16,10 @@ from rich.console import Console
 
 from orchestrator import printing
 from orchestrator.attempt import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
+from orchestrator.budget import budget_of
 from orchestrator.context import Progress
 from orchestrator.cost_records import record_costs
-from orchestrator.costs import costs_of
+from orchestrator.costs import costs_of, resources_of
 from orchestrator.devices import devices_for
 from orchestrator.entry import check_entry
 from orchestrator.estimates import Spent
@@ -27,7 +28,7 @@ from orchestrator.inputs import record_digests
 from orchestrator.kinds import Kind
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
-from orchestrator.outlook import outlook_of, resources_of
+from orchestrator.outlook import outlook_of
 from orchestrator.places import check_writable, give_home, opened
 from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
 from orchestrator.provenance import provenance, without_password
@@ -65,16 +66,20 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         submission = _Submission(study, options, store, cache_dir, console)
         plan = submission.plan(retry_failed=options.kinds_to_retry)
         check_trials(plan.runnable())
+        budget = budget_of(plan, options)
     if options.plan:
-        outlook = outlook_of(plan, options, store, submission.keys)
+        outlook = outlook_of(plan, options, store, submission.keys, budget)
         printing.show_plan(plan, console, as_json=options.json, outlook=outlook)
         return EXIT_OK
     command = shlex.join(["python", *map(without_password, sys.argv)])
     document = manifest_of(plan, command, provenance(), submission.keys)
     manifest = ManifestWriter(store, document, submission.suggestions)
+    if budget is not None:
+        printing.say(budget.line, console)
+    chosen = plan if budget is None else budget.of(plan)
     with contextlib.ExitStack() as fed:
-        if is_running := bool(plan.runnable() or plan.is_to_go_on):
-            if submission.run(plan, manifest, fed, tracking_uri):
+        if is_running := bool(chosen.runnable() or chosen.is_to_go_on):
+            if submission.run(chosen, manifest, fed, tracking_uri):
                 console.print("Interrupted. The same command goes on where this one stopped.")
                 return EXIT_INTERRUPTED
         else:

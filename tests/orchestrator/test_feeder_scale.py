@@ -56,7 +56,17 @@ def fed(tmp_path, monkeypatch):
     def make(count):
         store = CountedStore(str(tmp_path / f"{count}"))
         entries = [
-            {"key": f"k{n:063d}", "name": f"trial {n}", "class": "C", "cell": f"c{n // 2}", "role": "r", "labels": {}}
+            {
+                "key": f"k{n:063d}",
+                "name": f"trial {n}",
+                "class": "C",
+                "cell": f"c{n // 2}",
+                "role": "r",
+                "labels": {},
+                "upstream": [],
+                "named": True,
+                "configuration": {},
+            }
             for n in range(count)
         ]
         store.write_document("studies/s/a.json", {"study": "s", "question": "?", "submitted_at": 1, "trials": entries})
