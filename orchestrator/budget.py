@@ -88,7 +88,9 @@ def _check(plan: Plan, text: str, is_of_gpus: bool, resources: Resources) -> Non
             "bound it by --num-suggestions, and leave --budget out"
         )
     if is_of_gpus and (plan.devices.gpu is None or not resources.gpus):
-        raise UsageError(f"--budget {text}: no trial gets a GPU here; give hours of CPUs, such as 40cpuh")
+        raise UsageError(
+            f"--budget {text}: no trial gets a GPU here, as far as is known; give hours of CPUs, such as 40cpuh"
+        )
     guessed = [p for p in plan.planned if p.state in TO_RUN and _price(p, is_of_gpus, plan, resources).times]
     guessed = [p for p in guessed if p.estimate is not None and p.estimate.ground == "guess"]
     if guessed:

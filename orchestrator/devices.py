@@ -53,12 +53,17 @@ class Devices:
     def among(self, measured: Iterable[str]) -> Devices:
         """The same, by the names of devices on which trials were ``measured``.
 
-        What is not known is taken to be what most trials were measured on.
+        What is not known is taken to be what most trials were measured on. A part of a GPU has its name and more
+        (``NVIDIA H100 80GB HBM3 MIG 3g.40gb``), which only a process on it sees.
         """
         counts = Counter(measured)
         cpus = [name for name, _ in counts.most_common() if is_cpu(name)]
         gpus = [name for name, _ in counts.most_common() if not is_cpu(name)]
-        gpu = (gpus[0] if gpus else self._unseen_gpu) if self.gpu == "" else self.gpu
+        gpu = self.gpu
+        if gpu == "":
+            gpu = gpus[0] if gpus else self._unseen_gpu
+        elif gpu is not None and gpu not in gpus:
+            gpu = next((name for name in gpus if name.startswith(f"{gpu} MIG")), gpu)
         return replace(self, cpu=self.cpu or (cpus[0] if cpus else _CPU), gpu=gpu)
 
     @property

@@ -12,9 +12,9 @@ from orchestrator.costs import Costs, costs_of, resources_of
 from orchestrator.devices import capacity_here
 from orchestrator.forecast import MOST_TRIALS, Forecast, forecast_of
 from orchestrator.options import StudyOptions
-from orchestrator.plan import Plan
+from orchestrator.plan import TO_RUN, Plan
 from orchestrator.provenance import first_line
-from orchestrator.resources import Capacity
+from orchestrator.resources import Capacity, demand_of
 from orchestrator.since import Since, since_last, since_lines
 from orchestrator.store import Store
 from orchestrator.usage import UsageError
@@ -70,6 +70,9 @@ def _without_difference(plan: Plan, options: StudyOptions) -> Outlook:
         capacity = _capacity(options.address)
     except (UsageError, ValueError) as error:
         return Outlook(costs, no_forecast_because=f"when it will be over is not known: {first_line(error)}")
+    trainables = [p.trial.trainable for p in plan.planned if p.state in TO_RUN]
+    if not capacity.can_grow and not all(capacity.can_hold(demand_of(t, resources)) for t in trainables):
+        return Outlook(costs, no_forecast_because="when it will be over is not known: one of the trials fits no node")
     forecast = forecast_of(plan, resources, capacity, options.max_concurrent)
     because = "" if forecast else f"when it will be over is told of {MOST_TRIALS} trials at most"
     return Outlook(costs, forecast, because)

@@ -15,6 +15,7 @@ from orchestrator.costs import Amount, amount_of, costs_of
 from orchestrator.devices import Devices
 from orchestrator.estimates import Cost, Estimate, Spent
 from orchestrator.forecast import Forecast, forecast_of
+from orchestrator.options import StudyOptions
 from orchestrator.outlook import Outlook, outlook_of
 from orchestrator.plan import make_plan
 from orchestrator.resources import Amount as Room
@@ -194,10 +195,16 @@ def test_idle_slots_help_what_spreads():
 
 
 def test_where_no_cluster_answers_the_costs_stand_alone():
-    from orchestrator.options import StudyOptions
-
     options = StudyOptions(plan=True, address="http://127.0.0.1:1")
     outlook = outlook_of(plan_of({"a": Count(2)}), options, Store("memory://costs"), Keys(FileDigests()))
     assert outlook.forecast is None
     assert "takes jobs only" in outlook.lines()[-1]
     assert outlook.to_json()["makespan_s"] is None
+
+
+def test_where_a_trial_fits_no_node_no_time_is_told(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    options = StudyOptions(plan=True, workers_per_trial=10**6)
+    plan = plan_of({"items": Squares(10)}, devices=Devices("CPU Xeon", None))
+    outlook = outlook_of(plan, options, Store("memory://costs"), Keys(FileDigests()))
+    assert outlook.lines()[-1].endswith("one of the trials fits no node")

@@ -50,6 +50,9 @@ def test_what_is_not_known_is_what_most_trials_were_measured_on():
     assert devices_for("ray://head", None) == Devices("", "")
     assert Devices().among(measured) == Devices("CPU b", H100)
     assert Devices("CPU c", "").among(["CPU b"]) == Devices("CPU c", "GPU")
+    part = f"{H100} MIG 3g.40gb"
+    assert Devices("CPU c", H100).among([part]) == Devices("CPU c", part)
+    assert Devices("CPU c", H100).among([part, H100]) == Devices("CPU c", H100)
     assert Devices("CPU c", "A100").among(measured) == Devices("CPU c", "A100"), "none of these"
     assert Devices("CPU c", None).among(measured).of(True) == "CPU c"
     assert Devices().among([]) == Devices("CPU ", None)
