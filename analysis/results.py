@@ -65,7 +65,7 @@ class StudyResults:
         Raises DamagedResult when they are not what was published.
         """
         if key not in self._folders:
-            self._folders[key] = self.store.fetch(key, _cache_dir())
+            self._folders[key] = self.store.fetch(key, cache_dir())
         return self._folders[key]
 
     def history(self, key: str) -> pl.DataFrame:
@@ -141,7 +141,8 @@ def leaves(configuration: Any, path: str = "") -> list[tuple[str, str]]:
     return [(path, str(configuration))]
 
 
-def _cache_dir() -> Path:
+def cache_dir() -> Path:
+    """Where this machine keeps what was read from stores; it may be removed at any time."""
     return Path(tempfile.gettempdir()) / f"quarterturn-analysis-{os.getuid()}"
 
 
