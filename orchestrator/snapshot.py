@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from orchestrator.kinds import kind_of
 from orchestrator.storage import check_inside
-from orchestrator.store import DamagedResult, FileEntry, Store
+from orchestrator.store import DamagedResult, FileEntry, Result, Store
 
 _SQLITE = "sqlite:///"
 
@@ -43,9 +43,9 @@ class Snapshot:
         return f"{self.state}:{self.attempt}:{len(self.segments)}:{self.segments[-1] if self.segments else ''}"
 
 
-def snapshot(store: Store, key: str) -> Snapshot | None:
-    """The state of a trial in the store; None before its first checkpoint."""
-    result = store.result(key)
+def snapshot(store: Store, key: str, known: Result | None = None) -> Snapshot | None:
+    """The state of a trial in the store, whose result may be ``known``; None before its first checkpoint."""
+    result = known or store.result(key)
     if result is not None:
         return Snapshot(
             key,

@@ -84,7 +84,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
                 return EXIT_INTERRUPTED
         else:
             manifest.write()
-        after = submission.plan()
+        after = submission.plan() if is_running else plan  # where nothing ran it was looked up a moment ago
         if is_running:
             record_costs(store, after.spent)
         # All of it, also what another driver suggested, as it ended.
@@ -224,7 +224,7 @@ class _Submission:
     def catch_up(self, plan: Plan, fed: contextlib.ExitStack, tracking_uri: str) -> None:
         """Nothing ran, but MLflow may lack something from an earlier submission, or be another one."""
         known = known_of(self.store, plan.study.name, tracking_uri)
-        shots = [snapshot(self.store, p.trial.key) for p in plan.planned]
+        shots = [snapshot(self.store, p.trial.key, p.result) for p in plan.planned]
         report = report_files(self.store, plan.study.name)
         is_known = all(shot is None or known.tokens.get(shot.key) == shot.token for shot in shots)
         is_known = is_known and known.report == (report.token if report else "")

@@ -16,6 +16,7 @@ from toy import Climb
 from analysis.results import latest_manifests
 from orchestrator.checkpoints import start_of
 from orchestrator.claims import Claim, is_held
+from orchestrator.documents import sealed
 from orchestrator.failures import last_crash
 from orchestrator.inputs import KnownPart, recorded_digests
 from orchestrator.plan import failure_text, make_plan
@@ -28,7 +29,6 @@ from orchestrator.store import (
     Result,
     SavedState,
     Store,
-    _document_digest,
     garbled_manifests,
 )
 from orchestrator.study import Search, Study
@@ -115,7 +115,7 @@ def _sealed(content: bytes, mutate: Mutate) -> bytes:
     try:
         document = json.loads(mutate(content))
         document.pop("digest", None)
-        return json.dumps({**document, "digest": _document_digest(document)}).encode()
+        return json.dumps(sealed(document)).encode()
     except (ValueError, AttributeError, TypeError, RecursionError):
         return content[:-1]
 

@@ -1,13 +1,18 @@
 """A plan of many trials costs so much a trial, however many there are."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 from counting import CountedStore, steps_in
 from toy import Count, Grow
 
 from orchestrator import plan as planning
+from orchestrator import submission
+from orchestrator.options import StudyOptions
 from orchestrator.plan import make_plan, trials_of
+from orchestrator.publishing import Known, publisher
+from orchestrator.snapshot import snapshot
+from orchestrator.store import Result
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys
 from trainables.api.trainable import Trainable
@@ -67,3 +72,21 @@ def test_a_number_that_a_name_has_taken_is_passed_over():
     study = Study("s", "?", {**many_below_one(3), "mean / Count 2": Count(7)})
     names = [trial.name for trial in trials_of(study, Keys(FileDigests()))]
     assert sorted(names) == ["mean", "mean / Count", "mean / Count 2", "mean / Count 3", "mean / Count 4"]
+
+
+def test_a_study_that_is_done_is_looked_up_once(tmp_path, monkeypatch):
+    """Not once more for what is said at the end, and again for MLflow."""
+    requests, uri = [], "http://127.0.0.1:9"
+    for count in (10, 20):
+        store = CountedStore(str(tmp_path / f"{count}"))
+        keys = [p.trial.key for p in planned(independent(count), store).planned]
+        for key in keys:
+            store.publish(Result(key, {"sum": 1.0}, {}, [], 0.0, 1.0, 1.0, 1, 0.0, {}))
+        tokens = {key: snapshot(store, key).token for key in keys}
+        store.write_document(f"{publisher('s', uri)}.json", asdict(Known("i", tokens)))
+        store.requests.clear()
+        monkeypatch.setattr(submission, "Store", lambda uri, store=store: store)
+        options = StudyOptions(storage=store.uri, cache_dir=tmp_path / "cache", tracking_uri=uri)
+        assert submission.submit(options, lambda count=count: Study("s", "?", independent(count))) == 0
+        requests.append(store.requests["read"])
+    assert requests[1] - requests[0] == 2 * 10  # its result, and whether a reader found it damaged
