@@ -53,6 +53,14 @@ def _status(command: Callable[[], int]) -> int | str | None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # in mid run: a disk that is full, a share that went away
+        if os.environ.get("QUARTERTURN_TRACEBACK"):
+            raise
+        what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+        print(f"error: {what}. What is done is kept: once that is mended, the same command goes on", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except SystemExit as end:  # after --help, or a flag that does not exist
