@@ -134,6 +134,11 @@ def what_lacks(demand: Demand) -> str:
     return f"none of the nodes that are there has the {words_of_demand(demand)} of a trial"
 
 
+def nodes_alive() -> set[str]:
+    """Ids of the nodes of the connected cluster."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
 def capacity() -> Capacity:
     """What the connected cluster has, as of a second ago at most: it is asked at every step of Tune."""
     return _capacity_in(int(time.monotonic()))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.kinds import Kind
 from orchestrator.plan import Trial
+from orchestrator.provenance import machine_provenance
 from orchestrator.store import DamagedResult, Failure, Store
 from trainables.api.errors import BadData, NonFiniteMetric
 
 _LONGEST_MESSAGE = 20_000
 _LONGEST_TRACE = 1_000_000
+_LONGEST_LINE_SEEN = 500
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # The same input fails the same way again, so none of these is retried. A file that is not found is none of them: a
 # network share may be late on a fresh node. Who calls sys.exit means it.
 _DETERMINISTIC = (
@@ -39,17 +45,23 @@ class WorkerFailed(Exception):
         return self.failure.message
 
 
+class NodeLost(Exception):
+    """A process of a trial was on a node that is gone."""
+
+
 def note_failure(store: Store, trial: Trial, attempt: int, error: BaseException) -> None:
     """Record a failure for good, or note it and raise it again where another attempt may succeed."""
     failure = failure_from(error, attempt)
+    if failure.kind == Kind.OUT_OF_MEMORY:
+        failure = replace(failure, message=f"{failure.message}{_batch(trial)}")
     if failure.kind == Kind.INTERRUPTED:
         # Not this trial's fault: the next submission computes what is missing and comes back here.
         store.note_crash(trial.key, failure)
-    elif failure.kind == Kind.CRASHED:
+    elif failure.kind in (Kind.INVALID, Kind.TIMED_OUT):
+        store.record_failure(trial.key, failure)
+    else:
         store.note_crash(trial.key, failure)
         raise error
-    else:
-        store.record_failure(trial.key, failure)
 
 
 def failure_from(error: BaseException, attempt: int) -> Failure:
@@ -59,8 +71,11 @@ def failure_from(error: BaseException, attempt: int) -> Failure:
     message = _in_one_line(error)
     if isinstance(error, SystemExit):
         message += " (it ended its process; let it raise an error that says why)"
+    kind = failure_kind(error)
+    if kind is Kind.OUT_OF_MEMORY:
+        message += f" (on {machine_provenance()['device']})"
     trace = _cut("".join(traceback.format_exception(error)))
-    return Failure(failure_kind(error), _storable(message)[:_LONGEST_MESSAGE], trace, attempt, time.time())
+    return Failure(kind, _storable(message)[:_LONGEST_MESSAGE], trace, attempt, time.time())
 
 
 def failure_kind(error: BaseException) -> Kind:
@@ -72,6 +87,10 @@ def failure_kind(error: BaseException) -> Kind:
         return Kind.OUT_OF_MEMORY
     if isinstance(error, DamagedResult):
         return Kind.INTERRUPTED
+    if isinstance(error, NodeLost):
+        return Kind.PREEMPTED
+    if any(isinstance(one, OSError) and one.errno in NO_SPACE for one in _with_causes(error)):
+        return Kind.DISK_FULL
     return Kind.INVALID if isinstance(error, _DETERMINISTIC) else Kind.CRASHED
 
 
@@ -81,29 +100,71 @@ def last_crash(store: Store, key: str) -> Failure | None:
     return crash if crash is not None and crash.attempt == store.attempts(key) else None
 
 
-def failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
-    """Why a trial has no result. A crash that Tune gave up on (``is_final``) becomes a failure for good."""
-    failure = store.failure(trial.key)
-    if failure is not None:
+def why_ended(store: Store, trial: Trial, error: str | None) -> Failure:
+    """Why an attempt has no result: what it left behind, else what Tune saw (``error``) of the end of its process."""
+    failure = store.failure(trial.key) or last_crash(store, trial.key)
+    # On a full disk nothing is left behind, and what is there is of an attempt before.
+    if failure is not None and seen(error) is not Kind.DISK_FULL:
         return failure
-    crash = last_crash(store, trial.key) or _wordless(error, store.attempts(trial.key))
+    return _wordless(trial, error, store.attempts(trial.key))
+
+
+def failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
+    """Why a trial has no result. What is ``is_final`` becomes a failure for good."""
+    failure = why_ended(store, trial, error)
     if is_final:
-        try:
-            store.record_failure(trial.key, crash)
-        except OSError as full:
-            print(f"warning: the failure of {trial.name} could not be recorded: {full}", file=sys.stderr)
-    return crash
+        record(store, trial, failure)
+    return failure
 
 
-def _wordless(error: str | None, attempt: int) -> Failure:
+def record(store: Store, trial: Trial, failure: Failure) -> None:
+    """Remember a failure for good, unless one is; where the storage does not take it, say so."""
+    try:
+        if store.failure(trial.key) is None:
+            store.record_failure(trial.key, failure)
+    except OSError as full:
+        print(f"warning: the failure of {trial.name} could not be recorded: {full}", file=sys.stderr)
+
+
+def seen(error: str | None) -> Kind | None:
+    """What Ray says of the end of a process, where that is clear."""
+    if not error:
+        return None
+    if "memory" in error and "OutOfMemory" in error:
+        return Kind.OUT_OF_MEMORY
+    if "its node has died" in error or "preempted" in error:
+        return Kind.PREEMPTED
+    return Kind.DISK_FULL if any(os.strerror(code) in error for code in NO_SPACE) else None
+
+
+def _wordless(trial: Trial, error: str | None, attempt: int) -> Failure:
     """Of a process that left nothing behind there is what Tune saw."""
-    if error and "memory" in error and "OutOfMemory" in error:
-        message = f"Ray ended it because its machine ran out of memory; lower --max-concurrent ({error})"
-        return Failure(Kind.OUT_OF_MEMORY, message, "", attempt, time.time())
+    kind, last = seen(error) or Kind.CRASHED, (error or "").strip().splitlines()[-1:]
+    said = last[0][:_LONGEST_LINE_SEEN] if last else ""
+    if kind is Kind.OUT_OF_MEMORY:
+        message = f"Ray ended it because its machine ran out of memory; lower --max-concurrent ({said})"
+        return Failure(kind, f"{message} (on main memory){_batch(trial)}", error or "", attempt, time.time())
+    if kind is not Kind.CRASHED:
+        return Failure(kind, said, error or "", attempt, time.time())
     if attempt == 0 and error:
-        return Failure(Kind.CRASHED, f"it could not be started: {error}", "", attempt, time.time())
+        return Failure(kind, f"it could not be started: {said}", error, attempt, time.time())
     message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
-    return Failure(Kind.CRASHED, f"{message} ({error})" if error else message, "", attempt, time.time())
+    return Failure(kind, f"{message} ({said})" if said else message, error or "", attempt, time.time())
+
+
+def _batch(trial: Trial) -> str:
+    """The batch size of a configuration that has one: over all workers."""
+    batch_size = getattr(trial.trainable, "batch_size", None)
+    return f" (batch_size {batch_size})" if isinstance(batch_size, int) else ""
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    known: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in known:
+        yield one
+        known.append(one)
+        one = one.__cause__
 
 
 def _in_one_line(error: BaseException, above: tuple[BaseException, ...] = ()) -> str:

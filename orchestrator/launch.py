@@ -12,10 +12,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.cluster import capacity, watched_node  # it sets what Tune reads when it is imported
+from orchestrator.cluster import capacity, nodes_alive, watched_node  # it sets what Tune reads when it is imported
 
 # isort: split
 from ray import tune
@@ -25,14 +24,16 @@ from orchestrator import idle, tune_mends
 from orchestrator.attempt import Payload, Settings
 from orchestrator.context import Progress
 from orchestrator.failures import failure_of, last_crash
+from orchestrator.places import full_place
 from orchestrator.plan import Plan, Trial, failure_text
-from orchestrator.resources import Demand, demand_of, usual_demand
+from orchestrator.resources import Demand, alone_on_a_node, demand_of, usual_demand
+from orchestrator.retries import Again
+from orchestrator.retrying import Retrying, Space
 from orchestrator.scheduler import GraphSearcher, More, nothing_more
 from orchestrator.store import Failure, Store
 from orchestrator.time_limit import ended_without_a_word
 from orchestrator.trial import run_in_tune
 
-MAX_CRASHES = 3  # attempts after the first; Tune does not count a node that was announced as preempted
 _SLOW_STORAGE_S = 30.0
 _HEAD_NODE = "node:__internal_head__"  # which every cluster has, whatever else its nodes offer
 
@@ -83,28 +84,20 @@ def launch(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Who limits the trials at once does not want helpers beside them.
     events = _Events(listener, store, may_lend=max_concurrent is None, time_limit_s=settings.time_limit_s)
-
-    def finished(trial: Trial, error: bool) -> bool:
-        if _has_result(store, trial.key, ended_well=not error):
-            listener.done(trial.key)
-            return True
-        failure = failure_of(store, trial, events.errors.get(trial.key), is_final=error)
-        outcome.failures[trial.key] = failure
-        listener.failed(trial.key, failure_text(failure))
-        return False
-
+    ends = _Ends(store, settings, listener, events, outcome)
     searcher = GraphSearcher(
         plan,
-        encode=lambda trial: _configuration(Payload(trial, settings)),
-        finished=finished,
-        demand=lambda trial: demand_of(trial.trainable, settings.resources),
+        encode=lambda trial: _configuration(Payload(trial, settings), ends.demand(trial)),
+        finished=ends.finished,
+        demand=ends.demand,
         capacity=capacity,
         max_concurrent=max_concurrent,
         more=more,
         usual=usual or usual_demand([trial.trainable for trial in plan.runnable()], settings.resources),
+        may_start=ends.space.is_there,
     )
     events.searcher = searcher
-    tune_mends.apply(lambda resources: _is_next(searcher, resources))
+    tune_mends.apply(lambda resources: _is_next(searcher, resources), events.saw)
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
     with _sigterm_as_sigint() as interrupted, watched_node() as lost, contextlib.redirect_stdout(io.StringIO()):
@@ -130,7 +123,7 @@ class _Events(tune.Callback):
         self._store = store
         self._may_lend, self._time_limit_s = may_lend, time_limit_s
         self._begun: dict[str, float] = {}  # by key: when the attempt began, or later
-        self.errors: dict[str, str] = {}  # by key: the last line of what Tune saw
+        self.errors: dict[str, str] = {}  # by key: what Tune saw of the last attempt
         self.searcher: GraphSearcher | None = None
         self._announced: tuple[bool, float] | None = None  # what, and when
         self._to_come: set[str] = set()  # keys of trials whose workers wait for slots
@@ -151,8 +144,7 @@ class _Events(tune.Callback):
         self._begun[key] = time.monotonic()
         if self.searcher and not self.searcher.started(key):
             self._to_come.add(key)
-        # Tune starts one again whose process ended after it had failed for good, which ends at once.
-        elif self._listener and not (key in self.errors and self._store.failure(key)):
+        elif self._listener:
             self._listener.started(key)
 
     def on_trial_result(
@@ -176,30 +168,59 @@ class _Events(tune.Callback):
         tune_mends.forget(trial, "payload")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._remember(trial)
         tune_mends.forget(trial, "payload")
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.searcher:
-            self.searcher.starts_again(trial.config["key"])
-        self._remember(trial)
-
-    def _remember(self, trial: Any) -> None:
-        key = trial.config["key"]
+    def saw(self, key: str, error: Exception) -> None:
+        """An attempt failed, and this is what Tune saw of it."""
         self._look_at_the_clock(key)
-        # Tune's own `get_error` looks in the storage, where this file arrives later, if at all.
-        file = Path(trial.error_file) if trial.error_file else None
-        if file and file.exists() and (lines := file.read_text(errors="replace").strip().splitlines()):
-            self.errors[key] = lines[-1][:500]
+        self.errors[key] = str(error) + (" (preempted)" if getattr(error, "preempted", False) else "")
 
     def _look_at_the_clock(self, key: str) -> None:
-        """What hung, and could not record it, would hang again: it is recorded here, before Tune starts it again."""
+        """What hung, and could not record it, would hang again: it is recorded here, before it is tried again."""
         begun = self._begun.get(key)
         if self._time_limit_s is None or begun is None or key in self._to_come:
             return
         hung = ended_without_a_word(self._time_limit_s, self._store.attempts(key), time.monotonic() - begun)
         if hung is not None and self._store.failure(key) is None and self._store.result(key) is None:
-            self._store.record_failure(key, hung)
+            with contextlib.suppress(OSError):  # on a full disk it hangs once more
+                self._store.record_failure(key, hung)
+
+
+class _Ends:
+    """What becomes of the trials that have ended, and what those that are tried again ask for."""
+
+    def __init__(self, store: Store, settings: Settings, listener: Listener, events: _Events, outcome: Outcome) -> None:
+        self._store, self._settings, self._listener = store, settings, listener
+        self._events, self._outcome = events, outcome
+        self.space = Space(lambda: full_place(store, settings.cache_dir))
+        self._retrying = Retrying(store, self.space, nodes_alive)
+        self._alone: dict[str, Demand] = {}  # by key: of those that need a node of their own
+
+    def demand(self, trial: Trial) -> Demand:
+        """What a trial holds while it runs."""
+        return self._alone.get(trial.key) or demand_of(trial.trainable, self._settings.resources)
+
+    def finished(self, trial: Trial, error: bool) -> bool | Again:
+        """Whether the result of a trial that has ended is there, or when to try again."""
+        if _has_result(self._store, trial.key, ended_well=not error):
+            self._listener.done(trial.key)
+            return True
+        if not error:
+            return self._failed(trial, failure_of(self._store, trial, None, is_final=False))
+        was_full = self.space.full
+        failure, again = self._retrying.next(trial, self._events.errors.get(trial.key))
+        if again is None:
+            return self._failed(trial, failure)
+        if again.is_alone:
+            self._alone[trial.key] = alone_on_a_node(self.demand(trial), capacity())
+        if not (was_full and self.space.full):  # of a full disk one word is enough
+            self._listener.noted(trial.key, _then_again(failure, again, self.space.full))
+        return again
+
+    def _failed(self, trial: Trial, failure: Failure) -> bool:
+        self._outcome.failures[trial.key] = failure
+        self._listener.failed(trial.key, failure_text(failure))
+        return False
 
 
 def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:
@@ -230,15 +251,22 @@ def _tuner(searcher: GraphSearcher, store: Store, events: tune.Callback, name: s
         run_config=tune.RunConfig(
             name=name,
             storage_path=f"{store.uri}/.tune",
-            failure_config=FailureConfig(max_failures=MAX_CRASHES),
+            failure_config=FailureConfig(max_failures=0),  # what is tried again is decided here
             callbacks=[events],
             verbose=0,
         ),
     )
 
 
-def _configuration(payload: Payload) -> dict[str, Any]:
-    return {"key": payload.trial.key, "bundles": _bundles(payload.demand), "payload": payload.encode()}
+def _then_again(failure: Failure, again: Again, full: str) -> str:
+    if full:
+        return f"disk full at {full}; waiting for space"
+    when = f"again in {again.in_s:g} s" if again.in_s else "again at once"
+    return f"{failure_text(failure)}; {when}{', with a node of its own' if again.is_alone else ''}"
+
+
+def _configuration(payload: Payload, demand: Demand) -> dict[str, Any]:
+    return {"key": payload.trial.key, "bundles": _bundles(demand), "payload": payload.encode()}
 
 
 def _is_next(searcher: GraphSearcher, resources: PlacementGroupFactory) -> bool:

@@ -295,3 +295,10 @@ class Order:
         for ready in self._ready.values():
             ready.sort()
         self._is_stale, self._saved_up = False, 0.0
+
+
+def put_back(order: Order, node: Node) -> None:
+    """A trial that was handed out, and has not ended, is ready again."""
+    node.is_waiting = True
+    order.waiting[node.trial.key] = node
+    order._list_if_ready(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -107,6 +108,17 @@ def _probe_exclusive(store: Store) -> None:
 def _existing(folder: Path) -> Path:
     """This folder, or the one that it would be made in."""
     return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+
+
+def full_place(store: Store, cache_dir: Path) -> str:
+    """The one of storage and cache that has no space now, as far as this machine sees; empty where both have."""
+    for folder in [Path(store.uri), cache_dir] if store.is_local else [cache_dir]:
+        try:
+            _probe(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return str(folder)
+    return ""
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from ray.util.queue import Empty, Queue
 from orchestrator.attempt import Attempt, OnProgress, Say, compute, follow
 from orchestrator.claims import ClaimLost
 from orchestrator.context import Progress
-from orchestrator.failures import WorkerFailed, failure_from
+from orchestrator.failures import NodeLost, WorkerFailed, failure_from, seen
 from orchestrator.kinds import Kind
 from orchestrator.store import Failure
 
@@ -165,7 +165,8 @@ class _Heard:
         if dead := sorted(failed.keys() - self._failures.keys()):
             ranks = ", ".join(map(str, dead))
             reason = str(failed[dead[0]]).strip().splitlines()[-1:] or ["no reason given"]
-            return RuntimeError(
+            is_node_lost = any(seen(str(failed[rank])) is Kind.PREEMPTED for rank in dead)
+            return (NodeLost if is_node_lost else RuntimeError)(
                 f"worker {ranks} of {attempt.payload.demand.num_workers} died without a word ({reason[0]})"
             )
         return WorkerFailed(said[0]) if said else RuntimeError(str(error))

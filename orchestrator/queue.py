@@ -7,12 +7,13 @@ scheduling system", 1995). No Ray, and no clock: it is told the time.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from orchestrator.order import Node, Order, QueuedTrial, Ready
+from orchestrator.order import Node, Order, QueuedTrial, Ready, put_back
 from orchestrator.resources import Amount, Capacity, Demand
 
 # Handed out beyond what the nodes hold, where more may come: an autoscaler grows by what waits. As many as Tune keeps.
@@ -67,6 +68,7 @@ class TrialQueue:
         self._holdable: dict[Demand, bool] = {}
         self._num_handed_out = 0
         self._reservation: _Reservation | None = None
+        self._later: list[tuple[float, int, Node]] = []  # a heap: when they may start again, at the earliest
 
     @property
     def done(self) -> Collection[str]:
@@ -86,7 +88,7 @@ class TrialQueue:
     @property
     def is_finished(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return not self._order.waiting and not self._running
+        return not self._order.waiting and not self._running and not self._later
 
     def add(self, trials: Sequence[QueuedTrial], done: Collection[str] = (), lost: Collection[str] = ()) -> None:
         """Further trials, upstream first, each key once; and the keys that have a result, or will have none."""
@@ -94,12 +96,25 @@ class TrialQueue:
 
     def end(self, key: str, now_s: float, has_result: bool) -> None:
         """A trial that was handed out has ended."""
+        run = self._take_off(key)
+        self._order.end(key, now_s - run.started_s, has_result)
+
+    def put_back(self, trial: QueuedTrial, not_before_s: float) -> None:
+        """A trial that was handed out is to start again, at that time at the earliest; it may ask for other slots now.
+
+        Until then it holds none, and what waits for it waits on.
+        """
+        node = self._take_off(trial.key).node
+        node.trial = trial
+        heapq.heappush(self._later, (not_before_s, node.number, node))
+
+    def _take_off(self, key: str) -> _Run:
         run = self._running.pop(key)
         if run.has_place:
             self._num_placed[run.demand] -= 1
         else:
             del self._without_place[key]
-        self._order.end(key, now_s - run.started_s, has_result)
+        return run
 
     def peek(self, now_s: float, capacity: Capacity) -> QueuedTrial | None:
         """The trial that would start now on these nodes; None while all that wait have to wait on."""
@@ -124,6 +139,8 @@ class TrialQueue:
         if capacity != self._capacity:
             self._capacity, self._total, self._holdable = capacity, capacity.total, {}
         self._give_places(now_s)
+        while self._later and self._later[0][0] <= now_s:
+            put_back(self._order, heapq.heappop(self._later)[2])
         return self._choose(now_s)
 
     @property

@@ -92,6 +92,17 @@ class Capacity:
         return self.total - sum((demand.total for demand in running), Amount())
 
 
+def alone_on_a_node(demand: Demand, has: Capacity) -> Demand:
+    """The same with all CPUs of the smallest node that can hold it: nothing runs beside it there.
+
+    What has several workers stays as it is.
+    """
+    fitting = [node.cpus for node in has.nodes if Capacity((node,)).can_hold(demand)]
+    if demand.num_workers > 1 or not fitting:
+        return demand
+    return Demand(Amount(min(fitting), demand.worker.gpus))
+
+
 def _times(node: Amount, worker: Amount) -> int:
     by_cpu = node.cpus / worker.cpus if worker.cpus else float("inf")
     by_gpu = float("inf")

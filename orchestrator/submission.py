@@ -212,11 +212,17 @@ class _Submission:
             return capacity().num_at_once(usual)
 
         with View(plan, self._console, slots, lambda: what_lacks(usual)) as view:
+            kept: list[Study] = []  # a suggestion that the storage did not take whole: it is next
 
             def more(done: Collection[str], lost: Collection[str]) -> Plan | None:
                 room = min(slots(), max_concurrent or math.inf)
-                suggested = self.suggestions.next(done, lost, room)
-                return self._suggested(suggested, manifest, view) if suggested else None
+                suggested = kept[0] if kept else self.suggestions.next(done, lost, room)
+                if suggested is None:
+                    return None
+                kept[:] = [suggested]
+                plan = self._suggested(suggested, manifest, view)
+                kept.clear()
+                return plan
 
             listener = _ViewAndFeeder(view, feeder)
             return launch(plan, self.store, settings, listener, max_concurrent=max_concurrent, more=more, usual=usual)

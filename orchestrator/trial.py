@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -127,7 +128,14 @@ def _begin_attempt(store: Store, trial: Trial) -> int:
             "upstream": list(trial.upstream),
             "configuration": describe(trial.trainable),
             "attempt": attempt,
+            "node": _node(),
         },
         is_durable=False,
     )
     return attempt
+
+
+def _node() -> str:
+    """The id of the node of Ray that this process is on; empty where it is on none."""
+    ray = sys.modules.get("ray")
+    return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else ""

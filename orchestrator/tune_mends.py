@@ -5,6 +5,8 @@ Each has a test that says when a newer Ray no longer needs it, or has moved it.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +14,15 @@ import ray.air._internal.usage
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution import tune_controller
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
 _actor_task_failed = RayActorManager._actor_task_failed
+_handle_error = Trial.handle_error
+_update_trial_queue = TuneController._update_trial_queue
+_checkpoint = TuneController.checkpoint
+_PAUSE_S = 0.5
 
 
 class LostActor(RayActorError):
@@ -59,8 +67,39 @@ class _WantedActors(_ObjectCache):
                 yield kept.pop(0)
 
 
-def apply(is_wanted: Callable[[Any], bool]) -> None:
-    """Change Tune in this process; ``is_wanted`` tells whether a trial with these resources is the next to start."""
+def _without_blocking(self: TuneController, blocking: bool = False, timeout: int = 600) -> bool:
+    """Tune waits in here for up to ten minutes where nothing runs, and hears no Ctrl-C meanwhile."""
+    has_one: bool = _update_trial_queue(self, blocking=False)
+    if blocking and not has_one:
+        time.sleep(_PAUSE_S)
+    return has_one
+
+
+def _whatever_the_disk_says(self: TuneController, force: bool = False, wait: bool = False) -> None:
+    """Tune saves its state now and then, and ends where it cannot. Nobody restores it: the store is the state."""
+    with contextlib.suppress(OSError):
+        _checkpoint(self, force=force, wait=wait)
+
+
+def apply(
+    is_wanted: Callable[[Any], bool], on_failure: Callable[[str, Exception], None] = lambda key, error: None
+) -> None:
+    """Change Tune in this process; ``is_wanted`` tells whether a trial with these resources is the next to start.
+
+    ``on_failure`` hears of every attempt that failed, by key, before the searcher does; none of them is Tune's to start
+    again.
+    """
+
+    def handle_error(self: Trial, exc: Exception | None = None) -> None:
+        with contextlib.suppress(OSError):  # it writes a file of the error, which nobody reads
+            _handle_error(self, exc)
+        self.run_metadata.num_failures = max(1, self.run_metadata.num_failures)  # also where a node was preempted
+        if exc is not None:
+            on_failure(str(self.config["key"]), exc)
+
+    Trial.handle_error = handle_error
+    TuneController._update_trial_queue = _without_blocking
+    TuneController.checkpoint = _whatever_the_disk_says
     RayActorManager._actor_task_failed = _with_every_loss
     cache = type("_WantedActors", (_WantedActors,), {"is_wanted": staticmethod(is_wanted)})
     tune_controller._ObjectCache = lambda may_keep_one: cache(may_keep_one=may_keep_one)

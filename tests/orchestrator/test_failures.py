@@ -81,7 +81,7 @@ def error_with_causes():
     """An error of three lines, that came of one that came of another."""
     try:
         try:
-            raise OSError(28, "No space left on device", "/nfs/x")
+            raise OSError(5, "Input/output error", "/nfs/x")
         except OSError as error:
             raise KeyError("inner") from error
     except KeyError as error:
@@ -96,7 +96,7 @@ def test_a_message_is_one_line_with_its_causes_and_the_trace_is_whole():
     failure = failure_from(error, 1)
     assert failure.message == (
         "RuntimeError: Ray is sorry to say this (caused by KeyError: 'inner' "
-        "(caused by OSError: [Errno 28] No space left on device: '/nfs/x'))"
+        "(caused by OSError: [Errno 5] Input/output error: '/nfs/x'))"
     )
     assert failure.traceback == "".join(traceback.format_exception(error))
     assert failure_text(failure) == f"crashed: {failure.message}"

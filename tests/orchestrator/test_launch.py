@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from test_scheduler import names, plan_of, searcher_of
-from toy import BadItems, Count, Diverge, Flaky, OnGpu, ReadsText, Squares
+from toy import BadItems, Count, Diverge, Fills, Flaky, OnGpu, ReadsText, Squares, Starves
 from toy_hang import Hangs
 
+from orchestrator import launch as launch_module
+from orchestrator import retries, retrying
 from orchestrator.cluster import resources_for
 from orchestrator.launch import Outcome, _Events, _is_unfinished, _tuner, launch
 from orchestrator.plan import make_plan
@@ -24,9 +26,19 @@ class Heard:
 
     def __init__(self):
         self.events = []
+        self.then = lambda event, key, what: None
 
     def __getattr__(self, event):
-        return lambda key, what=None: self.events.append((event, key, what))
+        def hear(key, what=None):
+            self.events.append((event, key, what))
+            self.then(event, key, what)
+
+        return hear
+
+
+@pytest.fixture(autouse=True)
+def no_long_waits(monkeypatch):
+    monkeypatch.setattr(retries, "CRASH_WAITS_S", (0.1, 0.2, 0.3))
 
 
 @pytest.fixture
@@ -95,6 +107,42 @@ def test_a_study_with_every_fate(run, tmp_path):
     assert store.names(".tune") == []
 
 
+def test_a_disk_that_is_full_in_mid_study_is_waited_for_and_charged_to_nobody(
+    cluster, tmp_path, quick_settings, monkeypatch
+):
+    store, full = Store(str(tmp_path / "results")), tmp_path / "full"
+    monkeypatch.setattr(launch_module, "full_place", lambda *places: str(full) if full.exists() else "")
+    monkeypatch.setattr(retrying, "_LOOKS_EVERY_S", 0.1)
+    monkeypatch.setattr(retries, "_FULL_FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(retries, "CRASH_WAITS_S", ())  # a crash would be the end
+    study = Study("s", "?", {"a": Fills(1, full), "b": Fills(2, full), "after": Count(2, upstream=Count(1))})
+    heard = Heard()
+
+    def freed_when_said(event, key, what):
+        if event == "noted" and what.startswith("disk full at"):
+            full.unlink()
+
+    full.touch()
+    heard.then = freed_when_said
+    outcome = launch(make_plan(study, store, Keys(FileDigests())), store, quick_settings(store), heard)
+    assert outcome.failures == {}
+    assert {p.state.value for p in make_plan(study, store, Keys(FileDigests())).planned} == {"done"}
+    assert [what for event, _, what in heard.events if event == "noted"][:1] == [
+        f"disk full at {full}; waiting for space"
+    ]
+
+
+def test_out_of_memory_is_tried_once_more_with_a_node_of_its_own(run, tmp_path):
+    store, outcome, states, heard = run({"starves": Starves(log_path=tmp_path / "log")})
+    assert states == {"starves": "failed"}
+    assert (tmp_path / "log").read_text().count("try") == 2
+    ((key, failure),) = outcome.failures.items()
+    assert failure.kind == store.failure(key).kind == "out of memory"
+    assert failure.message == "MemoryError: too many images (on cpu) (batch_size 64)"
+    said = f"out of memory: {failure.message}; again at once, with a node of its own"
+    assert [what for event, _, what in heard if event == "noted"] == [said]
+
+
 def test_items_are_shared_among_workers_and_kept_through_a_kill(run, tmp_path):
     log = tmp_path / "log"
     squares = Squares(12, 1, item_s=0.3, die_at_item=9, log_path=log)
@@ -152,13 +200,13 @@ def test_a_death_counts_as_hanging_only_by_the_time_since_the_attempt_began(tmp_
     store, clock = Store(str(tmp_path)), [0.0]
     monkeypatch.setattr("orchestrator.launch.time.monotonic", lambda: clock[0])
     events = _Events(Heard(), store, may_lend=False, time_limit_s=20.0)
-    trial = SimpleNamespace(config={"key": "k"}, error_file=None)
+    trial = SimpleNamespace(config={"key": "k"})
     events.on_trial_start(0, [], trial)
     if said_at_s is not None:
         clock[0] = said_at_s
         events.on_trial_result(0, [], trial, {"message": "goes on: the other driver has let it go"})
     clock[0] = 100.0
-    events.on_trial_recover(0, [], trial)
+    events.saw("k", RuntimeError("the actor died"))
     failure = store.failure("k")
     assert (failure is not None and failure.kind == "timed out") is is_hung
 

@@ -381,7 +381,8 @@ def random_case(rng):
     return trials, capacity
 
 
-def check_case(seed):
+def check_case(seed, again=0.0):
+    """Any graph, to its end; ``again`` is the share of ends after which a trial is tried once more, later."""
     rng = random.Random(seed)
     trials, capacity = random_case(rng)
     by_key = {t.key: t for t in trials}
@@ -400,12 +401,14 @@ def check_case(seed):
         )
         return t.key not in started and t not in later and set(t.upstream) <= ended - failed and not is_preceded
 
+    put_back = {}  # by key: when it may start again
     while True:
         if later and (not running or rng.random() < 0.2):
             queue.add(later)
             later = []
         while (found := queue.take(now_s, capacity)) is not None:
-            assert may_start(found), f"seed {seed}: {found.key} had to wait"
+            is_due = found.key in put_back and put_back.pop(found.key) <= now_s
+            assert is_due or may_start(found), f"seed {seed}: {found.key} had to wait"
             assert left().holds(found.demand.total), f"seed {seed}: {found.key} does not fit"
             started.add(found.key)
             heapq.heappush(running, (now_s + rng.lognormvariate(2, 1.5), found.key))
@@ -416,8 +419,16 @@ def check_case(seed):
         if not running:
             if later:
                 continue
-            break
+            if not put_back:
+                break
+            assert not queue.is_finished
+            now_s = min(put_back.values())
+            continue
         now_s, key = heapq.heappop(running)
+        if again and rng.random() < again:
+            put_back[key] = now_s + rng.choice((0.0, 5.0, 50.0))
+            queue.put_back(by_key[key], put_back[key])
+            continue
         ended.add(key)
         if has_failed := rng.random() < 0.1:
             failed.add(key)
@@ -434,6 +445,35 @@ def check_case(seed):
 def test_in_any_graph_all_ends_nothing_overflows_and_nothing_idles(block):
     for seed in range(block * 300, (block + 1) * 300):
         check_case(seed)
+
+
+def test_in_any_graph_all_ends_where_trials_are_tried_again():
+    for seed in range(300):
+        check_case(seed, again=0.3)
+
+
+def test_what_is_tried_again_later_holds_no_slot_and_what_waits_for_it_waits_on():
+    queue = queue_of(trial("a"), trial("after a", 5, "a"), trial("b", 5))
+    assert taken(queue, cpus(1)) == ["a"]
+    queue.put_back(trial("a"), 30.0)
+    assert taken(queue, cpus(1), 1.0) == ["b"]
+    queue.end("b", 6.0, has_result=True)
+    assert taken(queue, cpus(1), 29.0) == []
+    assert not queue.is_finished
+    assert taken(queue, cpus(1), 30.0) == ["a"]
+    queue.end("a", 40.0, has_result=True)
+    assert taken(queue, cpus(1), 40.0) == ["after a"]
+
+
+def test_what_is_tried_again_may_ask_for_more():
+    queue = queue_of(trial("a"), trial("b"), trial("c"))
+    assert taken(queue, cpus(2)) == ["a", "b"]
+    queue.put_back(trial("a", demand=Demand(Amount(2.0))), 0.0)
+    assert taken(queue, cpus(2), 1.0) == []  # it comes first, and nothing runs beside it
+    queue.end("b", 2.0, has_result=True)
+    assert taken(queue, cpus(2), 2.0) == ["a"]
+    queue.end("a", 3.0, has_result=True)
+    assert taken(queue, cpus(2), 3.0) == ["c"]
 
 
 def test_ten_thousand_trials_take_steps_in_proportion():

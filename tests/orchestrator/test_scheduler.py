@@ -7,6 +7,7 @@ from toy_ranks import Ranks
 
 from orchestrator.plan import Plan, PlannedTrial, State, trials_of
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
+from orchestrator.retries import Again
 from orchestrator.scheduler import GraphSearcher
 from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
@@ -188,3 +189,62 @@ def test_the_clock_and_the_plan_tell_what_estimates_are_worth():
     now[0] = 0.3
     searcher.on_trial_complete("1")
     assert names(searcher, "2") == ["c"]
+
+
+def test_a_trial_is_tried_again_when_it_is_time_and_its_slot_is_another_s_until_then():
+    now, ends = [0.0], [Again(8.0), Again(), True]
+    base = chain(1)
+    searcher = searcher_of(
+        {"base": base, "after": Count(3, upstream=base), "other": Count(2)},
+        succeeds=lambda t: ends.pop(0) if t.name == "base" else True,
+        slots=1,
+        clock=lambda: now[0],
+    )
+    assert names(searcher, "1") == ["base"]
+    searcher.on_trial_complete("1", error=True)
+    assert names(searcher, "2") == ["other"]
+    searcher.on_trial_complete("2")
+    assert names(searcher, "3") == [None]  # not FINISHED: something is to come
+    now[0] = 8.0
+    assert names(searcher, "4") == ["base"]
+    searcher.on_trial_complete("4", error=True)
+    assert names(searcher, "5") == ["base"]
+    searcher.on_trial_complete("5")
+    assert names(searcher, "6") == ["after"]
+    searcher.on_trial_complete("6")
+    assert names(searcher, "7") == ["FINISHED"]
+
+
+def test_nothing_starts_and_nothing_is_over_while_nothing_may_start():
+    may = [False]
+    searcher = searcher_of({"a": Count(1)}, may_start=lambda: may[0])
+    assert names(searcher, "1") == [None]
+    assert searcher.next_demand() is None
+    may[0] = True
+    assert names(searcher, "2") == ["a"]
+    searcher.on_trial_complete("2")
+    may[0] = False
+    assert names(searcher, "3") == ["FINISHED"]
+
+
+def test_a_search_that_cannot_be_written_down_now_is_asked_again_and_not_over(capsys):
+    now, answers = [0.0], [OSError(28, "No space left on device"), OSError(28, "No space"), plan_of({"b": Count(2)})]
+
+    def more(done, lost):
+        answer = answers.pop(0) if answers else None
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    searcher = searcher_of({"a": Count(1)}, more=more, slots=1, clock=lambda: now[0])
+    assert names(searcher, "1") == ["a"]
+    searcher.on_trial_complete("1")
+    assert names(searcher, "234") == [None, None, None]
+    assert len(answers) == 2  # asked once: the next time is later
+    now[0] = 10.0
+    assert names(searcher, "5") == [None]
+    now[0] = 20.0
+    assert names(searcher, "6") == ["b"]
+    searcher.on_trial_complete("6")
+    assert names(searcher, "7") == ["FINISHED"]
+    assert capsys.readouterr().err.count("the search cannot go on now, and tries again: [Errno 28]") == 1

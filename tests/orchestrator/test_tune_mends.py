@@ -1,10 +1,13 @@
 """What is changed of Ray Tune from outside: each needs its change still, and has it."""
 
+from types import SimpleNamespace
+
 import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
 
 from orchestrator import tune_mends
 
@@ -83,3 +86,46 @@ def test_all_go_when_tune_says_so(cache):
     wanted.append(ONE)
     kept.cache_object(ONE, "actor")
     assert list(kept.flush_cached_objects(force_all=True)) == ["actor"]
+
+
+class Controller:
+    """What the changed methods of Tune's controller ask for: nobody to start next, and a disk that is full."""
+
+    def __init__(self):
+        self._search_alg = self._checkpoint_manager = self
+        self.num_asked = 0
+
+    def next_trial(self):
+        self.num_asked += 1
+
+    def sync_up_experiment_state(self, **how):
+        raise OSError(28, "No space left on device")
+
+    def save_to_dir(self):
+        pass
+
+
+def test_a_searcher_that_has_nothing_now_is_asked_once_so_that_ctrl_c_is_heard(monkeypatch):
+    monkeypatch.setattr(tune_mends, "_PAUSE_S", 0.0)
+    tune_mends.apply(lambda resources: False)
+    controller = Controller()
+    assert not tune_controller.TuneController._update_trial_queue(controller, blocking=True)
+    assert controller.num_asked == 1
+
+
+def test_tune_would_end_where_its_own_state_cannot_be_saved():
+    with pytest.raises(OSError, match="No space"):
+        tune_mends._checkpoint(Controller())
+    tune_mends.apply(lambda resources: False)
+    tune_controller.TuneController.checkpoint(Controller())
+
+
+@pytest.mark.parametrize("is_preempted", [False, True])
+def test_every_failure_is_heard_and_none_is_tunes_to_start_again(is_preempted):
+    heard = []
+    tune_mends.apply(lambda resources: False, lambda key, error: heard.append((key, error)))
+    trial, error = Trial("toy", stub=True, config={"key": "k"}), RayActorError(preempted=is_preempted)
+    trial.storage = SimpleNamespace(trial_driver_staging_path="/nowhere")  # as on a disk that takes no file
+    trial.handle_error(error)
+    assert heard == [("k", error)]
+    assert not trial.should_recover()

@@ -1,5 +1,6 @@
 """Trainables that cost nothing, for tests of everything around them."""
 
+import errno
 import math
 import os
 import signal
@@ -174,6 +175,32 @@ class Flaky(Trainable):
         if len(self.log_path.read_text().splitlines()) <= self.num_failures:
             raise OSError("the network share went away")
         return {"tries": float(self.num_failures + 1)}
+
+
+@dataclass(frozen=True)
+class Fills(Trainable):
+    """Finds its disk full as long as a file is there."""
+
+    number: int = 0
+    full: Path = recorded(None)
+
+    def run(self, context):
+        if self.full.exists():
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.full))
+        return {"number": float(self.number)}
+
+
+@dataclass(frozen=True)
+class Starves(Trainable):
+    """Has never memory enough."""
+
+    batch_size: int = 64
+    log_path: Path = recorded(None)
+
+    def run(self, context):
+        with open(self.log_path, "a") as file:
+            file.write("try\n")
+        raise MemoryError("too many images")
 
 
 @dataclass(frozen=True)
