@@ -149,6 +149,8 @@ def _wordless(trial: Trial, error: str | None, attempt: int) -> Failure:
     if attempt == 0 and error:
         return Failure(kind, f"it could not be started: {said}", error, attempt, time.time())
     message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
+    if error and "is unavailable" in error:  # so long as the cluster has not missed a node that is gone
+        message = "Ray lost touch with its process: killed, or its node is gone"
     return Failure(kind, f"{message} ({said})" if said else message, error or "", attempt, time.time())
 
 

@@ -162,8 +162,9 @@ def test_a_lost_node_costs_time_only(two_nodes, undisturbed, tmp_path):
     cluster.remove_node(worker, allow_graceful=False)
     assert process.wait(timeout=240) == 0, (tmp_path / "output").read_text()
     said = (tmp_path / "output").read_text()
-    assert "preempted: " in said
-    assert "crashed: " not in said
+    # What Ray says at first depends on whether the cluster has missed the node by then.
+    assert "preempted: " in said or "Ray lost touch with its process" in said
+    assert "again " in said
     assert outcome(tmp_path) == outcome(undisturbed)
     assert histories(tmp_path) == histories(undisturbed)
 

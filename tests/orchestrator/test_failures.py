@@ -145,6 +145,8 @@ NO_MODULE = "ModuleNotFoundError: No module named 'mine'"
         (KILLED_FOR_MEMORY, 1, "out of memory", "ran out of memory; lower --max-concurrent"),
         (NO_MODULE, 0, "crashed", f"it could not be started: {NO_MODULE}"),
         ("The actor died unexpectedly", 1, "crashed", "died without a word"),
+        ("The actor 9 is unavailable: RPC error: Socket closed", 1, "crashed", "Ray lost touch with its process"),
+        ("The actor died because its node has died. Node Id: 7", 1, "preempted", "its node has died"),
         (None, 1, "crashed", "died without a word"),
     ],
 )
