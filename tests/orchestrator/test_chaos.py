@@ -42,8 +42,12 @@ def computed(folder):
 
 
 def outcome(folder):
+    """The results of a study in this folder."""
+    return outcome_of(Store(str(folder / "results")))
+
+
+def outcome_of(store):
     """The results of the store by configuration, without what may differ: times, attempts, provenance."""
-    store = Store(str(folder / "results"))
     found = {}
     for key in store.finished():
         result = store.result(key)
@@ -53,9 +57,14 @@ def outcome(folder):
 
 
 def histories(folder):
+    """What MLflow says of the study in this folder."""
+    return histories_of(f"sqlite:///{folder}/results/mlflow.db", "toy")
+
+
+def histories_of(tracking_uri, study):
     """What MLflow says: (run name, metric) -> [(step, value)], and how many runs there are."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/results/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    client = MlflowClient(tracking_uri=tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name(study).experiment_id])
     names = [run.info.run_name for run in runs]
     return sorted(names), {
         (run.info.run_name, metric): [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
