@@ -1,7 +1,8 @@
-"""Every study at scale smoke as the README's user of a cluster runs it: through `ray job submit`."""
+"""Every study at scale smoke as the README's user of a cluster runs it: through `ray job submit`, with a token."""
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -35,8 +36,11 @@ def jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("head")
     start = f"start --head --block --num-cpus=2 --port=6398 --dashboard-host=127.0.0.1 --dashboard-port={JOBS_PORT}"
     start += " --dashboard-agent-listen-port=52398 --ray-client-server-port=9398"
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"http://127.0.0.1:{JOBS_PORT}"}
-    without = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    token = folder / "auth_token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    without = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment = without | {"RAY_ADDRESS": f"http://127.0.0.1:{JOBS_PORT}"}
     with (folder / "log").open("w") as log:
         head = subprocess.Popen([RAY, *start.split()], env=without, stdout=log, stderr=log)
     try:
@@ -68,3 +72,10 @@ def test_a_study_runs_as_a_job_to_its_page(jobs, tmp_path, name):
     wanted = {entry["key"] for entry in manifest["trials"]}
     assert wanted <= set(store.finished())
     assert len(wanted) >= 2
+
+
+def test_who_has_no_token_submits_nothing(jobs):
+    stranger = jobs | {"RAY_AUTH_MODE": "disabled"}
+    refused = subprocess.run([RAY, "job", "submit", "--", "true"], env=stranger, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "Unauthorized" in refused.stdout + refused.stderr
