@@ -109,7 +109,7 @@ def kill_ranks(new_world: NewWorld, moments: Random, times: int) -> None:
         driver = world.start(2.0)
         for _ in range(min(times, _MOST_CRASHES)):
             noted = len(world.lines("ranks"))
-            at_a_moment(world, driver, lambda w=world, n=noted: len(w.lines("ranks")) >= n + 4, moments, 2.0)
+            at_a_moment(world, driver, lambda w=world, n=noted: len(w.lines("ranks")) >= n + 2, moments, 2.0)
             pid = int(moments.choice(world.lines("ranks")[-2:]).split()[-1])
             world.killed([pid], ends=world.pids("RayTrainWorker"), names=("ranks",))
             times -= 1

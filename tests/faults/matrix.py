@@ -14,6 +14,8 @@ FAULTS = [
     Fault("Ctrl-C, and SIGTERM", 2, kills.interrupt, (GOES_ON,)),
     Fault("SIGKILL of a trial", 5, kills.kill_trials, (AGAIN,)),
     Fault("SIGKILL of a trial with a checkpoint half up", 2, kills.kill_half_up, (AGAIN,)),
+    Fault("SIGKILL of one of two ranks", 5, kills.kill_ranks, (AGAIN,)),
+    Fault("SIGKILL of the raylet", 5, kills.kill_raylets, ("Ray on this machine is gone",)),
     Fault("SIGKILL of the feeder", 5, kills.kill_feeders, (BEHIND,)),
     Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (BEHIND,)),
     Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),

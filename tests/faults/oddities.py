@@ -24,7 +24,7 @@ def misbehave(new_world: NewWorld, moments: Random, times: int) -> None:
 def hang(new_world: NewWorld, moments: Random, times: int) -> None:
     """A trial sleeps for ever; a time limit of seconds ends it, with the line where it was."""
     world = new_world()
-    fail(world, ["hangs"], "--time-limit", "0.1")
+    fail(world, ["hangs"], "--time-limit", "0.25")
     assert len(world.lines("odd1.tries")) == 1
     mend(world, ["hangs"])
 
