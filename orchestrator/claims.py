@@ -45,13 +45,9 @@ class Holding:
     def check(self) -> None:
         """Raise ClaimLost if another process took over; to be called before publishing.
 
-        A claim that is gone, as after a look at it aside or a removal by hand, is made anew: nobody else has it.
+        One that is gone counts as taken over: whoever did so may have ended the trial and let go.
         """
-        current = self.store.read_document(self.path)
-        if current is None:
-            self.store.create_document(self.path, {"token": self.token, "beat": 0, **_this_process()})
-            current = self.store.read_document(self.path)
-        if not self.owns(current):
+        if not self.is_mine():
             raise ClaimLost(f"{self.path} was taken over by another process while this one did not answer")
 
     def owns(self, document: Any) -> bool:

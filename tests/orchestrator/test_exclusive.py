@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from orchestrator.claims import Claim, ClaimLost, is_held
+from orchestrator.claims import Claim, is_held
 from orchestrator.places import check_writable
 from orchestrator.store import Result, Store
 from orchestrator.usage import UsageError
@@ -112,17 +112,6 @@ def test_a_result_whose_answer_was_lost_is_published(store):
     assert store.result("k") == result
     assert not store.exists("trials/k/failure.json")
     assert not store.publish(Result("k", {"m": 0.1}, {}, [], 1.0, 2.0, 1.0, 1, 5.0, {}, "another"))
-
-
-def test_a_claim_that_is_gone_is_made_again_before_anything_rests_on_it(store):
-    with Claim(store, "trials/k") as claim:
-        store.remove("trials/k/claim.json")
-        claim.holding.check()
-        assert is_held(store, "trials/k") == f"process {os.getpid()} on {os.uname().nodename}"
-        claim.holding.check()
-        store.write_document("trials/k/claim.json", {"token": "another's"})
-        with pytest.raises(ClaimLost):
-            claim.holding.check()
 
 
 def test_a_storage_that_refuses_no_second_creation_is_no_storage(store, tmp_path):
