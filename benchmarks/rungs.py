@@ -28,7 +28,7 @@ import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 
-from orchestrator.plan import trials_of
+from orchestrator.graph import trials_of
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Result, Store
 from orchestrator.study import Rungs, Search, Study

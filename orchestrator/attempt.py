@@ -16,8 +16,8 @@ import cloudpickle
 from orchestrator.checkpoints import Checkpoints, Member
 from orchestrator.claims import Holding
 from orchestrator.context import Progress, ReadingContext, Spread, TrialContext, in_process
+from orchestrator.graph import Trial
 from orchestrator.places import storage_mark
-from orchestrator.plan import Trial
 from orchestrator.provenance import machine_provenance
 from orchestrator.resources import Demand, demand_of
 from orchestrator.store import Failure, Store

@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 
+from orchestrator.graph import Trial
 from orchestrator.kinds import Kind
-from orchestrator.plan import Trial
 from orchestrator.provenance import machine_provenance
 from orchestrator.store import DamagedResult, Failure, Store
 from trainables.api.errors import BadData, NonFiniteMetric

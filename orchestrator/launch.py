@@ -24,8 +24,9 @@ from orchestrator import idle, tune_mends
 from orchestrator.attempt import Payload, Settings
 from orchestrator.context import Progress
 from orchestrator.failures import failure_of, last_crash
+from orchestrator.graph import Trial
 from orchestrator.places import full_place
-from orchestrator.plan import Plan, Trial, failure_text
+from orchestrator.plan import Plan, failure_text
 from orchestrator.resources import Demand, alone_on_a_node, demand_of, usual_demand
 from orchestrator.retries import Again
 from orchestrator.retrying import Retrying, Space

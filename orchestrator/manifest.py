@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.documents import sealed
+from orchestrator.graph import Trial
 from orchestrator.manifest_parts import Entries, part_names, remove_parts, write_part
-from orchestrator.plan import Plan, Trial
+from orchestrator.plan import Plan
 from orchestrator.provenance import data_fingerprints, file_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from orchestrator.failures import record, why_ended
+from orchestrator.graph import Trial
 from orchestrator.kinds import Kind, kind_of
-from orchestrator.plan import Trial
 from orchestrator.retries import Again, after
 from orchestrator.store import Failure, Store
 

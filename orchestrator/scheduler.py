@@ -15,8 +15,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.graph import Trial
 from orchestrator.order import QueuedTrial
-from orchestrator.plan import TO_RUN, Plan, PlannedTrial, State, Trial
+from orchestrator.plan import TO_RUN, Plan, PlannedTrial, State
 from orchestrator.queue import TrialQueue
 from orchestrator.resources import Capacity, Demand
 from orchestrator.retries import Again

@@ -49,7 +49,7 @@ from orchestrator.documents import (
     sealed,
     submission_order,
 )
-from orchestrator.journals import Journals
+from orchestrator.journals import Journals, word_path
 from orchestrator.manifest_parts import with_parts
 from orchestrator.storage import DamagedResult, FileEntry, is_name
 
@@ -77,7 +77,7 @@ class Store(Journals):
             return Look(damage=f"{self.uri}/{result.folder}/{name} is missing or not whole")
         if result.segments and (lost := set(result.segments) - set(self.names(f"trials/{key}/journal"))):
             return Look(damage=f"{self.uri}/trials/{key}/journal/{min(lost)} is missing")
-        said = said_of(self.read_document(_word_path(key)), result.token)
+        said = said_of(self.read_document(word_path(key)), result.token)
         return Look(damage=said) if said else Look(result)
 
     def result(self, key: str) -> Result | None:
@@ -115,7 +115,7 @@ class Store(Journals):
         with contextlib.suppress(OSError):
             there.update(self.names(f"trials/{key}"))
         leftovers = [name for name in ("progress", "checkpoints", "items", "failure.json") if name in there]
-        for path in [_word_path(key), *(f"trials/{key}/{name}" for name in leftovers)]:
+        for path in [word_path(key), *(f"trials/{key}/{name}" for name in leftovers)]:
             with contextlib.suppress(OSError):
                 self.remove(path)
 
@@ -134,13 +134,6 @@ class Store(Journals):
             raise DamagedResult(f"{error}; submit again to compute it anew") from error
 
     # -- damage ---------------------------------------------------------------------------------------
-
-    def report_damage(self, key: str, token: str, message: str) -> None:
-        """Leave word that the result with this token is damaged, where the storage takes it: the next plan computes it
-        anew."""
-        with contextlib.suppress(OSError):
-            self.write_document(_word_path(key), {"token": token, "message": message})
-        print(f"warning: the result of trial {key} is damaged: {message}", file=sys.stderr, flush=True)
 
     def settle_damage(self, key: str) -> Look:
         """Verify a result that looks damaged and set it aside if it is; returns how the trial looks then.
@@ -162,7 +155,7 @@ class Store(Journals):
             raise
         except (DamagedResult, *OTHER_SHAPE):
             self.set_aside(key)
-        self.remove(_word_path(key))
+        self.remove(word_path(key))
         return self.look(key)
 
     def set_aside(self, key: str) -> None:
@@ -215,14 +208,6 @@ class Store(Journals):
         for old in set(self.names(folder)) - {f"{generation.name}.json" for generation in kept}:
             self.remove(f"{folder}/{old}")
 
-    def rows(self, result: Result) -> list[list[Any]]:
-        """The whole journal of a result. Raises DamagedResult, after reporting it, when a segment is not whole."""
-        try:
-            return [row for name in result.segments for row in self.segment(result.key, name)]
-        except DamagedResult as error:
-            self.report_damage(result.key, result.token, str(error))
-            raise
-
     # -- families and studies -------------------------------------------------------------------------
 
     def shorter(self, family: str, length: int) -> Iterator[Result]:
@@ -263,10 +248,6 @@ class Store(Journals):
 
 def _result_path(key: str) -> str:
     return f"results/{key}.json"
-
-
-def _word_path(key: str) -> str:
-    return f"damaged/{key}.json"
 
 
 def garbled_manifests(store: Store) -> Iterator[str]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from orchestrator import printing
 from orchestrator.attempt import DEFAULT_CHECKPOINT_INTERVAL_S, Settings, default_cache_dir
-from orchestrator.budget import budget_of
+from orchestrator.budget import Budget, budget_of
 from orchestrator.context import Progress
 from orchestrator.cost_records import record_costs
 from orchestrator.costs import costs_of, resources_of
@@ -24,13 +24,14 @@ from orchestrator.devices import devices_for
 from orchestrator.entry import check_entry
 from orchestrator.estimates import Spent
 from orchestrator.feeder import Feeder
+from orchestrator.graph import trials_of
 from orchestrator.inputs import record_digests
 from orchestrator.kinds import Kind
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
 from orchestrator.outlook import outlook_of
 from orchestrator.places import check_writable, give_home, opened
-from orchestrator.plan import Plan, State, check_trials, make_plan, trials_of
+from orchestrator.plan import Plan, State, check_trials, make_plan
 from orchestrator.provenance import provenance, without_password
 from orchestrator.publishing import known_of
 from orchestrator.reporting import report_on
@@ -74,9 +75,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     command = shlex.join(["python", *map(without_password, sys.argv)])
     document = manifest_of(plan, command, provenance(), submission.keys)
     manifest = ManifestWriter(store, document, submission.suggestions)
-    if budget is not None:
-        printing.say(budget.line, console)
-    chosen = plan if budget is None else budget.of(plan)
+    chosen = _within(budget, plan, console)
     with contextlib.ExitStack() as fed:
         if is_running := bool(chosen.runnable() or chosen.is_to_go_on):
             if submission.run(chosen, manifest, fed, tracking_uri):
@@ -99,6 +98,14 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     printing.show_end(after, paths or [], tracking_uri, charts, console)
     is_complete = after.is_complete and not submission.suggestions.stopped_because
     return EXIT_OK if is_complete and paths is not None else EXIT_FAILED
+
+
+def _within(budget: Budget | None, plan: Plan, console: Console) -> Plan:
+    """The plan of what fits the budget, having said what does not."""
+    if budget is None:
+        return plan
+    printing.say(budget.line, console)
+    return budget.of(plan)
 
 
 @dataclass(frozen=True)

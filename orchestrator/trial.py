@@ -11,7 +11,7 @@ from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import Progress
 from orchestrator.documents import NewerResult
 from orchestrator.failures import note_failure
-from orchestrator.plan import Trial
+from orchestrator.graph import Trial
 from orchestrator.store import Store
 from trainables.api.identity import describe
 

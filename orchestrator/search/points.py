@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.plan import check_trials, trials_of
+from orchestrator.graph import trials_of
+from orchestrator.plan import check_trials
 from orchestrator.search.rungs import check_family
 from orchestrator.search.sampling import any_point
 from orchestrator.study import Params, Search, Study

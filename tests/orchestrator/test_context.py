@@ -19,7 +19,7 @@ from orchestrator.checkpoints import Checkpoints
 from orchestrator.claims import Claim, ClaimLost
 from orchestrator.context import TrialContext
 from orchestrator.failures import failure_kind, last_crash
-from orchestrator.plan import trials_of
+from orchestrator.graph import trials_of
 from orchestrator.provenance import machine_provenance
 from orchestrator.store import DamagedResult, Failure, Store
 from orchestrator.study import Study

@@ -11,8 +11,8 @@ from toy import Count, Squares
 import orchestrator.export
 from orchestrator.attempt import Payload
 from orchestrator.export import export
+from orchestrator.graph import Trial, trials_of
 from orchestrator.inputs import record_digests
-from orchestrator.plan import Trial, trials_of
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.trial import run_trial

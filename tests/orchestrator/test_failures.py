@@ -19,8 +19,9 @@ from orchestrator import attempt
 from orchestrator.attempt import Attempt, Payload
 from orchestrator.claims import Claim, Holding
 from orchestrator.failures import WorkerFailed, failure_from, failure_of
+from orchestrator.graph import trials_of
 from orchestrator.kinds import kind_of
-from orchestrator.plan import failure_text, trials_of
+from orchestrator.plan import failure_text
 from orchestrator.snapshot import snapshot
 from orchestrator.store import Failure, Store
 from orchestrator.study import Study

@@ -12,9 +12,10 @@ from toy import Count, Misconfigured, ReadsText, Squares
 
 from orchestrator import commands
 from orchestrator.attempt import Payload
+from orchestrator.graph import trials_of
 from orchestrator.kinds import Kind
 from orchestrator.manifest import manifest_of
-from orchestrator.plan import State, check_trials, make_plan, trials_of
+from orchestrator.plan import State, check_trials, make_plan
 from orchestrator.printing import show_plan
 from orchestrator.store import Failure, Store
 from orchestrator.study import Entry, Study

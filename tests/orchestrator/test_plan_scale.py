@@ -8,8 +8,9 @@ from toy import Count, Grow
 
 from orchestrator import plan as planning
 from orchestrator import submission
+from orchestrator.graph import trials_of
 from orchestrator.options import StudyOptions
-from orchestrator.plan import make_plan, trials_of
+from orchestrator.plan import make_plan
 from orchestrator.publishing import Known, publisher
 from orchestrator.snapshot import snapshot
 from orchestrator.store import Result

@@ -11,8 +11,9 @@ from toy_ranks import Ranks
 from orchestrator import processes
 from orchestrator.attempt import Attempt, Payload
 from orchestrator.claims import Holding
+from orchestrator.graph import trials_of
 from orchestrator.launch import launch
-from orchestrator.plan import make_plan, trials_of
+from orchestrator.plan import make_plan
 from orchestrator.store import Store
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys

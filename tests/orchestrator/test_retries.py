@@ -10,9 +10,9 @@ from toy import Count
 
 from orchestrator import places
 from orchestrator.failures import NodeLost, failure_from, failure_kind, note_failure
+from orchestrator.graph import trials_of
 from orchestrator.kinds import Kind
 from orchestrator.places import full_place
-from orchestrator.plan import trials_of
 from orchestrator.resources import Amount, Capacity, Demand, alone_on_a_node
 from orchestrator.retries import Again, after
 from orchestrator.retrying import Retrying, Space

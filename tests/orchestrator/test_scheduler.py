@@ -5,7 +5,8 @@ import dataclasses
 from toy import Count, Grow, Squares
 from toy_ranks import Ranks
 
-from orchestrator.plan import Plan, PlannedTrial, State, trials_of
+from orchestrator.graph import trials_of
+from orchestrator.plan import Plan, PlannedTrial, State
 from orchestrator.resources import Amount, Capacity, Demand, demand_of
 from orchestrator.retries import Again
 from orchestrator.scheduler import GraphSearcher

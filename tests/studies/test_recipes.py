@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from orchestrator.graph import trials_of
 from orchestrator.manifest import entries_of
-from orchestrator.plan import make_plan, trials_of
+from orchestrator.plan import make_plan
 from orchestrator.store import Store
 from orchestrator.study import Study
 from studies import augmentation_sweeps, curve_recipes, recipes, rotation_period

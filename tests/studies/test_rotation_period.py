@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orchestrator.plan import trials_of
+from orchestrator.graph import trials_of
 from orchestrator.store import Store
 from studies.rotation_period import make_study
 from trainables.api.identity import FileDigests, Keys
