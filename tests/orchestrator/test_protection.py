@@ -9,6 +9,7 @@ import toy
 
 from orchestrator.attempt import Payload
 from orchestrator.documents import NewerResult, sealed
+from orchestrator.kinds import Kind
 from orchestrator.plan import make_plan
 from orchestrator.storage import FileEntry
 from orchestrator.store import DamagedResult, Failure, Generation, Result, SavedState, Store
@@ -83,7 +84,7 @@ def test_a_trial_with_a_result_of_a_newer_shape_fails_for_good_and_no_plan_runs_
     with pytest.raises(UsageError, match="update the code"):
         first_trial(store, trials)
     run_trial(payload)  # a driver that planned before
-    assert store.failure(trial.key).kind == "bad configuration"
+    assert store.failure(trial.key).kind == Kind.INVALID
     assert "update the code" in store.failure(trial.key).message
     assert store.finished() == {trial.key}
 
