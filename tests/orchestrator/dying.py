@@ -19,7 +19,7 @@ from test_search_schedules import Driver
 from orchestrator import attempt, claims, storage, trial
 from orchestrator.attempt import Payload, Settings
 from orchestrator.failures import failure_of
-from orchestrator.launch import MAX_CRASHES
+from orchestrator.retrying import Retrying, Space
 from orchestrator.store import Store
 from orchestrator.study import Resources, Study
 from trainables.api.trainable import Trainable, grows
@@ -150,9 +150,9 @@ class MortalDriver(Driver):
         self.world, self.process = world, world.born()
         cache = world.folder / f"cache-{self.process}"
         self.settings = Settings(world.store.uri, cache, Resources(), {"code_version": "test"}, 0.0)
-        self.crashes: Counter = Counter()
         with world.acts(self.process):
             super().__init__(DyingStore(world, self.process, self.process), study, slots, lag)
+        self.retrying = Retrying(self.store, Space(lambda: ""), lambda: ())
 
     def go_on(self, rng: random.Random) -> bool:
         """Start what fits, and let one trial run; False at the end. Raises Killed."""
@@ -165,7 +165,7 @@ class MortalDriver(Driver):
 
     def _run(self, name: str) -> None:
         planned = self.running[name]
-        process, is_final = self.world.born(), False
+        process = self.world.born()
         try:
             with self.world.acts(process), _in_process(self.world, process, self.process):
                 trial.run_trial(Payload(planned, self.settings), say=lambda message: None)
@@ -174,14 +174,13 @@ class MortalDriver(Driver):
         except (Killed, Exception):
             if not self.world.is_alive(self.process):
                 raise Killed from None
-            self.crashes[planned.key] += 1
-            if self.crashes[planned.key] <= MAX_CRASHES:
-                return  # Tune starts it again
-            is_final = True
+            _, again = self.retrying.next(planned, None)
+            if again is not None:
+                return  # at its next turn: nobody has a clock here
         finally:
             self.world.kill(process)
         if self.store.result(planned.key) is None:
-            failure_of(self.store, planned, None, is_final=is_final)
+            failure_of(self.store, planned, None, is_final=False)
         self.running.pop(name)
         self.searcher.on_trial_complete(name)
 

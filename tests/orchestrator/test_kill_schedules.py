@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 
-from orchestrator.failures import CRASH
-from orchestrator.launch import MAX_CRASHES
+from orchestrator.kinds import Kind
 from orchestrator.plan import make_plan
+from orchestrator.retries import CRASH_WAITS_S
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.study import Rungs, Search, Study
 from trainables.api.identity import FileDigests, Keys
@@ -25,6 +25,8 @@ QUICK = settings(
     derandomize=True, max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 LONG = settings(QUICK, derandomize=False, max_examples=2_000, print_blob=True)
+
+NUM_RETRIES = len(CRASH_WAITS_S)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,7 +124,7 @@ def check(study, give_world, rng, blows, slots, num_drivers, lag=None):
     undisturbed, expected = run(study, give_world, random.Random(0), lag, slots=lag or 1)
     world, found = run(study, give_world, rng, lag, blows, slots=slots, num_drivers=num_drivers)
     assert found == expected
-    hopeless = {t.number for t in study.trainables.values() if getattr(t, "num_crashes", 0) > MAX_CRASHES}
+    hopeless = {t.number for t in study.trainables.values() if getattr(t, "num_crashes", 0) > NUM_RETRIES}
     for (number, part), times in world.computed.items():
         if number not in hopeless:
             assert undisturbed.computed[number, part] == 1, "with nothing in the way it was computed again"
@@ -138,10 +140,10 @@ disturbed = {
 
 
 def test_an_undisturbed_crash_is_tried_so_often(give_world):
-    study = Study("s", "?", {"a": Sum(1, 6, (), 99), "b": Sum(2, 6, (), MAX_CRASHES)})
+    study = Study("s", "?", {"a": Sum(1, 6, (), 99), "b": Sum(2, 6, (), NUM_RETRIES)})
     world, (found, _) = run(study, give_world, random.Random(0))
-    assert sorted(world.tries.values()) == [MAX_CRASHES + 1, MAX_CRASHES + 1]
-    assert sorted(kind or "" for _, kind, *_ in found.values()) == ["", CRASH]
+    assert sorted(world.tries.values()) == [NUM_RETRIES + 1, NUM_RETRIES + 1]
+    assert sorted(kind or "" for _, kind, *_ in found.values()) == ["", Kind.CRASHED]
 
 
 @QUICK
