@@ -23,7 +23,7 @@ from orchestrator.documents import (
 from orchestrator.inputs import read_digests
 from orchestrator.leftovers import suggested_keys
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import storage_of
+from orchestrator.places import opened
 from orchestrator.publishing import Known
 from orchestrator.snapshot import report_files
 from orchestrator.storage import FileEntry, is_name
@@ -56,7 +56,7 @@ def verify(
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         as_json: Print one JSON object for scripts.
     """
-    store = Store(storage_of(storage))
+    store = opened(storage)
     if not store.names("studies") and not store.finished():
         raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
     verification = Verification(store)
