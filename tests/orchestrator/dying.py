@@ -56,6 +56,8 @@ class World:
     meanwhile: Callable[[], None] = lambda: None
     """What others do while a process stands still."""
     acting: int = 0
+    too_late: set[int] = field(default_factory=set)
+    """Processes whose trial had failed for good when they began; each driver gives up for itself."""
     computed: Counter = field(default_factory=Counter)  # (family, epoch or item) -> how often
     at_work: dict[str, int] = field(default_factory=dict)  # key -> the last process that computed it
     tries: Counter = field(default_factory=Counter)  # key -> attempts, as the world outside of the store remembers
@@ -166,6 +168,8 @@ class MortalDriver(Driver):
     def _run(self, name: str) -> None:
         planned = self.running[name]
         process = self.world.born()
+        if self.store.failure(planned.key) is not None:
+            self.world.too_late.add(process)
         try:
             with self.world.acts(process), _in_process(self.world, process, self.process):
                 trial.run_trial(Payload(planned, self.settings), say=lambda message: None)
@@ -262,8 +266,8 @@ def _begin(trainable: Trainable, context) -> World:
     """What holds of every attempt that computes."""
     world, key = WORLD[-1], context.key(trainable)
     assert world.store.result(key) is None, "what was finished runs again"
-    assert world.store.failure(key) is None, "what failed for good runs again"
-    if (other := world.at_work.get(key)) is not None:
+    assert world.acting not in world.too_late, "what failed for good runs again"
+    if (other := world.at_work.get(key)) not in (None, world.acting):  # itself, when it had lost its claim
         assert not world.is_alive(other), "two compute the same"
     world.at_work[key] = world.acting
     world.tries[key] += 1
