@@ -305,6 +305,12 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
     assert "its members claim 1,000,000 bytes" in str(raised.value.__cause__)
 
 
+def test_tensors_without_names_are_no_state_dict(tmp_path):
+    torch.save({("conv1", "weight"): torch.ones(2)}, tmp_path / "weights")
+    with pytest.raises(ValueError, match="weights is no checkpoint"):
+        read_weight_file(tmp_path / "weights")
+
+
 def test_an_archive_on_several_disks_is_no_weight(tmp_path):
     path = tmp_path / "weights"
     torch.save({"a": torch.ones(2)}, path)

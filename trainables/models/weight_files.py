@@ -177,4 +177,6 @@ def _refuse_not_dense(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _is_state_dict(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
-    return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
+    if not isinstance(content, Mapping):
+        return False
+    return bool(content) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in content.items())
