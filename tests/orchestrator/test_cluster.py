@@ -1,5 +1,6 @@
 """Clusters as users have them: nodes that come and go, and Ray itself dying. Slow."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from test_chaos import computed, outcome, start, undisturbed, wait_for_jobs_api, with_token  # noqa: F401
+from test_chaos import (  # noqa: F401
+    computed,
+    histories,
+    outcome,
+    start,
+    undisturbed,
+    wait_for_jobs_api,
+    with_token,
+)
 from toy import Count, OnGpu, Squares
 
 from orchestrator import cluster as module
@@ -135,9 +144,9 @@ def from_zero(tmp_path):
         if probe.connect_ex(("127.0.0.1", FAKE_PORT)) == 0:
             pytest.skip(f"port {FAKE_PORT} is taken")
     (tmp_path / "cluster.yaml").write_text(json.dumps(GROWS_FROM_ZERO))
+    token = with_token(tmp_path)
     environment = {
-        **os.environ, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled",
-        "RAY_NODE_TYPE_NAME": HEAD, "RAY_USAGE_STATS_ENABLED": "0",
+        **token, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_NODE_TYPE_NAME": HEAD,
     }  # fmt: skip
     command = f"start --head --block --num-cpus=0 --port={FAKE_PORT} --include-dashboard=false"
     command += f" --ray-client-server-port=9499 --autoscaling-config={tmp_path / 'cluster.yaml'}"
@@ -148,7 +157,7 @@ def from_zero(tmp_path):
         assert time.monotonic() < deadline, (tmp_path / "head").read_text()
         time.sleep(0.5)
     try:
-        yield {"RAY_ADDRESS": f"127.0.0.1:{FAKE_PORT}", "RAY_AUTH_MODE": "disabled"}
+        yield {**token, "RAY_ADDRESS": f"127.0.0.1:{FAKE_PORT}"}
     finally:
         head.terminate()
         head.wait(timeout=60)
@@ -160,31 +169,76 @@ def test_a_cluster_grows_from_zero_for_what_waits(from_zero, undisturbed, tmp_pa
     assert outcome(tmp_path) == outcome(undisturbed)
 
 
-@pytest.fixture
-def two_started_nodes(tmp_path):
-    """Two nodes of one CPU each as `ray start` makes them, with token authentication; an environment for clients."""
-    environment = with_token(tmp_path)
+@contextlib.contextmanager
+def started_nodes(folder, num_workers):
+    """A head and further nodes, of one CPU each, as `ray start` makes them, with token authentication.
+
+    An environment for clients that submit jobs, and the processes of the further nodes.
+    """
+    environment = with_token(folder)
     head = "start --head --block --num-cpus=1 --port=6397 --dashboard-host=127.0.0.1 --dashboard-port=8297"
     head += " --dashboard-agent-listen-port=52397 --ray-client-server-port=9397"
-    worker = "start --block --num-cpus=1 --address=127.0.0.1:6397 --dashboard-agent-listen-port=52396"
     started = []
     environment["RAY_ADDRESS"] = "http://127.0.0.1:8297"
     try:
-        with (tmp_path / "nodes").open("w") as log:
+        with (folder / "nodes").open("w") as log:
             started.append(subprocess.Popen([RAY, *head.split()], env=environment, stdout=log, stderr=log))
-            wait_for_jobs_api(RAY, environment, started[0], tmp_path / "nodes")
+            wait_for_jobs_api(RAY, environment, started[0], folder / "nodes")
             without = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
-            started.append(subprocess.Popen([RAY, *worker.split()], env=without, stdout=log, stderr=log))
-        deadline = time.monotonic() + 60
-        # On one machine the nodes share a folder, which one that starts empties: no job before.
-        while (tmp_path / "nodes").read_text().count("block forever") < 2:
-            assert time.monotonic() < deadline, (tmp_path / "nodes").read_text()
-            time.sleep(0.5)
-        yield environment
+            # One after the other; on one machine they share a folder, which one that starts empties: no job before.
+            for n in range(num_workers):
+                worker = (
+                    f"start --block --num-cpus=1 --address=127.0.0.1:6397 --dashboard-agent-listen-port={52396 - n}"
+                )
+                started.append(subprocess.Popen([RAY, *worker.split()], env=without, stdout=log, stderr=log))
+                wait_for_nodes(n + 2, folder / "nodes")
+        yield environment, started[1:]
     finally:
         for process in reversed(started):
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=120)  # it gives each of its processes time to end
+
+
+def wait_for_nodes(num_nodes, log):
+    deadline = time.monotonic() + 120
+    while log.read_text().count("block forever") < num_nodes:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def two_started_nodes(tmp_path):
+    with started_nodes(tmp_path, 1) as (environment, _):
+        yield environment
+
+
+@pytest.fixture
+def three_started_nodes(tmp_path):
+    with started_nodes(tmp_path, 2) as (environment, workers):
+        yield {**environment, "RAY_ADDRESS": "127.0.0.1:6397"}, workers
+
+
+def lose(nodes):
+    """What a preemption does to machines, all at once: no process of theirs has a say."""
+    children = subprocess.run(
+        ["pgrep", "-P", ",".join(str(node.pid) for node in nodes)], capture_output=True, text=True
+    )
+    for pid in [*(node.pid for node in nodes), *map(int, children.stdout.split())]:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_two_of_three_nodes_lost_at_once_cost_time_only(three_started_nodes, undisturbed, tmp_path):  # noqa: F811
+    environment, workers = three_started_nodes
+    process = start(tmp_path, 3.0, **environment)
+    while not all((tmp_path / name).exists() for name in ("base", "other", "items")):
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.2)
+    lose(workers)
+    assert process.wait(timeout=300) == 0, (tmp_path / "output").read_text()
+    assert (tmp_path / "output").read_text().count("again") >= 2, "trials of both nodes"
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert histories(tmp_path) == histories(undisturbed)
 
 
 @pytest.mark.slow
