@@ -220,11 +220,13 @@ def three_started_nodes(tmp_path):
 
 def lose(nodes):
     """What a preemption does to machines, all at once: no process of theirs has a say."""
-    children = subprocess.run(
-        ["pgrep", "-P", ",".join(str(node.pid) for node in nodes)], capture_output=True, text=True
-    )
-    for pid in [*(node.pid for node in nodes), *map(int, children.stdout.split())]:
-        os.kill(pid, signal.SIGKILL)
+    pids = [node.pid for node in nodes]
+    for pid in pids:  # it grows by their children, and by theirs: the agents of a raylet would outlive it
+        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+        pids += map(int, children.stdout.split())
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
