@@ -1,5 +1,6 @@
 """The table of faults."""
 
+import crowds
 import disks
 import kills
 import oddities
@@ -18,6 +19,8 @@ FAULTS = [
     Fault("SIGKILL of the raylet", 5, kills.kill_raylets, ("Ray on this machine is gone",)),
     Fault("SIGKILL of the feeder", 5, kills.kill_feeders, (BEHIND,)),
     Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (BEHIND,)),
+    Fault("a job's driver killed, and submitted again", 1, crowds.kill_job),
+    Fault("two nodes of three lost", 1, crowds.lose_nodes, (AGAIN,)),
     Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),
     Fault("disk full for a moment", 1, disks.full_for_a_moment, (AGAIN,)),
     Fault("disk full in mid study", 1, disks.full_in_mid_study, ("No space left",)),

@@ -1,7 +1,6 @@
 """What holds after every fault: nothing is lost, nothing doubled, nothing left behind."""
 
 import functools
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from world import RANKS_STUDY, World, outcome, runs
 
 from orchestrator.leftovers import unneeded_paths
 
-_ENDS_WITHIN_S = 60.0
 # An attempt that is killed loses what came after its last checkpoint: one epoch, and the one that was going on.
 _REPEATED_EACH = 2
 _RESUMES = {"progress", "checkpoints", "items", "failure.json"}  # of a trial that has no result
@@ -86,10 +84,7 @@ def _expected_runs(undisturbed: World) -> dict[tuple[str, str], tuple]:
 
 
 def _check_leftovers(world: World, verdict: Verdict) -> None:
-    deadline = time.monotonic() + _ENDS_WITHIN_S
-    while world.processes() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    verdict.left += [f"process {line}" for line in world.processes().values()]
+    verdict.left += [f"process {line}" for line in world.left_running()]
     verdict.for_gc += [path for path in unneeded_paths(world.store, world.store.manifests()) if path[:5] != "data/"]
     finished = world.store.finished()
     known = tuple(str(world.storage / path) for path in verdict.for_gc)

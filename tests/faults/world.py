@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from orchestrator.snapshot import default_tracking_uri
+from orchestrator.snapshot import sqlite_uri
 from orchestrator.store import Store
 
 HERE = Path(__file__).parent
@@ -22,6 +22,7 @@ RANKS_STUDY = TOY_STUDY.with_name("toy_ranks_study.py")
 SEARCH_STUDY = TOY_STUDY.with_name("toy_search_study.py")
 MARK = "QUARTERTURN_TEST_OF_FAULTS"
 PATIENCE_S = 300.0
+_ENDS_WITHIN_S = 60.0
 LOGS = ("base", "tuned", "other", "items", "odd1", "odd2", "odd3", "odd4", "ranks", "bowls")
 
 
@@ -67,7 +68,7 @@ class World:
     @property
     def mlflow(self) -> str:
         """Address of the MLflow that is fed."""
-        return self.tracking_uri or default_tracking_uri(self.store)
+        return self.tracking_uri or sqlite_uri(Path(self.store.uri) / "mlflow.db")
 
     @property
     def output(self) -> str:
@@ -217,6 +218,13 @@ class World:
             marked |= more
         return {pid: lines[pid] for pid in marked}
 
+    def left_running(self) -> list[str]:
+        """Command lines of the processes that live still after a minute."""
+        deadline = time.monotonic() + _ENDS_WITHIN_S
+        while (living := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return list(living.values())
+
     def pids(self, *words: str) -> list[int]:
         """Processes of this world whose command line has one of these words."""
         return sorted(pid for pid, line in self.processes().items() if any(word in line for word in words))
@@ -243,20 +251,29 @@ def kill(pids: list[int]) -> None:
 
 
 def outcome(world: World) -> dict:
-    """The results of the store by key, without what may differ: times, attempts, provenance."""
+    """The results of a study in a folder."""
+    return outcome_of(world.store)
+
+
+def outcome_of(store: Store) -> dict:
+    """The results of a store by key, without what may differ: times, attempts, provenance."""
     found = {}
-    for key in world.store.finished():
-        result = world.store.result(key)
+    for key in store.finished():
+        result = store.result(key)
         if result is not None:
-            rows = [row[:3] for segment in result.segments for row in world.store.segment(key, segment)]
+            rows = [row[:3] for segment in result.segments for row in store.segment(key, segment)]
             found[key] = (result.metrics, result.files, rows)
     return found
 
 
 def runs(world: World) -> list[tuple[str, str, str, dict[str, list[tuple[int, float]]]]]:
-    """What MLflow has of the study: (kind, key or name, status, metric -> sorted (step, value)) of every run."""
-    client = MlflowClient(tracking_uri=world.mlflow)
-    name = world.name or next(iter(world.store.manifests()))["study"]
+    """What MLflow has of the study in a folder."""
+    return runs_of(world.mlflow, world.name or next(iter(world.store.manifests()))["study"])
+
+
+def runs_of(tracking_uri: str, name: str) -> list[tuple[str, str, str, dict[str, list[tuple[int, float]]]]]:
+    """What MLflow has of a study: (kind, key or name, status, metric -> sorted (step, value)) of every run."""
+    client = MlflowClient(tracking_uri=tracking_uri)
     found = []
     for run in client.search_runs([client.get_experiment_by_name(name).experiment_id]):
         tags, run_id = run.data.tags, run.info.run_id

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 _HERE = str(Path(__file__).parent)
-sys.path.insert(0, _HERE)
+sys.path[:0] = [_HERE, str(Path(_HERE).with_name("faults"))]
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_HERE, os.environ.get("PYTHONPATH")) if p)
 
 

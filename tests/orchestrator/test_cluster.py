@@ -11,16 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_chaos import (  # noqa: F401
-    computed,
-    histories,
-    outcome,
-    start,
-    undisturbed,
-    wait_for_jobs_api,
-    with_token,
-)
+from crowds import wait_for_jobs_api, with_token
 from toy import Count, OnGpu, Squares
+from world import TOY_STUDY, World, outcome, runs
 
 from orchestrator import cluster as module
 from orchestrator.resources import Amount, Capacity, Demand
@@ -120,23 +113,6 @@ def test_where_node_types_are_not_known_the_wait_says_what_is_lacking(growing):
     assert module.what_lacks(Demand(Amount(4.0))) == ""
 
 
-@pytest.mark.slow
-def test_a_dead_raylet_ends_the_study_which_goes_on_when_it_is_submitted_again(undisturbed, tmp_path):  # noqa: F811
-    process = start(tmp_path, 8.0)  # an epoch: it takes up to 20 s until a node counts as dead
-    while not (tmp_path / "other").exists():
-        assert process.poll() is None, (tmp_path / "output").read_text()
-        time.sleep(0.2)
-    time.sleep(3)
-    children = subprocess.run(["pgrep", "-P", str(process.pid), "raylet"], capture_output=True, text=True)
-    os.kill(int(children.stdout), signal.SIGKILL)
-    assert process.wait(timeout=120) == 130
-    assert "Ray on this machine is gone" in (tmp_path / "output").read_text()
-    assert start(tmp_path, 0.1).wait(timeout=240) == 0
-    assert outcome(tmp_path) == outcome(undisturbed)
-    for name, lines in computed(undisturbed).items():
-        assert len(computed(tmp_path)[name]) <= len(lines) + 2
-
-
 @pytest.fixture
 def from_zero(tmp_path):
     """A head without CPUs whose autoscaler starts nodes of one CPU: its address, and the environment for drivers."""
@@ -164,9 +140,12 @@ def from_zero(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_grows_from_zero_for_what_waits(from_zero, undisturbed, tmp_path):  # noqa: F811
-    assert start(tmp_path, 0.1, **from_zero).wait(timeout=300) == 0, (tmp_path / "output").read_text()
-    assert outcome(tmp_path) == outcome(undisturbed)
+def test_a_cluster_grows_from_zero_for_what_waits(from_zero, tmp_path):
+    (tmp_path / "undisturbed").mkdir()
+    world, undisturbed = World(tmp_path, TOY_STUDY), World(tmp_path / "undisturbed", TOY_STUDY)
+    assert world.start(0.1, **from_zero).wait(timeout=300) == 0, world.output
+    undisturbed.finish()
+    assert outcome(world) == outcome(undisturbed)
 
 
 @contextlib.contextmanager
@@ -230,17 +209,18 @@ def lose(nodes):
 
 
 @pytest.mark.slow
-def test_two_of_three_nodes_lost_at_once_cost_time_only(three_started_nodes, undisturbed, tmp_path):  # noqa: F811
+def test_two_of_three_nodes_lost_at_once_cost_time_only(three_started_nodes, tmp_path):
     environment, workers = three_started_nodes
-    process = start(tmp_path, 3.0, **environment)
-    while not all((tmp_path / name).exists() for name in ("base", "other", "items")):
-        assert process.poll() is None, (tmp_path / "output").read_text()
-        time.sleep(0.2)
+    (tmp_path / "undisturbed").mkdir()
+    world, undisturbed = World(tmp_path, TOY_STUDY), World(tmp_path / "undisturbed", TOY_STUDY)
+    undisturbed.finish()
+    driver = world.start(3.0, **environment)
+    assert world.wait(driver, lambda: all(world.lines(name) for name in ("base", "other", "items"))), world.output
     lose(workers)
-    assert process.wait(timeout=300) == 0, (tmp_path / "output").read_text()
-    assert (tmp_path / "output").read_text().count("again") >= 2, "trials of both nodes"
-    assert outcome(tmp_path) == outcome(undisturbed)
-    assert histories(tmp_path) == histories(undisturbed)
+    world.ends(driver)
+    assert world.output.count("again") >= 2, "trials of both nodes"
+    assert outcome(world) == outcome(undisturbed)
+    assert runs(world) == runs(undisturbed)
 
 
 @pytest.mark.slow

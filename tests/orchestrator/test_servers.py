@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from servers import PASSWORD, POSTGRES, mlflow_server, object_store, postgres, s3_environment
-from test_chaos import histories_of, outcome_of
+from world import outcome_of, runs_of
 
 from orchestrator.store import Store
 from orchestrator.trial_runs import KEY_TAG
@@ -74,7 +74,7 @@ def test_a_study_on_servers_that_is_killed_while_they_fail_ends_as_on_a_laptop(s
     database = f"sqlite:///{tmp_path}/laptop.db"
     assert start(tmp_path, str(tmp_path / "laptop"), database).wait(timeout=600) == 0, output.read_text()
     assert outcome_of(store) == outcome_of(Store(str(tmp_path / "laptop")))
-    assert histories_of(uri, STUDY) == histories_of(database, STUDY)
+    assert runs_of(uri, STUDY) == runs_of(database, STUDY)
     assert_one_run_a_key_and_one_value_a_step(uri, store)
 
 
