@@ -3,11 +3,13 @@
 import crowds
 import disks
 import kills
+import mlflow_troubles as mlflow
 import oddities
 from fault import Fault
 
 AGAIN, BEHIND, GOES_ON = "again  ", "lacks some runs; nothing is lost", "Interrupted. The same command goes on"
 ENDS = ("non-finite", "returned None", "SystemExit: 3", "died without a word")
+IS_BEHIND = "warning: MLflow is behind"
 
 FAULTS = [
     Fault("SIGKILL of the driver", 20, kills.kill_drivers),
@@ -21,6 +23,10 @@ FAULTS = [
     Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (BEHIND,)),
     Fault("a job's driver killed, and submitted again", 1, crowds.kill_job),
     Fault("two nodes of three lost", 1, crowds.lose_nodes, (AGAIN,)),
+    Fault("MLflow away for a part", 1, mlflow.in_mode("refuse"), (IS_BEHIND,)),
+    Fault("MLflow away to the end", 1, mlflow.in_mode("refuse", to_the_end=True), (BEHIND,)),
+    Fault("MLflow hangs for a part", 1, mlflow.in_mode("hang"), (IS_BEHIND,)),
+    Fault("MLflow says 503 after the commit", 1, mlflow.in_mode("commit and 503"), (IS_BEHIND,)),
     Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),
     Fault("disk full for a moment", 1, disks.full_for_a_moment, (AGAIN,)),
     Fault("disk full in mid study", 1, disks.full_in_mid_study, ("No space left",)),

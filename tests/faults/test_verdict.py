@@ -2,12 +2,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+from fault import ALL
 from files import NAME, finish
+from matrix import FAULTS
 from mlflow import MlflowClient
 from verdict import check
 from world import World
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,10 @@ def test_claims_and_half_files_are_left(world, undisturbed):
     (world.storage / "trials" / key / ".x.json.0123").touch()
     verdict = check(world, undisturbed)
     assert len(verdict.left) == len(verdict.uncleaned) == 1
+
+
+def test_the_readme_promises_what_the_table_has_and_no_more():
+    rows = [line.strip("| \n").split(" | ") for line in README.read_text().splitlines() if line.startswith("| ")]
+    begin = rows.index(["fault", "times", "the user reads"]) + 2
+    promised = [tuple(row[:2]) for row in rows[begin : begin + len(FAULTS)]]
+    assert promised == [(fault.name, "all" if fault.full_times == ALL else str(fault.full_times)) for fault in FAULTS]
