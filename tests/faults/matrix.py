@@ -27,10 +27,13 @@ FAULTS = [
     Fault("MLflow away to the end", 1, mlflow.in_mode("refuse", to_the_end=True), (BEHIND,)),
     Fault("MLflow hangs for a part", 1, mlflow.in_mode("hang"), (IS_BEHIND,)),
     Fault("MLflow says 503 after the commit", 1, mlflow.in_mode("commit and 503"), (IS_BEHIND,)),
+    Fault("MLflow's database locked", 1, mlflow.locked_database),
+    Fault("MLflow's database garbled", 1, mlflow.garbled_database, ("cannot be read", BEHIND)),
     Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),
     Fault("disk full for a moment", 1, disks.full_for_a_moment, (AGAIN,)),
     Fault("disk full in mid study", 1, disks.full_in_mid_study, ("No space left",)),
     Fault("NaN, None, sys.exit, os._exit", 4, oddities.misbehave, ENDS),
+    Fault("a trial hangs", 1, oddities.hang, ("longer than the time limit",)),
     Fault("Ray's memory monitor", 1, oddities.eat_memory, (AGAIN,)),
     Fault("the clock set back by a day", 2, oddities.set_clock_back),
 ]

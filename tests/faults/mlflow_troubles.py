@@ -1,9 +1,12 @@
-"""MLflow that is away, hangs, or says 503 to what it did."""
+"""MLflow that is away, hangs, says 503 to what it did; its database locked or garbled."""
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from random import Random
 
 from fault import NewWorld, at_a_moment
+from kills import kill_driver
 from mlflow_server import Proxy
 
 
@@ -29,3 +32,32 @@ def in_mode(mode: str, to_the_end: bool = False) -> Callable[[NewWorld, Random, 
             world.ends(driver)
 
     return play
+
+
+def locked_database(new_world: NewWorld, moments: Random, times: int) -> None:
+    """Another program writes into MLflow's SQLite file for as long as two trials take."""
+    world = new_world()
+    database = world.storage / "mlflow.db"
+    driver = world.start(2.0)
+    at_a_moment(world, driver, lambda: world.num_noted() and database.exists(), moments, 3.0)
+    world.disturbed()
+    done = len(world.finished())
+    with contextlib.closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        assert world.wait(driver, lambda: len(world.finished()) > done + 1), world.output
+        connection.execute("ROLLBACK")
+    world.ends(driver)
+
+
+def garbled_database(new_world: NewWorld, moments: Random, times: int) -> None:
+    """MLflow's SQLite file is overwritten with something else; a person moves it away, as is said."""
+    world = new_world()
+    driver = world.start(2.0)
+    at_a_moment(world, driver, lambda: world.num_noted() and (world.storage / "mlflow.db").exists(), moments, 3.0)
+    kill_driver(world, driver)
+    for path in world.storage.glob("mlflow.db*"):
+        path.write_bytes(b"<html>502 Bad Gateway</html>" * 500)
+    world.ends(world.start(0.0), 0)
+    for path in world.storage.glob("mlflow.db*"):
+        path.unlink()
+    world.finish()
