@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from random import Random
 
@@ -83,30 +84,30 @@ def assert_refused(world: World, *flags: str, **environment: str) -> None:
 
 
 def full_in_mid_study(new_world: NewWorld, moments: Random, times: int) -> None:
-    """Full while trials run, until the command has ended; then there is space again."""
+    """Full while trials run, and until the user has interrupted the study that waits; then there is space again."""
     world = new_world()
     disk = Disk(world)
     driver = world.start(1.0)
     at_a_moment(world, driver, world.num_noted, moments, 4.0)
     world.disturbed()
     disk.fill()
-    world.ends(driver, 1)
+    assert world.wait(driver, lambda: "waiting for space" in world.output), world.output
+    driver.send_signal(signal.SIGINT)
+    world.ends(driver, 130)
     disk.free()
-    world.finish("--retry-failed")
+    world.finish()
     disk.end()
 
 
 def full_for_a_moment(new_world: NewWorld, moments: Random, times: int) -> None:
-    """Full until a trial has said so, then there is space again; the driver goes on."""
+    """Full until the study has said so, then there is space again: the study goes on."""
     world = new_world()
     disk = Disk(world)
     driver = world.start(1.0)
     at_a_moment(world, driver, world.num_noted, moments, 4.0)
-    begun = len(world.output)
     world.disturbed()
     disk.fill()
-    assert world.wait(driver, lambda: "again" in world.output[begun:]), world.output
+    assert world.wait(driver, lambda: "waiting for space" in world.output), world.output
     disk.free()
-    world.ends(driver, 0, 1)
-    world.finish("--retry-failed")
+    world.ends(driver)
     disk.end()

@@ -130,18 +130,17 @@ def kill_raylets(new_world: NewWorld, moments: Random, times: int) -> None:
 
 
 def kill_feeders(new_world: NewWorld, moments: Random, times: int) -> None:
-    """First while trials run, then while the same command brings MLflow the rest."""
-    world = new_world()
-    for number in range(times):
-        driver = world.start(1.0)
-        if number == 0:
-            at_a_moment(world, driver, world.num_noted, moments, 3.0)
-        else:
-            at_a_moment(world, driver, lambda: feeders(world), moments, 4.0)
-        world.disturbed()
-        kill(feeders(world))
-        world.ends(driver, 0)
-    world.finish()
+    """While trials run, some times in one study: another takes over each time."""
+    for count in (times - times // 2, times // 2):
+        world = new_world() if count else None
+        driver = world.start(3.0) if world else None
+        for _ in range(count):
+            at_a_moment(world, driver, lambda w=world: w.num_noted() and feeders(w), moments, 1.0)
+            world.disturbed()
+            kill(feeders(world))
+            assert world.wait(driver, lambda w=world: not feeders(w)), world.output
+        if world:
+            world.ends(driver)
 
 
 def kill_feeder_in_making(new_world: NewWorld, moments: Random, times: int) -> None:
@@ -152,8 +151,7 @@ def kill_feeder_in_making(new_world: NewWorld, moments: Random, times: int) -> N
         at_a_moment(world, driver, lambda w=world: list(w.storage.glob(".mlflow.db.*.new")), moments, 0.2)
         world.disturbed()
         kill(feeders(world))
-        world.ends(driver, 0)
-        world.finish()
+        world.ends(driver)
 
 
 def feeders(world: World) -> list[int]:

@@ -7,9 +7,13 @@ import mlflow_troubles as mlflow
 import oddities
 from fault import Fault
 
-AGAIN, BEHIND, GOES_ON = "again  ", "lacks some runs; nothing is lost", "Interrupted. The same command goes on"
-ENDS = ("non-finite", "returned None", "SystemExit: 3", "died without a word")
-IS_BEHIND = "warning: MLflow is behind"
+AGAIN, BEHIND, GOES_ON = (
+    "again (?:at once|in)",
+    "lacks some runs; nothing is lost",
+    "Interrupted. The same command goes on",
+)
+ENDS = ("NonFiniteMetric", "returned None", "SystemExit: 3", "died without a word")
+IS_BEHIND, ANOTHER, FULL = "warning: MLflow is behind", "starting another", "waiting for space"
 
 FAULTS = [
     Fault("SIGKILL of the driver", 20, kills.kill_drivers),
@@ -19,8 +23,8 @@ FAULTS = [
     Fault("SIGKILL of a trial with a checkpoint half up", 2, kills.kill_half_up, (AGAIN,)),
     Fault("SIGKILL of one of two ranks", 5, kills.kill_ranks, (AGAIN,)),
     Fault("SIGKILL of the raylet", 5, kills.kill_raylets, ("Ray on this machine is gone",)),
-    Fault("SIGKILL of the feeder", 5, kills.kill_feeders, (BEHIND,)),
-    Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (BEHIND,)),
+    Fault("SIGKILL of the feeder", 5, kills.kill_feeders, (ANOTHER,)),
+    Fault("SIGKILL of the feeder as it makes its database", 2, kills.kill_feeder_in_making, (ANOTHER,)),
     Fault("a job's driver killed, and submitted again", 1, crowds.kill_job),
     Fault("two nodes of three lost", 1, crowds.lose_nodes, (AGAIN,)),
     Fault("MLflow away for a part", 1, mlflow.in_mode("refuse"), (IS_BEHIND,)),
@@ -30,8 +34,8 @@ FAULTS = [
     Fault("MLflow's database locked", 1, mlflow.locked_database),
     Fault("MLflow's database garbled", 1, mlflow.garbled_database, ("cannot be read", BEHIND)),
     Fault("a full or read-only disk, no HOME", 3, disks.refused, ("No space left", "Read-only", "Not a directory")),
-    Fault("disk full for a moment", 1, disks.full_for_a_moment, (AGAIN,)),
-    Fault("disk full in mid study", 1, disks.full_in_mid_study, ("No space left",)),
+    Fault("disk full for a moment", 1, disks.full_for_a_moment, (FULL,)),
+    Fault("disk full in mid study", 1, disks.full_in_mid_study, (FULL,)),
     Fault("NaN, None, sys.exit, os._exit", 4, oddities.misbehave, ENDS),
     Fault("a trial hangs", 1, oddities.hang, ("longer than the time limit",)),
     Fault("Ray's memory monitor", 1, oddities.eat_memory, (AGAIN,)),
