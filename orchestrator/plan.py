@@ -153,6 +153,12 @@ class Plan:
         done = [p.trial.key for p in self.planned if p.state is State.DONE]
         return sum(self.spent[key].busy_s for key in done if key in self.spent)
 
+    @property
+    def spent_on_done(self) -> dict[str, Spent]:
+        """What its own finished trials cost, by key."""
+        done = (p.trial.key for p in self.planned if p.state is State.DONE)
+        return {key: self.spent[key] for key in done if key in self.spent}
+
     def to_json(self) -> dict[str, Any]:
         """The plan for scripts."""
         trials = [
@@ -218,11 +224,11 @@ def make_plan(
     shorter = _shorter(growing, store)
     new = _Examples(tuple(examples) if to_suggest else (), to_suggest, tuple(promotions), keys)
     known = _recorded(planned, new, store) if spent is None else dict(spent)
-    for p in planned:
-        # What a shorter training cost, which need not be in the study, tells what the longer one will.
-        result = p.result or shorter.get(p.trial.key)
+    # What a shorter training cost, which need not be in the study, tells what the longer one will.
+    results = [(p, p.result or shorter.get(p.trial.key)) for p in planned]
+    for p, result in sorted(results, key=lambda found: found[0].state is State.DONE):  # its own word is the last
         if result is not None:
-            known[p.trial.key] = spent_of(p.trial.trainable, result, keys)
+            known[result.key] = spent_of(p.trial.trainable, result, keys)
     costs = _Costs(known, keys, devices or devices_here())
     continuations = _continuations(growing, shorter, {trial.key: trial.name for trial in trials})
     estimated = tuple(_with_estimate(p, costs, continuations.get(p.trial.key)) for p in planned)

@@ -58,11 +58,11 @@ def show_plan(plan: Plan, console: Console, *, as_json: bool, outlook: Outlook |
         print(json.dumps(plan.to_json() | outlook.to_json()))
         return
     _show_trials(plan, console)
-    for name, fact in plan.study.facts.items():
-        say(f"{name.replace('_', ' ')}: {fact}", console)
     _say_what_a_search_adds(plan, console)
     for line in outlook.lines():
         say(line, console)
+    for name, fact in plan.study.facts.items():
+        say(f"{name.replace('_', ' ')}: {fact}", console)
     said = ", ".join(f"{n} {state}{_by_class(plan, state)}" for state, n in plan.counts().items() if n)
     say(f"{len(plan.planned)} trials: {said or 'none yet'}; {estimate_text(plan, outlook.costs)}", console)
 

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.cost_text import amount_text
 from orchestrator.costs import UNITS, Amount, price_of
 from orchestrator.difference import Difference, Entry, difference
+from orchestrator.documents import submission_order
 from orchestrator.inputs import KnownPart, recorded_digests
 from orchestrator.manifest import entries_of
 from orchestrator.plan import TO_RUN, Plan
@@ -57,7 +58,7 @@ def since_last(plan: Plan, store: Store, keys: Keys) -> Since | None:
     scale = plan.study.facts.get("scale", "")
     names = store.names(f"studies/{plan.study.name}")
     manifests = [manifest for name in names if (manifest := store.manifest(plan.study.name, name)) is not None]
-    newest = max(manifests, key=lambda m: (_scale_of(m) == scale, m["submitted_at"]), default=None)
+    newest = max(manifests, key=lambda m: (_scale_of(m) == scale, submission_order(m)), default=None)
     if newest is None:
         return None
     known = {part.digests: part for p in plan.planned for part in p.trial.parts if part.digests}

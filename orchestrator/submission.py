@@ -79,13 +79,12 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
     with contextlib.ExitStack() as fed:
         if is_running := bool(chosen.runnable() or chosen.is_to_go_on):
             if submission.run(chosen, manifest, fed, tracking_uri):
+                submission.plan_after(plan, has_run=True)
                 console.print("Interrupted. The same command goes on where this one stopped.")
                 return EXIT_INTERRUPTED
         else:
             manifest.write()
-        after = submission.plan() if is_running else plan  # where nothing ran it was looked up a moment ago
-        if is_running:
-            record_costs(store, after.spent)
+        after = submission.plan_after(plan, has_run=is_running)
         # All of it, also what another driver suggested, as it ended.
         manifest.add(entries_of(after, submission.keys))
         manifest.write()
@@ -164,6 +163,18 @@ class _Submission:
         self.suggestions.update(done=by_state[State.DONE], lost=by_state[State.FAILED] | by_state[State.BLOCKED])
         return plan
 
+    def plan_after(self, before: Plan, *, has_run: bool) -> Plan:
+        """The plan as things stand in the end; what finished trials cost is written down for other studies.
+
+        Where nothing ran it was looked up a moment ago, unless for another chance, which the budget did not have.
+        """
+        if not has_run and not self._options.kinds_to_retry:
+            return before
+        after = self.plan()
+        if has_run:
+            record_costs(self.store, after.spent_on_done)
+        return after
+
     def run(self, plan: Plan, manifest: ManifestWriter, fed: contextlib.ExitStack, tracking_uri: str) -> bool:
         """Run what is runnable; True if the user ended it early. MLflow is fed until ``fed`` is closed."""
         # Ray is slow to load: not for --plan, not for --help, not when nothing is left to do.
@@ -181,7 +192,7 @@ class _Submission:
         with cluster:
             settings = self._settings(plan, manifest)
             manifest.write()
-            record_costs(self.store, plan.spent)  # of trials whose driver was killed
+            record_costs(self.store, plan.spent_on_done)  # of trials whose driver was killed
             self._record_digests(plan)
             if self._options.kinds_to_retry:
                 for trial in plan.runnable():

@@ -1,6 +1,6 @@
 """What trials of one study tell another of their cost."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from toy import Count
@@ -10,7 +10,7 @@ from orchestrator.cost_records import record_costs, recorded_costs
 from orchestrator.devices import Devices
 from orchestrator.estimates import Cost, Spent
 from orchestrator.plan import make_plan
-from orchestrator.store import Store
+from orchestrator.store import Result, SavedState, Store
 from orchestrator.study import Study
 from orchestrator.trial import run_trial
 from trainables.api.identity import FileDigests, Keys
@@ -51,12 +51,31 @@ def test_a_smoke_study_teaches_the_full_one(store, quick_settings, monkeypatch):
     smoke, full = {"t": Train(1)}, {"t": Train(20)}
     run_all(plan_of(store, smoke), quick_settings(store))
     assert plan_of(store, full).planned[0].estimate.ground == "guess"
-    record_costs(store, plan_of(store, smoke).spent)
+    record_costs(store, plan_of(store, smoke).spent_on_done)
     (told,) = plan_of(store, full).planned
     assert (told.estimate.ground, told.estimate.num) == ("kin", 1)
     assert told.estimated_s == pytest.approx(160.0)
     (longer,) = plan_of(store, {"t": Train(1, num_epochs=6, toy_seed=4)}).planned
     assert longer.estimate.ground == "measured"
+
+
+def test_what_a_longer_training_cost_is_told_under_its_own_key(store):
+    keys = Keys(FileDigests())
+    short, long = Train(1, num_epochs=3), Train(1, num_epochs=6)
+    state = SavedState("t", {}, [])
+    result = Result(keys.key(short), {}, {}, [], 0.0, 1.0, 9.0, 1, 3e6, {}, "t", 3, state)
+    store.publish(result, keys.family(short))
+    plan = plan_of(store, {"long": long})
+    assert (set(plan.spent), plan.spent_on_done) == ({keys.key(short)}, {})
+    both = plan_of(store, {"short": short, "long": long})
+    assert set(both.spent_on_done) == {keys.key(short)}
+    assert both.spent[keys.key(short)].cost.work_flop == 3e6
+    record_costs(store, both.spent_on_done)
+    store.publish(replace(result, key=keys.key(long), length=6, busy_s=11.0))
+    record_costs(store, plan_of(store, {"long": long}).spent_on_done)
+    assert {key: one.busy_s for key, one in recorded_costs(store, ["Train"]).items()} == {
+        keys.key(short): 9.0, keys.key(long): 11.0,
+    }  # fmt: skip
 
 
 def test_on_another_device_it_is_a_guess(store, quick_settings, monkeypatch):

@@ -245,3 +245,11 @@ def test_fields_that_do_not_count_are_known(data):
         "data.folder": True, "encoder.data.folder": True, "encoder.cache": True, "smooth": False,
     }  # fmt: skip
     assert "smooth" not in left_out_of(dataclasses.replace(curve, smooth=2))
+
+
+def test_the_last_submission_is_the_one_with_the_highest_number_whatever_the_clock_says(store, data):
+    for number, code in enumerate(["aaaaaaaaaa", "bbbbbbbbbb"], start=1):
+        submit(store, trials_of(data), code, code)
+        document = json.loads(store.read_bytes(f"studies/s/{code}.json"))
+        store.write_document(f"studies/s/{code}.json", document | {"number": number, "submitted_at": 9.0 - number})
+    assert since(store, trials_of(data)).code_before == "bbbbbbbbbb"
