@@ -88,7 +88,7 @@ def launch(
     ends = _Ends(store, settings, listener, events, outcome)
     searcher = GraphSearcher(
         plan,
-        encode=lambda trial: _configuration(Payload(trial, settings), ends.demand(trial)),
+        encode=ends.hand_out,
         finished=ends.finished,
         demand=ends.demand,
         capacity=capacity,
@@ -200,6 +200,11 @@ class _Ends:
     def demand(self, trial: Trial) -> Demand:
         """What a trial holds while it runs."""
         return self._alone.get(trial.key) or demand_of(trial.trainable, self._settings.resources)
+
+    def hand_out(self, trial: Trial) -> dict[str, Any]:
+        """The configuration of a trial that is to start."""
+        self._retrying.hands_out(trial)
+        return _configuration(Payload(trial, self._settings), self.demand(trial))
 
     def finished(self, trial: Trial, error: bool) -> bool | Again:
         """Whether the result of a trial that has ended is there, or when to try again."""

@@ -51,6 +51,11 @@ class Retrying:
         """``nodes`` gives the ids of the nodes that are alive."""
         self._store, self._space, self._nodes = store, space, nodes
         self._ends: dict[str, list[_End]] = {}
+        self._before: dict[str, int] = {}  # by key: the attempts that were begun before the last one of this launch
+
+    def hands_out(self, trial: Trial) -> None:
+        """A process is about to get the trial: what the store has of it now is of attempts before."""
+        self._before[trial.key] = self._store.attempts(trial.key)
 
     def next(self, trial: Trial, error: str | None) -> tuple[Failure, Again | None]:
         """What an attempt ended with, and what follows; where nothing does, the failure is for good, and recorded.
@@ -77,6 +82,9 @@ class Retrying:
         return failure, again
 
     def _node_of(self, trial: Trial) -> str:
+        # A process may die before it says where it is: the node of an attempt before may be of a cluster of old.
+        if self._store.attempts(trial.key) <= self._before.get(trial.key, 0):
+            return ""
         document = self._store.read_document(f"trials/{trial.key}/trial.json")
         return str(document.get("node", "")) if isinstance(document, dict) else ""
 

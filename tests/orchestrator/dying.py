@@ -170,6 +170,7 @@ class MortalDriver(Driver):
         process = self.world.born()
         if self.store.failure(planned.key) is not None:
             self.world.too_late.add(process)
+        self.retrying.hands_out(planned)
         try:
             with self.world.acts(process), _in_process(self.world, process, self.process):
                 trial.run_trial(Payload(planned, self.settings), say=lambda message: None)

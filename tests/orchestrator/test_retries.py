@@ -33,7 +33,11 @@ KILLED_FOR_MEMORY = "OutOfMemoryError: Task was killed due to the node running l
         ([CRASHED, CRASHED], Again(8.0)),
         ([CRASHED] * 3, Again(32.0)),
         ([CRASHED] * 4, None),
-        ([PREEMPTED] * 50, Again()),
+        ([PREEMPTED] * 3, Again()),
+        ([PREEMPTED] * 4, Again(10.0)),
+        ([PREEMPTED] * 50, Again(300.0)),  # it may be the trial that takes its node down
+        ([PREEMPTED] * 4 + [CRASHED, PREEMPTED], Again()),
+        ([MEMORY] + [PREEMPTED] * 5, Again(20.0, is_alone=True)),
         ([CRASHED, CRASHED, CRASHED, PREEMPTED], Again()),
         ([PREEMPTED, PREEMPTED, CRASHED], Again(2.0)),  # a lost node is not charged
         ([MEMORY], Again(0.0, is_alone=True)),
@@ -76,6 +80,7 @@ class Attempts:
 
     def end(self, error, *, node="1", said=None):
         """An attempt on a node ends with what Tune saw, having ``said`` an error itself or not."""
+        self.retrying.hands_out(self.trial)
         self.number += 1
         self.store.write_document(f"trials/{self.trial.key}/trial.json", {"attempt": self.number, "node": node})
         if said is not None:
@@ -107,6 +112,16 @@ def test_a_lost_node_is_not_charged_also_where_it_is_missed_later(attempts, stor
     assert attempts.end(KILLED, node="3") == (CRASHED, Again(2.0))  # the first one, therefore
     assert attempts.end("RayActorError (preempted)", node="3") == (PREEMPTED, Again())
     assert store.failure(trial.key) is None
+
+
+def test_a_process_that_dies_before_its_attempt_begins_is_not_on_the_node_of_an_earlier_one(attempts, store, trial):
+    store.write_document(f"trials/{trial.key}/trial.json", {"attempt": 7, "node": "of another cluster"})
+    found = []
+    for _ in range(4):
+        attempts.retrying.hands_out(trial)
+        found.append(attempts.retrying.next(trial, "ModuleNotFoundError: No module named 'mine'")[1])
+    assert found == [Again(2.0), Again(8.0), Again(32.0), None]
+    assert store.failure(trial.key).kind == "crashed"
 
 
 def test_what_said_why_it_failed_is_charged_wherever_it_was(attempts):
