@@ -45,6 +45,9 @@ class Listener(Protocol):
     def started(self, key: str) -> None:
         """A trial began, or began again after a crash."""
 
+    def waits(self, key: str) -> None:
+        """An attempt of a trial ended without a result, and it waits for another one."""
+
     def progressed(self, key: str, progress: Progress) -> None:
         """A trial told how far it is."""
 
@@ -221,6 +224,7 @@ class _Ends:
             self._alone[trial.key] = alone_on_a_node(self.demand(trial), capacity())
         if not (was_full and self.space.full):  # of a full disk one word is enough
             self._listener.noted(trial.key, _then_again(failure, again, self.space.full))
+        self._listener.waits(trial.key)
         return again
 
     def _failed(self, trial: Trial, failure: Failure) -> bool:

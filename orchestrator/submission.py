@@ -118,6 +118,9 @@ class _ViewAndFeeder:
         self.view.started(key)
         self.feeder.tell(key, "started")
 
+    def waits(self, key: str) -> None:
+        self.view.waits(key)
+
     def progressed(self, key: str, progress: Progress) -> None:
         self.view.progressed(key, progress)
 

@@ -77,6 +77,7 @@ class View:
         self._durations = Durations()
         self._waiting = {trial.key for trial in plan.runnable()}
         self._running: dict[str, _Running] = {}
+        self._again: set[str] = set()  # of those that wait, the keys of the ones that ran before
         counts = plan.counts()
         self._total = plan.num_needed
         self._to_suggest, self._to_come_s, self._is_measured = plan.to_suggest, plan.to_come_s(), plan.is_measured
@@ -132,14 +133,22 @@ class View:
     def started(self, key: str) -> None:
         """A trial began, or began again after a crash."""
         with self._lock:
-            again = key in self._running
+            again = key in self._running or key in self._again
             self._waiting.discard(key)
+            self._again.discard(key)
             self._moved_at = time.monotonic()
             self._running[key] = _Running(time.monotonic())
         if again:
             self._say(f"again   {self._names[key]}")
         elif self._is_told(key):
             self._say(f"started {self._names[key]}")
+
+    def waits(self, key: str) -> None:
+        """A trial has no process any more, and waits to start again."""
+        with self._lock:
+            self._end(key)
+            self._waiting.add(key)
+            self._again.add(key)
 
     def progressed(self, key: str, progress: Progress) -> None:
         """A trial told how far it is."""
@@ -170,6 +179,8 @@ class View:
     def _end(self, key: str) -> float:
         with self._lock:
             running = self._running.pop(key, None)
+            self._waiting.discard(key)  # it may never have had a process
+            self._again.discard(key)
             self._moved_at = time.monotonic()
             return time.monotonic() - running.since if running else 0.0
 
@@ -203,10 +214,12 @@ class View:
         parts = [f"{self._done:,}/{self._total:,} done", f"{len(self._running):,} running"]
         parts += [f"{self._failed:,} failed"] if self._failed else []
         parts += [f"{self._blocked:,} blocked"] if self._blocked else []
+        parts += [f"{len(self._again):,} to start again"] if self._again else []
         parts += [f"{self._to_suggest:,} suggestions to come"] if self._to_suggest else []
         if not self._running and self._waiting and time.monotonic() - self._moved_at > _PATIENCE_S:
-            why = f" ({lacks})" if (lacks := self._lacks()) else ""
-            return ", ".join([*parts, f"{len(self._waiting):,} waiting for free CPUs or GPUs of the cluster{why}"])
+            others = len(self._waiting) - len(self._again)
+            parts += [f"{others:,} waiting for free CPUs or GPUs of the cluster"] if others else []
+            return ", ".join(parts) + (f" ({lacks})" if (lacks := self._lacks()) else "")
         parts.append(self._stalled() or f"about {duration_text(self._left_s())} left")
         return ", ".join(parts)
 

@@ -89,6 +89,9 @@ def test_a_study_with_every_fate(run, tmp_path):
     assert not outcome.was_interrupted
     assert {f.kind for f in outcome.failures.values()} == {"crashed", "invalid"}
     assert (tmp_path / "hopeless").read_text().count("try") == 4
+    hopeless = next(p.trial.key for p in plan.planned if p.trial.name == "hopeless")
+    told = [event for event, key, _ in heard if key == hopeless]
+    assert told == ["started", "noted", "waits"] * 3 + ["started", "failed"]
     keys = {p.trial.name: p.trial.key for p in plan.planned}
     counts = Counter((event, key) for event, key, _ in heard)
     assert {name: counts["started", key] for name, key in keys.items()} == {

@@ -180,6 +180,31 @@ def test_a_trial_that_stands_still_is_named_with_the_way_out(plan, clock, steps,
     assert ("left" in said) is not is_said
 
 
+def test_what_waits_to_start_again_neither_runs_nor_hangs(plan, clock):
+    shown, lacks = io.StringIO(), "no node is there"
+    first, second = (p.trial.key for p in plan.planned)
+    view = View(plan, Console(file=shown, width=200), lambda: 2, lambda: lacks)
+    view.started(first)
+    view.progressed(first, Progress(1, 100, "epochs"))
+    view.waits(first)
+    assert view._summary().startswith("0/2 done, 0 running, 1 to start again, about")
+    clock[0] = 1000.0
+    others = "1 waiting for free CPUs or GPUs of the cluster"
+    assert view._summary() == f"0/2 done, 0 running, 1 to start again, {others} ({lacks})"
+    view.started(second)
+    view.done(second)
+    clock[0] = 2000.0
+    assert view._summary() == f"1/2 done, 0 running, 1 to start again ({lacks})"
+    view.started(first)
+    assert view._summary().startswith("1/2 done, 1 running, about")
+    view.waits(first)
+    view.failed(first, "crashed: it could not be started")
+    assert view._summary().startswith("1/2 done, 0 running, 1 failed, about")
+    assert [line for line in unstamped(shown.getvalue()) if "first" in line] == [
+        "started first", "again   first", "failed  first: crashed: it could not be started",
+    ]  # fmt: skip
+
+
 def test_the_time_left_learns_from_what_trials_took(tmp_path, clock):
     """Estimates of a first run are guesses: three trials of one kind, guessed alike, of which one took a minute."""
     study = Study("s", "?", {f"{n}": Count(1, increment=n) for n in (1, 2, 3)})
