@@ -202,7 +202,12 @@ class _Ends:
 
     def demand(self, trial: Trial) -> Demand:
         """What a trial holds while it runs."""
-        return self._alone.get(trial.key) or demand_of(trial.trainable, self._settings.resources)
+        alone = self._alone.get(trial.key)
+        # The node that it was to have may be gone, and those that are left smaller.
+        return alone if alone is not None and capacity().can_hold(alone) else self._usual(trial)
+
+    def _usual(self, trial: Trial) -> Demand:
+        return demand_of(trial.trainable, self._settings.resources)
 
     def hand_out(self, trial: Trial) -> dict[str, Any]:
         """The configuration of a trial that is to start."""
@@ -221,7 +226,7 @@ class _Ends:
         if again is None:
             return self._failed(trial, failure)
         if again.is_alone:
-            self._alone[trial.key] = alone_on_a_node(self.demand(trial), capacity())
+            self._alone[trial.key] = alone_on_a_node(self._usual(trial), capacity())
         if not (was_full and self.space.full):  # of a full disk one word is enough
             self._listener.noted(trial.key, _then_again(failure, again, self.space.full))
         self._listener.waits(trial.key)

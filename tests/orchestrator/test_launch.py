@@ -14,8 +14,9 @@ from toy_hang import Hangs
 from orchestrator import launch as launch_module
 from orchestrator import retries, retrying
 from orchestrator.cluster import resources_for
-from orchestrator.launch import Outcome, _Events, _is_unfinished, _tuner, launch
+from orchestrator.launch import Outcome, _Ends, _Events, _is_unfinished, _tuner, launch
 from orchestrator.plan import make_plan
+from orchestrator.resources import Amount, Capacity, Demand
 from orchestrator.store import Result, Store
 from orchestrator.study import Resources, Study
 from trainables.api.identity import FileDigests, Keys
@@ -144,6 +145,27 @@ def test_out_of_memory_is_tried_once_more_with_a_node_of_its_own(run, tmp_path):
     assert failure.message == "MemoryError: too many images (on cpu) (batch_size 64)"
     said = f"out of memory: {failure.message}; again at once, with a node of its own"
     assert [what for event, _, what in heard if event == "noted"] == [said]
+
+
+def test_a_node_of_its_own_is_one_that_is_there(tmp_path, quick_settings, monkeypatch):
+    nodes = [Amount(64.0)]
+    monkeypatch.setattr(launch_module, "capacity", lambda: Capacity(tuple(nodes)))
+    monkeypatch.setattr(launch_module, "nodes_alive", lambda: ())
+    store = Store(str(tmp_path / "results"))
+    events = _Events(Heard(), store, may_lend=False, time_limit_s=None)
+    ends = _Ends(store, quick_settings(store), Heard(), events, Outcome())
+    trial = plan_of({"t": Count(1)}).planned[0].trial
+    events.errors[trial.key] = "OutOfMemoryError: Task was killed due to the node running low on memory."
+    ends.finished(trial, error=True)
+    assert ends.demand(trial) == Demand(Amount(64.0))
+    nodes[:] = [Amount(8.0), Amount(4.0)]
+    assert ends.demand(trial) == Demand(Amount(1.0))  # better beside others than never
+    events.errors[trial.key] = "The actor died because its node has died. Node Id: 7"
+    ends.finished(trial, error=True)
+    assert ends.demand(trial) == Demand(Amount(4.0))
+    nodes[:] = [Amount(64.0)]
+    ends.finished(trial, error=True)
+    assert ends.demand(trial) == Demand(Amount(64.0))
 
 
 def test_items_are_shared_among_workers_and_kept_through_a_kill(run, tmp_path):
