@@ -18,7 +18,8 @@ _MOST_MINUTES = 60 * 24 * 365
 DefaultInHelp = Annotated[T, tyro.conf.arg(help_behavior_hint="")]
 """A flag whose sentence says what holds without it: help adds no ``(default: None)``."""
 
-RetriedClass = Literal["preempted", "crashed", "out-of-memory", "invalid", "timed-out"]
+RetriedClass = Literal["crashed", "out-of-memory", "disk-full", "invalid", "timed-out"]
+"""The classes of failures that end a trial for good."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cost_text import work_text
 from orchestrator.costs import Costs, costs_of
+from orchestrator.options import RetriedClass
 from orchestrator.outlook import Outlook
 from orchestrator.plan import Plan, State
 from orchestrator.provenance import without_password
@@ -146,8 +148,10 @@ def show_troubles(plan: Plan, console: Console) -> None:
         table.add_row(p.trial.name, p.trial.key[:8], p.state.value, p.reason or "the same command computes it")
     console.print(table)
     if plan.counts()[State.FAILED]:
-        classes = " ".join(kind.replace(" ", "-") for kind in plan.failures())
-        say(f"Once the cause of a failure is mended: the same command with --retry-failed (here {classes})", console)
+        # Storages of earlier versions may have others, which the bare flag takes along.
+        classes = [name for kind in plan.failures() if (name := kind.replace(" ", "-")) in get_args(RetriedClass)]
+        here = f" (here {' '.join(classes)})" if classes else ""
+        say(f"Once the cause of a failure is mended: the same command with --retry-failed{here}", console)
 
 
 def show_search(suggestions: Suggestions, console: Console) -> None:

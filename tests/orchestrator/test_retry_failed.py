@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from typing import get_args
 
 import pytest
 from toy import Count, Mended
@@ -9,8 +10,10 @@ from toy import Count, Mended
 from orchestrator import cluster as cluster_module
 from orchestrator import submission
 from orchestrator.kinds import Kind
-from orchestrator.options import StudyOptions
+from orchestrator.options import RetriedClass, StudyOptions
 from orchestrator.plan import make_plan
+from orchestrator.printing import make_console, show_troubles
+from orchestrator.retries import after
 from orchestrator.store import Failure, Store
 from orchestrator.study import Study
 from trainables.api.identity import FileDigests, Keys
@@ -65,6 +68,22 @@ def test_a_failed_trial_runs_again_when_its_class_is_named_and_frees_what_waited
     assert submit(trials, retry_failed=("crashed",)) == (1, {**failed, "other": "done"})
     assert submit(trials, retry_failed=()) == (0, dict.fromkeys(trials, "done"))
     assert store.failure(other) is None
+
+
+def test_the_flag_takes_each_class_that_ends_a_trial_and_no_other():
+    # What is interrupted is no failure: the next submission computes it.
+    final = {kind for kind in Kind if after([kind] * 100) is None} - {Kind.INTERRUPTED}
+    assert {Kind(name.replace("-", " ")) for name in get_args(RetriedClass)} == final
+
+
+def test_the_hint_names_only_what_the_flag_takes(tmp_path, capsys):
+    store = Store(str(tmp_path / "results"))
+    study = Study("s", "?", {"a": Count(1), "b": Count(2)})
+    a, b = (p.trial.key for p in make_plan(study, store, Keys(FileDigests())).planned)
+    store.record_failure(a, Failure("disk full", "why", "", 1, 0.0))
+    store.record_failure(b, Failure("preempted", "why", "", 1, 0.0))
+    show_troubles(make_plan(study, store, Keys(FileDigests())), make_console())
+    assert capsys.readouterr().out.endswith("with --retry-failed (here disk-full)\n")
 
 
 def test_the_flag_without_classes_means_all_of_them():
