@@ -94,19 +94,26 @@ def failure_kind(error: BaseException) -> Kind:
     return Kind.INVALID if isinstance(error, _DETERMINISTIC) else Kind.CRASHED
 
 
-def last_crash(store: Store, key: str) -> Failure | None:
-    """What the last attempt of a trial left behind; None if its process was killed or it never ran."""
-    crash = store.crash(key)
-    return crash if crash is not None and crash.attempt == store.attempts(key) else None
+def last_crash(store: Store, key: str, *, before: int = 0) -> Failure | None:
+    """What the last attempt of a trial left behind; None if its process was killed or it never ran.
+
+    So many attempts were begun ``before`` it was to.
+    """
+    crash, attempts = store.crash(key), store.attempts(key)
+    return crash if crash is not None and crash.attempt == attempts and attempts > before else None
 
 
-def why_ended(store: Store, trial: Trial, error: str | None) -> Failure:
-    """Why an attempt has no result: what it left behind, else what Tune saw (``error``) of the end of its process."""
-    failure = store.failure(trial.key) or last_crash(store, trial.key)
+def why_ended(store: Store, trial: Trial, error: str | None, *, before: int = 0) -> Failure:
+    """Why an attempt has no result: what it left behind, else what Tune saw (``error``) of the end of its process.
+
+    So many attempts were begun ``before`` it was to.
+    """
+    failure = store.failure(trial.key) or last_crash(store, trial.key, before=before)
     # On a full disk nothing is left behind, and what is there is of an attempt before.
     if failure is not None and seen(error) is not Kind.DISK_FULL:
         return failure
-    return _wordless(trial, error, store.attempts(trial.key))
+    attempt = store.attempts(trial.key)
+    return _wordless(trial, error, attempt, has_begun=attempt > before)
 
 
 def failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
@@ -137,7 +144,7 @@ def seen(error: str | None) -> Kind | None:
     return Kind.DISK_FULL if any(os.strerror(code) in error for code in NO_SPACE) else None
 
 
-def _wordless(trial: Trial, error: str | None, attempt: int) -> Failure:
+def _wordless(trial: Trial, error: str | None, attempt: int, *, has_begun: bool) -> Failure:
     """Of a process that left nothing behind there is what Tune saw."""
     kind, last = seen(error) or Kind.CRASHED, (error or "").strip().splitlines()[-1:]
     said = last[0][:_LONGEST_LINE_SEEN] if last else ""
@@ -146,7 +153,7 @@ def _wordless(trial: Trial, error: str | None, attempt: int) -> Failure:
         return Failure(kind, f"{message} (on main memory){_batch(trial)}", error or "", attempt, time.time())
     if kind is not Kind.CRASHED:
         return Failure(kind, said, error or "", attempt, time.time())
-    if attempt == 0 and error:
+    if not has_begun and error:
         return Failure(kind, f"it could not be started: {said}", error, attempt, time.time())
     message = "its process died without a word (killed, or out of memory); look at the memory of the machine"
     if error and "is unavailable" in error:  # so long as the cluster has not missed a node that is gone

@@ -23,7 +23,7 @@ from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 from orchestrator import idle, tune_mends
 from orchestrator.attempt import Payload, Settings
 from orchestrator.context import Progress
-from orchestrator.failures import failure_of, last_crash
+from orchestrator.failures import last_crash, why_ended
 from orchestrator.graph import Trial
 from orchestrator.places import full_place
 from orchestrator.plan import Plan, failure_text
@@ -216,11 +216,12 @@ class _Ends:
 
     def finished(self, trial: Trial, error: bool) -> bool | Again:
         """Whether the result of a trial that has ended is there, or when to try again."""
-        if _has_result(self._store, trial.key, ended_well=not error):
+        before = self._retrying.attempts_before(trial.key)
+        if _has_result(self._store, trial.key, before, ended_well=not error):
             self._listener.done(trial.key)
             return True
         if not error:
-            return self._failed(trial, failure_of(self._store, trial, None, is_final=False))
+            return self._failed(trial, why_ended(self._store, trial, None, before=before))
         was_full = self.space.full
         failure, again = self._retrying.next(trial, self._events.errors.get(trial.key))
         if again is None:
@@ -238,14 +239,17 @@ class _Ends:
         return False
 
 
-def _has_result(store: Store, key: str, *, ended_well: bool) -> bool:
-    """Whether the result is there, with patience for a network file system that shows it late."""
+def _has_result(store: Store, key: str, before: int, *, ended_well: bool) -> bool:
+    """Whether the result is there, with patience for a network file system that shows it late.
+
+    Of the attempts, so many were begun ``before`` the one that ended.
+    """
     deadline = time.monotonic() + _SLOW_STORAGE_S
     while store.result(key) is None:
         # A process that ended in order leaves a result or word of a failure, and no claim. One that never began, or
         # was ended by Ctrl-C, does not.
         in_order = store.exists(f"trials/{key}/trial.json") and not store.exists(f"trials/{key}/claim.json")
-        explained = store.failure(key) or last_crash(store, key)
+        explained = store.failure(key) or last_crash(store, key, before=before)
         if not ended_well or not in_order or explained or time.monotonic() > deadline:
             return False
         time.sleep(1.0)

@@ -57,6 +57,10 @@ class Retrying:
         """A process is about to get the trial: what the store has of it now is of attempts before."""
         self._before[trial.key] = self._store.attempts(trial.key)
 
+    def attempts_before(self, key: str) -> int:
+        """How many attempts were begun when the trial was last handed out."""
+        return self._before.get(key, 0)
+
     def next(self, trial: Trial, error: str | None) -> tuple[Failure, Again | None]:
         """What an attempt ended with, and what follows; where nothing does, the failure is for good, and recorded.
 
@@ -65,7 +69,7 @@ class Retrying:
         final = self._store.failure(trial.key)
         if final is not None:
             return final, None
-        failure = why_ended(self._store, trial, error)
+        failure = why_ended(self._store, trial, error, before=self.attempts_before(trial.key))
         kind = kind_of(failure.kind)
         if kind in (Kind.CRASHED, Kind.DISK_FULL) and self._space.look():
             kind = Kind.DISK_FULL
@@ -83,7 +87,7 @@ class Retrying:
 
     def _node_of(self, trial: Trial) -> str:
         # A process may die before it says where it is: the node of an attempt before may be of a cluster of old.
-        if self._store.attempts(trial.key) <= self._before.get(trial.key, 0):
+        if self._store.attempts(trial.key) <= self.attempts_before(trial.key):
             return ""
         document = self._store.read_document(f"trials/{trial.key}/trial.json")
         return str(document.get("node", "")) if isinstance(document, dict) else ""

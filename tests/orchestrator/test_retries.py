@@ -116,12 +116,15 @@ def test_a_lost_node_is_not_charged_also_where_it_is_missed_later(attempts, stor
 
 def test_a_process_that_dies_before_its_attempt_begins_is_not_on_the_node_of_an_earlier_one(attempts, store, trial):
     store.write_document(f"trials/{trial.key}/trial.json", {"attempt": 7, "node": "of another cluster"})
+    store.note_crash(trial.key, Failure("preempted", "of an earlier submission", "", 7, 0.0))
     found = []
     for _ in range(4):
         attempts.retrying.hands_out(trial)
         found.append(attempts.retrying.next(trial, "ModuleNotFoundError: No module named 'mine'")[1])
     assert found == [Again(2.0), Again(8.0), Again(32.0), None]
-    assert store.failure(trial.key).kind == "crashed"
+    failure = store.failure(trial.key)
+    assert failure.kind == "crashed"
+    assert failure.message == "it could not be started: ModuleNotFoundError: No module named 'mine'"
 
 
 def test_what_said_why_it_failed_is_charged_wherever_it_was(attempts):
