@@ -116,14 +116,6 @@ def why_ended(store: Store, trial: Trial, error: str | None, *, before: int = 0)
     return _wordless(trial, error, attempt, has_begun=attempt > before)
 
 
-def failure_of(store: Store, trial: Trial, error: str | None, *, is_final: bool) -> Failure:
-    """Why a trial has no result. What is ``is_final`` becomes a failure for good."""
-    failure = why_ended(store, trial, error)
-    if is_final:
-        record(store, trial, failure)
-    return failure
-
-
 def record(store: Store, trial: Trial, failure: Failure) -> None:
     """Remember a failure for good, unless one is; where the storage does not take it, say so."""
     try:

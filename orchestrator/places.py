@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import sys
@@ -12,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.failures import NO_SPACE
 from orchestrator.provenance import first_line, without_password
 from orchestrator.storage import creates_at_once
 from orchestrator.store import Store
@@ -116,7 +116,7 @@ def full_place(store: Store, cache_dir: Path) -> str:
         try:
             _probe(folder)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_SPACE:
                 return str(folder)
     return ""
 

@@ -97,7 +97,7 @@ def _trainer(attempt: Attempt, words: Queue) -> TorchTrainer:
             name=f"{attempt.payload.trial.key}-{attempt.number}",
             # Where Train leaves a mark that all its workers can read; it goes with what Tune leaves.
             storage_path=f"{attempt.store.uri}/.tune/{ray.tune.get_context().get_experiment_name()}/train",
-            # Tune starts the trial again, with what the store has of it: one layer of retries.
+            # The driver starts the trial again, with what the store has of it: one layer of retries.
             failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )

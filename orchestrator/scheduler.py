@@ -114,10 +114,6 @@ class GraphSearcher(Searcher):
         """A trial has said something: its workers are there, or wait for no slot."""
         self._unstarted.discard(key)
 
-    def starts_again(self, key: str) -> None:
-        """The process of a trial died: it waits for another one."""
-        self._unstarted.add(key)
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free or block what waits for this trial."""
         trial = self._suggested.pop(trial_id, None)

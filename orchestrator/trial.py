@@ -71,8 +71,9 @@ def run_trial(
 ) -> None:
     """Run one trial to its end unless it has a result, or failed for good.
 
-    A failure that would come again is recorded in the store and not raised; anything else is noted and raised, so that
-    Tune starts the trial again, from its last checkpoint. ``say`` gets what a person should know meanwhile.
+    A failure that would come again is recorded in the store and not raised; anything else is noted and raised: the
+    driver decides whether the trial starts again, from its last checkpoint. ``say`` gets what a person
+    should know meanwhile.
     """
     trial = payload.trial
     store = Store(payload.settings.storage_uri)

@@ -18,7 +18,7 @@ from test_search_schedules import Driver
 
 from orchestrator import attempt, claims, storage, trial
 from orchestrator.attempt import Payload, Settings
-from orchestrator.failures import failure_of
+from orchestrator.failures import why_ended
 from orchestrator.retrying import Retrying, Space
 from orchestrator.store import Store
 from orchestrator.study import Resources, Study
@@ -185,7 +185,7 @@ class MortalDriver(Driver):
         finally:
             self.world.kill(process)
         if self.store.result(planned.key) is None:
-            failure_of(self.store, planned, None, is_final=False)
+            why_ended(self.store, planned, None)
         self.running.pop(name)
         self.searcher.on_trial_complete(name)
 

@@ -18,7 +18,7 @@ from toy import Count
 from orchestrator import attempt
 from orchestrator.attempt import Attempt, Payload
 from orchestrator.claims import Claim, Holding
-from orchestrator.failures import WorkerFailed, failure_from, failure_of
+from orchestrator.failures import WorkerFailed, failure_from, record, why_ended
 from orchestrator.graph import trials_of
 from orchestrator.kinds import kind_of
 from orchestrator.plan import failure_text
@@ -154,7 +154,8 @@ NO_MODULE = "ModuleNotFoundError: No module named 'mine'"
 def test_a_process_without_a_word_is_judged_by_what_ray_saw(store, monkeypatch, error, attempts, kind, message):
     monkeypatch.setattr(Store, "attempts", lambda self, key: attempts)
     trial = trial_of(Count())
-    failure = failure_of(store, trial, error, is_final=True)
+    failure = why_ended(store, trial, error)
+    record(store, trial, failure)
     assert failure.kind == kind
     assert message in failure.message
     assert store.failure(trial.key) == failure

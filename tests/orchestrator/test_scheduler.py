@@ -60,7 +60,7 @@ def test_a_trial_is_handed_out_the_moment_its_own_upstream_is_done():
     assert names(searcher, "8") == ["FINISHED"]
 
 
-def test_slots_are_waited_for_until_workers_are_there_and_again_after_a_death():
+def test_slots_are_waited_for_until_workers_are_there():
     searcher = searcher_of({"ranks": Ranks(), "count": Count(1)}, workers=2)
     keys = {trial.name: key for key, trial in searcher.trials.items()}
     names(searcher, "12")
@@ -68,10 +68,6 @@ def test_slots_are_waited_for_until_workers_are_there_and_again_after_a_death():
     searcher.started(keys["ranks"])  # its process; the workers have still to be placed
     assert searcher.is_anyone_waiting
     searcher.spoke(keys["ranks"])
-    assert not searcher.is_anyone_waiting
-    searcher.starts_again(keys["count"])
-    assert searcher.is_anyone_waiting
-    searcher.started(keys["count"])
     assert not searcher.is_anyone_waiting
 
 
