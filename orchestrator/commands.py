@@ -93,7 +93,7 @@ def gc(
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         delete: Remove it, instead of listing it only. Let no study run meanwhile.
         latest_only: Only the latest submission of each study counts as a need; earlier ones are forgotten.
-        even_claimed: Remove it although a process seems to run a trial, as one of a machine that is gone does.
+        even_claimed: Remove it although a process seems to run a study, as one of a machine that is gone does.
         cache_dir: Also what no trial reads again of this cache folder, as --cache-dir of the studies.
     """
     store = _existing(storage)
@@ -104,7 +104,7 @@ def gc(
     found = [(store, path) for path in unneeded_paths(store, manifests, forgotten)]
     if delete and not even_claimed and (held := claimed(store, {path for _, path in found})):
         raise ValueError(
-            f"trial {held[0]} is run by {held[1]}: nothing is removed; wait for the end of its study, or give "
+            f"{held[0]} is run by {held[1]}: nothing is removed; wait for the end of its study, or give "
             "--even-claimed if that machine is gone"
         )
     if cache_dir is not None:

@@ -22,6 +22,7 @@ from ray.tune import FailureConfig, PlacementGroupFactory, TuneConfig, Tuner
 
 from orchestrator import idle, tune_mends
 from orchestrator.attempt import Payload, Settings
+from orchestrator.claims import Claim
 from orchestrator.context import Progress
 from orchestrator.failures import last_crash, why_ended
 from orchestrator.graph import Trial
@@ -103,8 +104,9 @@ def launch(
     events.searcher = searcher
     tune_mends.apply(lambda resources: _is_next(searcher, resources), events.saw)
     name = f"{plan.study.name}-{uuid.uuid4().hex[:8]}"
+    claim = Claim(store, f".tune/{name}")  # gc keeps off also while all trials wait for their next attempt
     # Tune prints a line or a box of its own whatever its verbosity; the view has its own handle on the terminal.
-    with _sigterm_as_sigint() as interrupted, watched_node() as lost, contextlib.redirect_stdout(io.StringIO()):
+    with _sigterm_as_sigint() as interrupted, watched_node() as lost, contextlib.redirect_stdout(io.StringIO()), claim:
         _tuner(searcher, store, events, name).fit()
     outcome.was_interrupted = interrupted.is_set() or lost.is_set() or _is_unfinished(searcher, outcome, store)
     outcome.blocked = searcher.blocked

@@ -71,10 +71,13 @@ def unneeded_in_cache(
 
 
 def claimed(store: Store, paths: Collection[str]) -> tuple[str, str] | None:
-    """Key and holder of a trial that a process seems to run, and that has no result or is to be removed."""
+    """What a process seems to run, and which: a launch, or a trial that has no result or is to be removed."""
     finished = {key for key in store.finished() if f"trials/{key}" not in paths}
-    held = ((key, is_held(store, f"trials/{key}")) for key in store.names("trials") if key not in finished)
-    return next(((key, holder) for key, holder in held if holder is not None), None)
+    # A trial that waits for its next attempt holds nothing: its launch does.
+    places = [(f"the launch {name}", f".tune/{name}") for name in store.names(".tune")]
+    places += [(f"trial {key}", f"trials/{key}") for key in store.names("trials") if key not in finished]
+    held = ((what, is_held(store, place)) for what, place in places)
+    return next(((what, holder) for what, holder in held if holder is not None), None)
 
 
 def _named(manifests: Iterable[Manifest]) -> set[str]:

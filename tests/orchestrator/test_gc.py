@@ -107,6 +107,24 @@ def test_nothing_is_removed_while_a_trial_runs(store, capsys):
     capsys.readouterr()
 
 
+def test_nothing_is_removed_while_a_launch_waits_to_try_again(store, capsys):
+    write_manifest(store, entry("waits"))
+    store.write_bytes("data/abc.json.gz", b"x")
+    with Claim(store, ".tune/s-0123"):
+        before = everything(store)
+        with pytest.raises(ValueError, match=rf"the launch s-0123 is run by process {os.getpid()}.*--even-claimed"):
+            gc(store, delete=True)
+        assert everything(store) == before
+    store.write_document(".tune/s-4567/claim.json", dead_claim())
+    gc(store, delete=True)
+    assert not store.names("data")
+    assert not store.names(".tune")
+    store.write_document(".tune/s-89ab/claim.json", {"token": "t", "beat": 3, "host": "elsewhere", "pid": 1})
+    gc(store, delete=True, even_claimed=True)
+    assert not store.names(".tune")
+    capsys.readouterr()
+
+
 def test_a_manifest_whose_key_changed_by_a_digit_removes_nothing(store):
     write_manifest(store, entry("k1"))
     finish(store, "k1")

@@ -13,8 +13,10 @@ from toy_hang import Hangs
 
 from orchestrator import launch as launch_module
 from orchestrator import retries, retrying
+from orchestrator.claims import is_held
 from orchestrator.cluster import resources_for
 from orchestrator.launch import Outcome, _Ends, _Events, _is_unfinished, _tuner, launch
+from orchestrator.leftovers import claimed
 from orchestrator.plan import make_plan
 from orchestrator.resources import Amount, Capacity, Demand
 from orchestrator.store import Result, Store
@@ -108,6 +110,19 @@ def test_a_study_with_every_fate(run, tmp_path):
     told = [what for event, key, what in heard if event == "progressed" and key == keys["killed"]]
     assert {(p.total, p.unit) for p in told} == {(4, "epochs")}
     assert set(outcome.blocked) == {keys["blocked"]}
+    assert store.names(".tune") == []
+
+
+def test_gc_keeps_off_also_while_the_only_trial_waits_to_be_tried_again(cluster, tmp_path, quick_settings):
+    store, heard, seen = Store(str(tmp_path / "results")), Heard(), {}
+    heard.then = lambda event, key, what: seen.setdefault(event, (is_held(store, f"trials/{key}"), claimed(store, ())))
+    plan = make_plan(Study("s", "?", {"t": Flaky(1, log_path=tmp_path / "log")}), store, Keys(FileDigests()))
+    launch(plan, store, quick_settings(store), heard)
+    of_trial, (what, holder) = seen["noted"]
+    assert of_trial is None
+    assert what.startswith("the launch s-")
+    assert holder.startswith("process ")
+    assert claimed(store, ()) is None
     assert store.names(".tune") == []
 
 
