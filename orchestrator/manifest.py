@@ -99,12 +99,16 @@ class ManifestWriter:
         manifest["number"] = 1 + max((earlier.get("number", 0) for earlier in before), default=0)
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Add trials that are not there yet, and write what is new of them and of the suggestions."""
+        """Add trials that are not there yet, and write what is new of them and of the suggestions, if anything is."""
         new = self._entries.add(entries)
         if self._num_whole is None or len(self._entries.all) >= _GROWN * self._num_whole:
             self.write()
-        else:
-            search = self._suggestions.describe(news_only=True) or {"suggestions": []}
+            return
+        search = self._suggestions.describe(news_only=True)
+        if search is None:  # only of a search there are parts
+            if new:
+                self.write()
+        elif new or search["suggestions"]:
             write_part(self._store, self._study, self._name, new, search["suggestions"], len(self._entries.all))
 
     def write(self) -> None:

@@ -8,15 +8,18 @@ from toy import Bowl
 from orchestrator import manifest as manifests
 from orchestrator import manifest_parts, plan
 from orchestrator.following import Manifests
-from orchestrator.manifest import ManifestWriter, manifest_of
+from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
+from orchestrator.plan import make_plan
 from orchestrator.printing import make_console
 from orchestrator.search import decisions
 from orchestrator.search.sampling import Attributes
+from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Result, Store
 from orchestrator.study import Search, Study
 from orchestrator.submission import _Submission
 from orchestrator.view import View
+from trainables.api.identity import FileDigests, Keys
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
 
@@ -100,6 +103,32 @@ def test_a_part_that_is_garbled_hides_nothing_else(tmp_path):
     driver.manifest.write()
     (whole,) = driver.store.manifests()
     assert len(whole["trials"]) == 58
+
+
+def test_nothing_is_written_of_nothing_new(tmp_path):
+    driver = Driver(tmp_path)
+    driver.suggest(29)
+    (found,) = driver.store.manifests()
+    driver.suggestions.update(driver.done, set())
+    driver.manifest.add(found["trials"])  # the last suggestion is complete now
+    before = driver.store.bytes_written
+    driver.manifest.add(found["trials"])
+    assert driver.store.bytes_written == before
+
+
+def test_a_study_without_a_search_has_a_whole_manifest_and_no_parts(tmp_path):
+    store, keys = CountedStore(str(tmp_path)), Keys(FileDigests())
+    study = Study("s", "?", {f"t{x}": Bowl(x / 10, "flat") for x in range(9)})
+    entries = entries_of(make_plan(study, store, keys), keys)
+    document = manifest_of(make_plan(study, store, keys), "x", {}, keys) | {"trials": entries[:8]}
+    writer = ManifestWriter(store, document, Suggestions(study, store, keys))
+    writer.write()
+    for count in (8, 9, 9):
+        writer.add(entries[:count])
+        (name,) = store.names("studies/s")
+        assert name.endswith(".json")
+        (found,) = store.manifests()
+        assert len(found["trials"]) == count
 
 
 def test_a_feeder_reads_only_the_parts_that_are_new(tmp_path):
