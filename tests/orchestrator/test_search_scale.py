@@ -5,8 +5,8 @@ from counting import CountedStore, steps_in
 from optuna.distributions import FloatDistribution
 from toy import Bowl
 
+from orchestrator import graph, manifest_parts, plan
 from orchestrator import manifest as manifests
-from orchestrator import manifest_parts, plan
 from orchestrator.following import Manifests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
 from orchestrator.options import StudyOptions
@@ -62,7 +62,7 @@ def test_twice_as_many_suggestions_cost_twice_as_much(tmp_path):
         driver = Driver(tmp_path / str(count))
         driver.store.bytes_written = 0
         driver.store.requests.clear()
-        modules = [manifests, manifest_parts, plan, decisions]
+        modules = [manifests, manifest_parts, plan, graph, decisions]
         steps.append(steps_in(modules, lambda driver=driver, count=count: driver.suggest(count)))
         requests.append(driver.store.requests.total())
         written.append(driver.store.bytes_written)
