@@ -36,7 +36,7 @@ def status(
     store = _existing(storage)
     garbled = list(garbled_manifests(store))
     for path in garbled:
-        print(f"warning: {path} is garbled; submit its study again", file=sys.stderr)
+        print(f"warning: {path} is garbled; remove it, and submit its study again", file=sys.stderr)
     studies = [_study_status(store, manifest) for manifest in _latest(store.manifests()).values()]
     if as_json:
         print(json.dumps({"studies": studies}))

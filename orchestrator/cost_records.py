@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.documents import parsed
+from orchestrator.documents import OTHER_SHAPE, parsed
 from orchestrator.estimates import Cost, Spent
 from orchestrator.store import Store
 
@@ -80,10 +80,15 @@ def _records(store: Store, kind: str) -> list[_Record]:
     return [record for record in found if record is not None]
 
 
+def are_records(document: Any) -> bool:
+    """Whether this is what is written of a class, and all of it can be read."""
+    return isinstance(document, list) and all(_parsed(entry) is not None for entry in document)
+
+
 def _parsed(entry: Any) -> _Record | None:
     try:
         record = parsed(_Record, entry)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except OTHER_SHAPE:
         return None
     assert isinstance(record, _Record)
     return record

@@ -206,15 +206,34 @@ def manifest_from(document: Any, study: str) -> dict[str, Any]:
     _check_fields(manifest, _MANIFEST, {"cards": dict, "number": int})
     if manifest["study"] != study or not _is_number(manifest["submitted_at"]):
         raise ValueError(f"it is no manifest of {study}")
-    for entry in manifest["trials"]:
+    _check_entries(manifest["trials"])
+    if "search" in manifest:
+        _check_fields(manifest["search"], {"suggestions": list}, {"num_suggestions": int})
+    return manifest
+
+
+def part_from(document: Any) -> dict[str, list[dict[str, Any]]]:
+    """Trials and suggestions that a search has added, as their document tells them. Raises one of OTHER_SHAPE where it
+    is none.
+
+    One without a digest is of before there was one.
+    """
+    part = unsealed(document) if "digest" in document else dict(document)
+    _check_fields(part, {"trials": list, "suggestions": list}, {})
+    _check_entries(part["trials"])
+    for suggestion in part["suggestions"]:
+        _check_fields(suggestion, {"number": int}, {})
+    return part
+
+
+def _check_entries(entries: list[Any]) -> None:
+    """Raise one of OTHER_SHAPE where one of these is no trial of a manifest."""
+    for entry in entries:
         _check_fields(entry, _ENTRY, _ENTRY_MAY)
         if not all(map(is_name, [entry["key"], *entry["upstream"]])):
             raise ValueError("it names what is no key")
         if entry.get("family") is not None and not (is_name(entry["family"]) and _is_number(entry["length"])):
             raise ValueError("a training that grows has a family and a length")
-    if "search" in manifest:
-        _check_fields(manifest["search"], {"suggestions": list}, {"num_suggestions": int})
-    return manifest
 
 
 def submission_order(manifest: Mapping[str, Any]) -> tuple[int, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.documents import sealed
 from orchestrator.graph import Trial
-from orchestrator.manifest_parts import Entries, part_names, remove_parts, write_part
+from orchestrator.manifest_parts import Entries, remove_parts, whole_parts, write_part
 from orchestrator.plan import Plan
 from orchestrator.provenance import data_fingerprints, file_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
@@ -113,11 +113,12 @@ class ManifestWriter:
 
     def write(self) -> None:
         """Write the whole manifest as things stand."""
-        search, parts = self._suggestions.describe(), []
+        search, parts = self._suggestions.describe(), {}
         if search is not None:
-            # Another driver of the same search writes here too: what it added stays.
-            parts = part_names(self._store, self._study, self._name)
+            # Another driver of the same search writes here too: what it added stays, and what cannot be read.
+            parts = whole_parts(self._store, self._study, self._name)
             self._entries.add(self._there())
+            self._entries.add(entry for part in parts.values() for entry in part["trials"])
             self.document["search"] = search
         self._store.write_document(f"studies/{self._study}/{self._name}", sealed(self.document))
         remove_parts(self._store, self._study, self._name, parts)

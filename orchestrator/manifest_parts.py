@@ -1,19 +1,18 @@
 """The manifest of a search grows: what came since it was last written whole lies beside it, in parts.
 
-studies/<study>/<submission>/000017-<random>.json   {"trials": [entries], "suggestions": [as in the whole]}
+studies/<study>/<submission>/000017-<random>.json   {"trials": [entries], "suggestions": [as in the whole], "digest"}
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from orchestrator.documents import OTHER_SHAPE, part_from, sealed
 from orchestrator.storage import Storage
 
 Part = Mapping[str, list[dict[str, Any]]]
-
-_FIELDS = {"trials": ("key", "name", "named"), "suggestions": ("number",)}
 
 
 def part_names(storage: Storage, study: str, name: str) -> list[str]:
@@ -31,14 +30,27 @@ def write_part(
 ) -> None:
     """Add one part. Several drivers of one search may: none overwrites another's."""
     path = f"{_folder(study, name)}/{number:06d}-{uuid.uuid4().hex[:8]}.json"
-    storage.write_document(path, {"trials": list(trials), "suggestions": list(suggestions)})
+    storage.write_document(path, sealed({"trials": list(trials), "suggestions": list(suggestions)}))
 
 
 def read_part(storage: Storage, study: str, name: str, part: str) -> Part:
     """One part; an empty one where it is gone, or garbled."""
-    found = storage.read_document(f"{_folder(study, name)}/{part}")
-    document = found if isinstance(found, dict) else {}
-    return {kind: _documents(document.get(kind), fields) for kind, fields in _FIELDS.items()}
+    found = _read(storage, f"{_folder(study, name)}/{part}")
+    return {"trials": [], "suggestions": []} if found is None else found
+
+
+def whole_parts(storage: Storage, study: str, name: str) -> dict[str, Part]:
+    """The parts of a manifest by their names, without those that are garbled."""
+    found = {part: _read(storage, f"{_folder(study, name)}/{part}") for part in part_names(storage, study, name)}
+    return {part: document for part, document in found.items() if document is not None}
+
+
+def garbled_parts(storage: Storage, study: str, name: str) -> Iterator[str]:
+    """Paths of the parts of a manifest that cannot be read: what they said, nobody knows."""
+    for part in part_names(storage, study, name):
+        path = f"{_folder(study, name)}/{part}"
+        if _read(storage, path) is None and storage.exists(path):
+            yield path
 
 
 def remove_parts(storage: Storage, study: str, name: str, parts: Collection[str]) -> None:
@@ -51,16 +63,16 @@ def with_parts(storage: Storage, study: str, name: str, manifest: dict[str, Any]
     """The manifest of a search with all that came since it was written whole; any other as it is."""
     if not isinstance(manifest.get("search"), dict):
         return manifest
-    parts = [read_part(storage, study, name, part) for part in part_names(storage, study, name)]
+    parts = whole_parts(storage, study, name).values()
     if not parts:
         return manifest
     entries = Entries(list(manifest["trials"]))
     entries.add(entry for part in parts for entry in part["trials"])
     search = manifest["search"]
-    suggestions = {
-        suggestion["number"]: suggestion for suggestion in _documents(search.get("suggestions"), ("number",))
-    }
-    suggestions |= {suggestion["number"]: suggestion for part in parts for suggestion in part["suggestions"]}
+    # The readers of a search look at its suggestions themselves.
+    numbered = [s for s in search["suggestions"] if isinstance(s, dict) and isinstance(s.get("number"), int)]
+    added = [suggestion for part in parts for suggestion in part["suggestions"]]
+    suggestions = {suggestion["number"]: suggestion for suggestion in [*numbered, *added]}
     return {**manifest, "trials": entries.all, "search": {**search, "suggestions": list(suggestions.values())}}
 
 
@@ -89,6 +101,8 @@ def _folder(study: str, name: str) -> str:
     return f"studies/{study}/{name.removesuffix('.json')}"
 
 
-def _documents(value: Any, fields: Iterable[str]) -> list[dict[str, Any]]:
-    found = value if isinstance(value, list) else []
-    return [entry for entry in found if isinstance(entry, dict) and all(field in entry for field in fields)]
+def _read(storage: Storage, path: str) -> Part | None:
+    try:
+        return part_from(storage.read_document(path))
+    except OTHER_SHAPE:
+        return None

@@ -50,7 +50,7 @@ from orchestrator.documents import (
     submission_order,
 )
 from orchestrator.journals import Journals, word_path
-from orchestrator.manifest_parts import with_parts
+from orchestrator.manifest_parts import garbled_parts, with_parts
 from orchestrator.storage import DamagedResult, FileEntry, is_name
 
 __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
@@ -233,9 +233,9 @@ class Store(Journals):
             return None
         try:
             whole = manifest_from(self.read_document(f"studies/{study}/{name}"), study)
+            return with_parts(self, study, name, whole)
         except OTHER_SHAPE:
             return None
-        return with_parts(self, study, name, whole)
 
     def read_as(self, kind: type[Document], path: str) -> Document | None:
         """A document as a dataclass; None when it is absent or of another shape."""
@@ -251,8 +251,11 @@ def _result_path(key: str) -> str:
 
 
 def garbled_manifests(store: Store) -> Iterator[str]:
-    """Paths of documents among the manifests that are none: what they said, nobody knows."""
+    """Paths of documents among the manifests and their parts that are none: what they said, nobody knows."""
     for study in store.names("studies"):
-        for name in store.names(f"studies/{study}"):
-            if name.endswith(".json") and store.manifest(study, name) is None:
+        for name in (name for name in store.names(f"studies/{study}") if name.endswith(".json")):
+            manifest = store.manifest(study, name)
+            if manifest is None:
                 yield f"{store.uri}/studies/{study}/{name}"
+            elif "search" in manifest:
+                yield from (f"{store.uri}/{path}" for path in garbled_parts(store, study, name))

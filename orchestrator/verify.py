@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeGuard
 
 import tyro
 
+from orchestrator.cost_records import are_records
 from orchestrator.documents import (
     OTHER_SHAPE,
     Failure,
@@ -22,6 +23,7 @@ from orchestrator.documents import (
 )
 from orchestrator.inputs import read_digests
 from orchestrator.leftovers import suggested_keys
+from orchestrator.manifest_parts import garbled_parts, part_names
 from orchestrator.options import DefaultInHelp
 from orchestrator.places import opened
 from orchestrator.publishing import Known
@@ -97,6 +99,8 @@ class Verification:
             if read_digests(self._store, name.removesuffix(".json.gz")) is None:
                 to_do = _NOTHING + "the next submission that reads this data set writes it anew"
                 yield Finding(f"data/{name}", "digests of files that have the digest in its name", to_do)
+        again = _NOTHING + "the next submission with something to run writes it anew"
+        yield from self._documents("costs", are_records, again)
         for study in self._store.names("studies"):
             yield from self._study(study)
         for study in self._store.names("reports"):
@@ -204,6 +208,9 @@ class Verification:
                 self.read["manifests"] += 1
                 if self._store.manifest(study, name) is None:
                     yield Finding(f"{folder}/{name}", "a manifest with its digest", remedy)
+                self.read["documents"] += len(part_names(self._store, study, name))
+                for path in garbled_parts(self._store, study, name):
+                    yield Finding(path, "a part of a manifest with its digest", remedy)
         yield from self._documents(f"{folder}/suggestions", lambda found: suggested_keys(found) is not None, remedy)
         forgotten = _NOTHING + "the next sync looks at every run"
         yield from self._documents(f"{folder}/publishers", is_a(Known), forgotten)

@@ -19,6 +19,7 @@ from orchestrator.claims import Claim, is_held
 from orchestrator.documents import sealed
 from orchestrator.failures import last_crash
 from orchestrator.inputs import KnownPart, recorded_digests
+from orchestrator.manifest_parts import write_part
 from orchestrator.plan import failure_text, make_plan
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import (
@@ -89,8 +90,10 @@ def filled(folder: Path) -> Filled:
     for _ in range(2):
         suggestions.next(set(), set())
     entry = {"key": DONE, "name": "a", "class": "Climb", "role": "trained", "labels": {}, "configuration": {"x": 1}}
+    entry |= {"upstream": [], "named": True}
     manifest = {"study": "s", "trials": [entry], "submitted_at": 5.0, "search": suggestions.describe()}
     store.write_document("studies/s/0123456789abcdef.json", manifest)
+    write_part(store, "s", "0123456789abcdef.json", [entry | {"key": BEGUN}], [{"number": 3}], 2)
     shutil.rmtree(out)
     return Filled(store, folder)
 
@@ -238,6 +241,8 @@ PARSERS: dict[str, Make] = {
     "checkpoint": partial(_parser, f"trials/{BEGUN}/checkpoints/002-00001/encoder.pt", _start, may_write=True),
     "items": partial(_parser, f"trials/{BEGUN}/items/002-00000.npz", _start, may_write=True),
     "manifest": partial(_parser, "studies/s/0123456789abcdef.json", _manifests),
+    "part": partial(_parser, "studies/s/0123456789abcdef/*", _manifests),
+    "part-sealed": partial(_parser, "studies/s/0123456789abcdef/*", _manifests, inside=_sealed),
     "suggestion": partial(_parser, "studies/s/suggestions/000001.json", _suggestions),
     "digests": partial(_parser, "data/*", _digests, says=["data/"], inside=_in_gzip),
 }

@@ -5,7 +5,7 @@ from counting import CountedStore, steps_in
 from optuna.distributions import FloatDistribution
 from toy import Bowl
 
-from orchestrator import graph, manifest_parts, plan
+from orchestrator import commands, graph, manifest_parts, plan
 from orchestrator import manifest as manifests
 from orchestrator.following import Manifests
 from orchestrator.manifest import ManifestWriter, entries_of, manifest_of
@@ -15,9 +15,10 @@ from orchestrator.printing import make_console
 from orchestrator.search import decisions
 from orchestrator.search.sampling import Attributes
 from orchestrator.search.suggestions import Suggestions
-from orchestrator.store import Result, Store
+from orchestrator.store import Result, Store, garbled_manifests
 from orchestrator.study import Search, Study
 from orchestrator.submission import _Submission
+from orchestrator.verify import verify
 from orchestrator.view import View
 from trainables.api.identity import FileDigests, Keys
 
@@ -129,6 +130,51 @@ def test_a_study_without_a_search_has_a_whole_manifest_and_no_parts(tmp_path):
         assert name.endswith(".json")
         (found,) = store.manifests()
         assert len(found["trials"]) == count
+
+
+PARTS = [
+    b"[",
+    b"[]",
+    b'{"trials": 3, "suggestions": []}',
+    b'{"trials": [], "suggestions": [{"number": []}]}',
+    b'{"trials": [{"key": [], "name": "x", "named": true}], "suggestions": []}',
+    b'{"trials": [{"key": "k", "name": "x", "named": true}], "suggestions": []}',
+]
+
+
+@pytest.mark.parametrize("content", [*PARTS, None], ids=str)
+def test_a_part_that_is_garbled_is_named_and_kept_and_gc_removes_nothing(tmp_path, content, capsys):
+    driver = Driver(tmp_path)
+    driver.suggest(29)
+    folder = f"studies/s/{driver.manifest._name.removesuffix('.json')}"
+    path = f"{folder}/{driver.store.names(folder)[0]}"
+    garbled = content or driver.store.read_bytes(path).replace(b"true", b"false")  # it has a digest
+    driver.store.write_bytes(path, garbled)
+    assert [manifest["study"] for manifest in driver.store.manifests()] == ["s"]
+    for _ in range(2):
+        assert list(garbled_manifests(driver.store)) == [f"{driver.store.uri}/{path}"]
+        with pytest.raises(ValueError, match=rf"{path} is garbled"):
+            commands.gc(driver.store.uri, delete=True)
+        commands.status(driver.store.uri)
+        assert f"{path} is garbled" in capsys.readouterr().err
+        verify(driver.store.uri)
+        assert f"{path}: expected a part of a manifest with its digest" in capsys.readouterr().out
+        driver.manifest.write()
+        assert driver.store.names(folder) == [path.rsplit("/", 1)[1]]
+        assert driver.store.read_bytes(path) == garbled
+
+
+def test_parts_of_before_have_no_digest(tmp_path):
+    driver = Driver(tmp_path)
+    driver.suggest(29)
+    folder = f"studies/s/{driver.manifest._name.removesuffix('.json')}"
+    for name in driver.store.names(folder):
+        document = driver.store.read_document(f"{folder}/{name}")
+        assert document.pop("digest")
+        driver.store.write_document(f"{folder}/{name}", document)
+    assert list(garbled_manifests(driver.store)) == []
+    (found,) = driver.store.manifests()
+    assert len(found["trials"]) == 58
 
 
 def test_a_feeder_reads_only_the_parts_that_are_new(tmp_path):
