@@ -17,9 +17,9 @@ from orchestrator.checkpoints import Checkpoints, Member
 from orchestrator.claims import Holding
 from orchestrator.context import Progress, ReadingContext, Spread, TrialContext, in_process
 from orchestrator.graph import Trial
-from orchestrator.places import storage_mark
 from orchestrator.provenance import machine_provenance
 from orchestrator.resources import Demand, demand_of
+from orchestrator.storage import storage_mark
 from orchestrator.store import Failure, Store
 from orchestrator.study import Resources
 from orchestrator.time_limit import time_limit

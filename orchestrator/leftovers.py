@@ -12,8 +12,7 @@ from typing import Any
 
 from orchestrator.claims import is_held
 from orchestrator.documents import Look, Result, said_of
-from orchestrator.places import storage_mark
-from orchestrator.storage import is_name
+from orchestrator.storage import is_name, storage_mark
 from orchestrator.store import Store
 from orchestrator.study import Manifest
 
@@ -57,13 +56,13 @@ def unneeded_in_cache(
     decoded images, which storages share, stay.
     """
     needed = _named(manifests) | _unnamed(store, manifests, forgotten)
-    paths = []
-    for key in cache.names("fetched"):
+    paths, fetched = [], f"fetched/{storage_mark(store)}"
+    for key in cache.names(fetched):
         result = store.result(key) if key in needed else None
         if result is None:
-            paths.append(f"fetched/{key}")
+            paths.append(f"{fetched}/{key}")
         else:
-            paths += [f"fetched/{key}/{token}" for token in cache.names(f"fetched/{key}") if token != result.token]
+            paths += [f"{fetched}/{key}/{token}" for token in cache.names(f"{fetched}/{key}") if token != result.token]
     work = re.compile(rf"(?:trial|rank-[0-9]+)-{storage_mark(store)}-(.+)-[^-]+")
     dead = ((name, match[1]) for name in cache.names("") if (match := work.fullmatch(name)))
     paths += [name for name, key in dead if is_held(store, f"trials/{key}") is None]

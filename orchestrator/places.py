@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import tempfile
@@ -33,11 +32,6 @@ def storage_of(given: str | None) -> str:
             "the code: give --storage with an absolute path or URL that all nodes reach, or set QUARTERTURN_STORAGE"
         )
     return storage
-
-
-def storage_mark(store: Store) -> str:
-    """Tells folders of one storage from those of another in a cache that both use."""
-    return hashlib.sha256(store.uri.encode()).hexdigest()[:8]
 
 
 def opened(given: str | None) -> Store:

@@ -252,6 +252,11 @@ def creates_at_once(storage: Storage) -> bool:
     return storage.is_local or own is not AbstractFileSystem.pipe_file
 
 
+def storage_mark(storage: Storage) -> str:
+    """Tells folders of one storage from those of another in a cache that both use."""
+    return hashlib.sha256(storage.uri.encode()).hexdigest()[:8]
+
+
 def _encoded(document: Any) -> bytes:
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode()
 

@@ -51,7 +51,7 @@ from orchestrator.documents import (
 )
 from orchestrator.journals import Journals, word_path
 from orchestrator.manifest_parts import garbled_parts, with_parts
-from orchestrator.storage import DamagedResult, FileEntry, is_name
+from orchestrator.storage import DamagedResult, FileEntry, is_name, storage_mark
 
 __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
 
@@ -127,8 +127,9 @@ class Store(Journals):
         look = self.look(key)
         if look.result is None:
             raise DamagedResult(f"{look.damage or f'trial {key} has no result in {self.uri}'}; submit again")
+        local = cache_dir / "fetched" / storage_mark(self) / key / look.result.token
         try:
-            return self.download(look.result.folder, look.result.files, cache_dir / "fetched" / key / look.result.token)
+            return self.download(look.result.folder, look.result.files, local)
         except DamagedResult as error:
             self.report_damage(key, look.result.token, str(error))
             raise DamagedResult(f"{error}; submit again to compute it anew") from error

@@ -13,9 +13,9 @@ from orchestrator.attempt import Payload
 from orchestrator.claims import Claim
 from orchestrator.documents import sealed
 from orchestrator.manifest import ManifestWriter, manifest_of
-from orchestrator.places import storage_mark
 from orchestrator.plan import make_plan
 from orchestrator.search.suggestions import Suggestions
+from orchestrator.storage import storage_mark
 from orchestrator.store import Failure, Generation, Result, SavedState, Store
 from orchestrator.study import Study
 from orchestrator.trial import run_trial
@@ -239,8 +239,16 @@ def test_of_a_cache_folder_only_what_this_storage_left_and_does_not_need_goes(st
     finish(store, "k")
     cache = tmp_path / "cache"
     mark, other = storage_mark(store), storage_mark(Store(str(tmp_path / "other")))
-    gone = ["fetched/k/old", "fetched/forgotten/t", f"trial-{mark}-k-abc_12", f"rank-1-{mark}-gone-abc_12"]
-    stay = ["fetched/k/t", f"trial-{other}-k-abc", f"trial-{mark}-running-abc", "mni152-0123", "trial-x"]
+    gone = [f"fetched/{mark}/k/old", f"fetched/{mark}/forgotten/t"]
+    gone += [f"trial-{mark}-k-abc_12", f"rank-1-{mark}-gone-abc_12"]
+    stay = [
+        f"fetched/{mark}/k/t",
+        f"fetched/{other}/k/old",
+        f"trial-{other}-k-abc",
+        f"trial-{mark}-running-abc",
+        "mni152-0123",
+        "trial-x",
+    ]
     for path in (*gone, *stay):
         (cache / path).mkdir(parents=True)
         (cache / path / "file").write_text("x" * 1000)
@@ -252,6 +260,21 @@ def test_of_a_cache_folder_only_what_this_storage_left_and_does_not_need_goes(st
     assert [path for path in stay if not (cache / path).exists()] == []
     gc(store, delete=True, cache_dir=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+    capsys.readouterr()
+
+
+def test_what_another_storage_fetched_into_the_cache_stays(tmp_path, capsys):
+    stores, cache = [Store(f"memory://{uuid.uuid4().hex}") for _ in range(2)], tmp_path / "cache"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_bytes(b"x")
+    for store, key in zip(stores, ("one", "other"), strict=True):
+        write_manifest(store, entry(key))
+        files = store.upload(tmp_path / "out", f"trials/{key}/published/t")
+        assert store.publish(Result(key, {}, files, [], 1.0, 2.0, 1.0, 1, 5.0, {}, "t"))
+    fetched = [store.fetch(key, cache) for store, key in zip(stores, ("one", "other"), strict=True)]
+    for store in stores:
+        gc(store, delete=True, cache_dir=cache)
+    assert [(folder / "a.txt").read_bytes() for folder in fetched] == [b"x", b"x"]
     capsys.readouterr()
 
 
