@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.documents import sealed
 from orchestrator.graph import Trial
-from orchestrator.manifest_parts import Entries, remove_parts, whole_parts, write_part
+from orchestrator.manifest_parts import Entries, Part, remove_parts, whole_parts, write_part
 from orchestrator.plan import Plan
 from orchestrator.provenance import data_fingerprints, file_fingerprints, image_data_sets
 from orchestrator.search.suggestions import Suggestions
@@ -91,6 +91,7 @@ class ManifestWriter:
         self.document = manifest
         self._entries = Entries(manifest["trials"])
         self._num_whole: int | None = None  # entries when it was last written whole
+        self._has_search = suggestions.describe(news_only=True) is not None
         # The same submission again has the same name; where its trials are others, the earlier one stays.
         self._name = f"{suggestions.identity[:16]}.json"
         # Times are for people: the last submission is the one with the highest number.
@@ -105,7 +106,7 @@ class ManifestWriter:
             self.write()
             return
         search = self._suggestions.describe(news_only=True)
-        if search is None:  # only of a search there are parts
+        if search is None:  # only a search has parts
             if new:
                 self.write()
         elif new or search["suggestions"]:
@@ -113,13 +114,15 @@ class ManifestWriter:
 
     def write(self) -> None:
         """Write the whole manifest as things stand."""
-        search, parts = self._suggestions.describe(), {}
-        if search is not None:
-            # Another driver of the same search writes here too: what it added stays, and what cannot be read.
+        parts: dict[str, Part] = {}
+        if self._has_search:
+            # Another driver of the same search writes here too: what it added stays, and what cannot be read. Its
+            # suggestions are read after its parts, of which only those that were read go.
             parts = whole_parts(self._store, self._study, self._name)
             self._entries.add(self._there())
             self._entries.add(entry for part in parts.values() for entry in part["trials"])
-            self.document["search"] = search
+            self._suggestions.refresh()
+            self.document["search"] = self._suggestions.describe()
         self._store.write_document(f"studies/{self._study}/{self._name}", sealed(self.document))
         remove_parts(self._store, self._study, self._name, parts)
         self._num_whole = len(self._entries.all)

@@ -356,6 +356,33 @@ def test_drivers_that_write_the_manifest_by_turns_keep_each_others_trials(store)
     assert {entry["name"] for entry in manifest["trials"]} >= {"suggestion 1: val/loss 1", "suggestion 2: val/loss 1"}
 
 
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_a_part_of_another_driver_goes_only_when_the_manifest_has_its_suggestions(store, monkeypatch, moment):
+    keys = Keys(FileDigests())
+    own, other = (suggestions_of(store) for _ in range(2))
+    plan = make_plan(Study("s", "?", {f"own {n}": Count(n + 1) for n in range(9)}), store, keys)
+    writer, others = (ManifestWriter(store, manifest_of(plan, "x", {}, keys), driver) for driver in (own, other))
+    for each in (writer, others):
+        each.write()
+
+    def add_a_part():
+        others.add(entries_of(make_plan(other.next(set(), set()), store, keys), keys))
+
+    def describe(**options):
+        found = Suggestions.describe(own, **options)
+        add_a_part()
+        return found
+
+    if moment == "before":
+        add_a_part()
+    else:
+        monkeypatch.setattr(own, "describe", describe)
+    writer.write()
+    (manifest,) = store.manifests()
+    assert [suggestion["number"] for suggestion in manifest["search"]["suggestions"]] == [1]
+    assert "suggestion 1: val/loss 1" in {entry["name"] for entry in manifest["trials"]}
+
+
 def test_a_search_leaves_the_roles_of_the_study_s_own_trials(store):
     base, keys = Count(2), Keys(FileDigests())
     own = {"base": Entry(base, "pretraining", {"data": "toy"})}
