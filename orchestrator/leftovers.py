@@ -13,15 +13,13 @@ from typing import Any
 from orchestrator.claims import is_held
 from orchestrator.documents import Look, Result, said_of
 from orchestrator.storage import is_name, storage_mark
-from orchestrator.store import Store
+from orchestrator.store import OF_ATTEMPTS, Store
 from orchestrator.study import Manifest
 
 _PLACES = (("trials", ""), ("results", ".json"), ("damaged", ".json"))
 _ABANDONED_AFTER_S = 3600.0
 # A document, a fetched file or MLflow's database beside the place where it was to go.
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{32}(\.new.*)?")
-# Of a trial that has a result: what only its attempts needed.
-_OF_ATTEMPTS = ("progress", "checkpoints", "items", "failure.json", "crash.json")
 
 
 def unneeded_paths(store: Store, manifests: Sequence[Manifest], forgotten: Sequence[Manifest] = ()) -> list[str]:
@@ -146,7 +144,7 @@ def _leftovers(store: Store, key: str, *, keeps_state: bool) -> Iterator[str]:
 
 def _of_finished(store: Store, result: Result, names: Collection[str], *, keeps_state: bool) -> Iterator[str]:
     folder, state = f"trials/{result.key}", result.state
-    yield from (name for name in _OF_ATTEMPTS if name in names)
+    yield from (name for name in OF_ATTEMPTS if name in names)
     kept = {
         "state": {state.token} if state and keeps_state else set(),
         "journal": {*result.segments, *(state.segments if state else ())},

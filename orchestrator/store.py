@@ -10,6 +10,7 @@ Layout below the root:
     trials/<key>/progress/...            the last two resumable states: checkpoint, items, journal segments
     trials/<key>/{checkpoints,items}/...
     trials/<key>/failure.json            why the trial failed for good
+    trials/<key>/crash.json              what the last crash left, which may not be the end of the trial
     trials/<key>/claim.json              who runs it now (claims.py)
     trials/<key>/damaged/...             results that were set aside
     damaged/<key>.json                   word of a reader that a result is damaged
@@ -18,6 +19,10 @@ Layout below the root:
     costs/<class>.json                   what finished trials took (cost_records.py)
     studies/<study>/<submission>.json    manifests: the keys a submission needs, and its command
     studies/<study>/<submission>/...     what a search has added since (manifest_parts.py)
+    studies/<study>/suggestions/...      what a search decided on (search/decisions.py)
+    studies/<study>/publishers/...       what each MLflow has of the study (publishing.py)
+    reports/<study>/...                  the files of its newest report, and what they were made from (snapshot.py)
+    .tune/<launch>/...                   what Ray Tune keeps while a study runs, and the claim of its driver (launch.py)
 
 Readers change nothing: they report damage. Who holds the claim of a trial verifies it and sets it aside.
 """
@@ -56,6 +61,9 @@ from orchestrator.storage import DamagedResult, FileEntry, is_name, storage_mark
 __all__ = ["DamagedResult", "Failure", "FileEntry", "Generation", "Lineage", "Look", "Result", "SavedState", "Store"]
 
 Document = TypeVar("Document")
+
+# Of a trial that has a result: what only its attempts needed.
+OF_ATTEMPTS = ("progress", "checkpoints", "items", "failure.json", "crash.json")
 
 
 class Store(Journals):
@@ -114,8 +122,8 @@ class Store(Journals):
         there: set[str] = set()
         with contextlib.suppress(OSError):
             there.update(self.names(f"trials/{key}"))
-        leftovers = [name for name in ("progress", "checkpoints", "items", "failure.json") if name in there]
-        for path in [word_path(key), *(f"trials/{key}/{name}" for name in leftovers)]:
+        leftovers = [f"trials/{key}/{name}" for name in OF_ATTEMPTS if name in there]
+        for path in [word_path(key), *leftovers]:
             with contextlib.suppress(OSError):
                 self.remove(path)
 

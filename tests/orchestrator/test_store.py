@@ -264,6 +264,16 @@ def test_all_that_a_result_rests_on_is_on_the_disk_before_it(tmp_path, monkeypat
     ]  # fmt: skip
 
 
+def test_a_result_takes_away_what_only_its_attempts_needed(tmp_path):
+    store = Store(str(tmp_path / "results"))
+    for path in ("progress/1.json", "checkpoints/1/a.pt", "items/1.npz", "failure.json", "crash.json", "trial.json"):
+        store.write_bytes(f"trials/k1/{path}", b"{}")
+    store.write_document("damaged/k1.json", "of an earlier result")
+    publish(store, tmp_path)
+    assert store.names("trials/k1") == ["journal", "published", "trial.json"]
+    assert store.names("damaged") == []
+
+
 def test_an_unknown_protocol_is_named():
     with pytest.raises(ValueError, match="nonsense://x"):
         Store("nonsense://x")
