@@ -19,7 +19,6 @@ SIGNS = ("cluster", "subprocess", "main(")
 # These start Ray, and are among the others all the same: so both halves take about as long.
 BESIDE = {
     "test_positive_studies.py",
-    "test_pretraining_search.py",
     "test_saliency_methods.py",
 }
 NOTHING_COLLECTED = 5

@@ -22,7 +22,7 @@ from trainables.api.identity import FileDigests, Keys
 
 # The same examples every time: whoever changes something else meets no failure that is not theirs.
 QUICK = settings(
-    derandomize=True, max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    derandomize=True, max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 LONG = settings(QUICK, derandomize=False, max_examples=2_000, print_blob=True)
 
@@ -152,7 +152,7 @@ def test_a_graph_ends_as_if_nothing_had_been(give_world, study, **how):
     check(study, give_world, **how)
 
 
-@settings(QUICK, max_examples=20)
+@settings(QUICK, max_examples=10)
 @given(study=searches, lag=st.integers(1, 3), **disturbed)
 def test_a_search_ends_as_if_nothing_had_been(give_world, study, **how):
     check(study, give_world, **how)

@@ -26,8 +26,7 @@ FLAGS = {
     "pretraining_search": ["--num-suggestions", "2"],
 }
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.py") if '__name__ == "__main__"' in path.read_text())
-# One in `make test`, all of them in `make test-slow`.
-QUICK = "hog_svm"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +54,7 @@ def jobs(tmp_path_factory):
         head.wait(timeout=60)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in STUDIES]
-)
+@pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs_as_a_job_to_its_page(jobs, tmp_path, name):
     places = ["--storage", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
     study = [sys.executable, str(ROOT / "studies" / f"{name}.py"), "--scale", "smoke", "--pretrain-seeds", "1"]

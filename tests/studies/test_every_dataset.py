@@ -64,6 +64,7 @@ def test_without_being_asked_to_skip_it_a_bad_file_is_named_before_anything_runs
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_from_what_is_there(finished):
     folder, _, _ = finished
     kvasir = ["--datasets", "kvasir", "--data-root", str(folder / "data"), "--num-epochs", "3"]
