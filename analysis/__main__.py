@@ -11,8 +11,8 @@ import tyro
 from analysis.paper import write_paper
 from analysis.results import latest_manifests
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import opened
-from orchestrator.store import DamagedResult, Store, garbled_manifests
+from orchestrator.places import existing
+from orchestrator.store import DamagedResult, garbled_manifests
 from orchestrator.usage import UsageError
 
 
@@ -23,7 +23,7 @@ def report(storage: DefaultInHelp[str | None] = None, out: Path = Path("reports"
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         out: Folder for the reports, one below it for each study.
     """
-    store, code = _existing(storage), 0
+    store, code = existing(storage), 0
     for path in garbled_manifests(store):
         print(f"warning: {path} is garbled; submit its study again", file=sys.stderr)
         code = 1
@@ -45,15 +45,8 @@ def paper(storage: DefaultInHelp[str | None] = None, out: Path = Path("paper")) 
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         out: Folder for the page, its figures and its tables.
     """
-    print(write_paper(_existing(storage), out))
+    print(write_paper(existing(storage), out))
     return 0
-
-
-def _existing(storage: str | None) -> Store:
-    store = opened(storage)
-    if not store.names("studies"):
-        raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
-    return store
 
 
 if __name__ == "__main__":

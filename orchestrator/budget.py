@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchestrator.costs import Price, price_of, resources_of
+from orchestrator.costs import Price, price_of, resources_of, upstream_of
 from orchestrator.estimates import Ground
 from orchestrator.options import StudyOptions
 from orchestrator.plan import TO_RUN, Plan, PlannedTrial
@@ -35,13 +35,15 @@ class Budget:
 
     @property
     def line(self) -> str:
-        """For people."""
-        fits = f"{len(self.keys)} of {self.num_to_run} trials fit ({_number(self.at_most_h)} at most)"
+        """For people; hours are those of the devices that the budget counts."""
+        if not self.num_to_run:
+            return f"budget {self.text}: nothing is to run"
+        fits = f"{len(self.keys)} of {self.num_to_run} trials fit ({_number(self.at_most_h)} h at most)"
         said = f"budget {self.text}: {fits}"
         if not self.left_out:
             return said
         num = self.num_to_run - len(self.keys)
-        return f"{said}; not started: {num}, the first {self.left_out[0]!r} needs {_number(self.next_needs_h)}"
+        return f"{said}; not started: {num}, the first {self.left_out[0]!r} needs {_number(self.next_needs_h)} h"
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -68,7 +70,7 @@ def budget_of(plan: Plan, options: StudyOptions) -> Budget | None:
     to_run = {p.trial.key: p for p in plan.planned if p.state in TO_RUN}
     spent, keys, left_out, next_needs_h = _Spending(), set[str](), list[str](), 0.0
     for name, planned in _named(plan, to_run).items():
-        wanted = [p for key, p in _needed(planned, to_run).items() if key not in keys]
+        wanted = [p for key, p in upstream_of(planned, to_run, with_shorter=True).items() if key not in keys]
         with_it = spent.with_more(wanted, is_of_gpus, plan, resources)
         if with_it.at_most_s <= limit_h * _HOUR_S:
             spent = with_it
@@ -106,19 +108,6 @@ def _named(plan: Plan, to_run: Mapping[str, PlannedTrial]) -> dict[str, PlannedT
     """The trials that the study names and that are to run, in its order."""
     by_name = {p.trial.name: p for p in to_run.values()}
     return {name: by_name[name] for name in plan.study.trials if name in by_name}
-
-
-def _needed(planned: PlannedTrial, to_run: Mapping[str, PlannedTrial]) -> dict[str, PlannedTrial]:
-    """A trial, what it waits for, and the shorter trainings from which these go on: without them they cost more."""
-    found: dict[str, PlannedTrial] = {}
-    left = [planned]
-    while left:
-        one = left.pop()
-        if one.trial.key not in found:
-            found[one.trial.key] = one
-            before = [*one.trial.upstream, *([one.continues.key] if one.continues else [])]
-            left += [to_run[key] for key in before if key in to_run]
-    return found
 
 
 def _price(planned: PlannedTrial, is_of_gpus: bool, plan: Plan, resources: Resources) -> Price:

@@ -13,7 +13,7 @@ import tyro
 from orchestrator.claims import is_held
 from orchestrator.leftovers import claimed, unneeded_in_cache, unneeded_paths
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import opened
+from orchestrator.places import existing, opened
 from orchestrator.plan import failure_text
 from orchestrator.printing import ROWS_SHOWN, make_console
 from orchestrator.provenance import first_line, without_password
@@ -33,7 +33,7 @@ def status(
         storage: Folder or URL of the results (default: $QUARTERTURN_STORAGE or ./results).
         as_json: Print one JSON object for scripts.
     """
-    store = _existing(storage)
+    store = existing(storage)
     garbled = list(garbled_manifests(store))
     for path in garbled:
         print(f"warning: {path} is garbled; remove it, and submit its study again", file=sys.stderr)
@@ -68,7 +68,7 @@ def sync(
         assert study is not None
         uri = tracking_uri_of(tracking_uri, store)
         return EXIT_OK if feeder.follow(store, study, uri, sys.stdin) else EXIT_FAILED
-    store = _existing(storage)
+    store = existing(storage)
     uri, code = tracking_uri_of(tracking_uri, store), EXIT_OK
     for name in dict.fromkeys(m["study"] for m in store.manifests() if study in (None, m["study"])):
         try:
@@ -96,7 +96,7 @@ def gc(
         even_claimed: Remove it although a process seems to run a study, as one of a machine that is gone does.
         cache_dir: Also what no trial reads again of this cache folder, as --cache-dir of the studies.
     """
-    store = _existing(storage)
+    store = existing(storage)
     _refuse_garbled_manifests(store)
     everything = list(store.manifests())
     manifests = list(_latest(everything).values()) if latest_only else everything
@@ -119,13 +119,6 @@ def gc(
             place.remove(path)
     print(f"{len(found)} things, {total / 1e6:.1f} MB{'' if delete or not found else '; --delete removes them'}")
     return EXIT_OK
-
-
-def _existing(storage: str | None) -> Store:
-    store = opened(storage)
-    if not store.names("studies"):
-        raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
-    return store
 
 
 def _latest(manifests: Iterable[Manifest]) -> dict[str, Manifest]:

@@ -164,13 +164,19 @@ def _saved_by_growth(plan: Plan, to_run: Sequence[PlannedTrial], resources: Reso
     return saved
 
 
-def upstream_of(planned: PlannedTrial, known: Mapping[str, PlannedTrial]) -> dict[str, PlannedTrial]:
-    """A trial and all that it waits for, of those that are ``known``, by key."""
+def upstream_of(
+    planned: PlannedTrial, known: Mapping[str, PlannedTrial], *, with_shorter: bool = False
+) -> dict[str, PlannedTrial]:
+    """A trial and all that it waits for, of those that are ``known``, by key.
+
+    ``with_shorter``: also the shorter trainings from which these go on; without them they cost more.
+    """
     found: dict[str, PlannedTrial] = {}
     left = [planned]
     while left:
         one = left.pop()
         if one.trial.key not in found:
             found[one.trial.key] = one
-            left += [known[key] for key in one.trial.upstream if key in known]
+            before = [*one.trial.upstream, *([one.continues.key] if with_shorter and one.continues else [])]
+            left += [known[key] for key in before if key in known]
     return found

@@ -47,6 +47,19 @@ def opened(given: str | None) -> Store:
     return store
 
 
+def existing(given: str | None) -> Store:
+    """The storage of a command that reads studies. Raises FileNotFoundError where it has none, else as ``opened``."""
+    store = opened(given)
+    if not store.names("studies"):
+        raise no_study(store)
+    return store
+
+
+def no_study(store: Store) -> FileNotFoundError:
+    """What is said of a storage in which nothing is to be found."""
+    return FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
+
+
 def give_home(folder: Path) -> None:
     """Let a user without a home have this one, here and in child processes: libraries fail without as they load."""
     try:
@@ -81,7 +94,7 @@ def _probe_exclusive(store: Store) -> None:
 
     Raises UsageError where it is not; says so where a look and a write are two steps.
     """
-    place = Store(str(_existing(Path(store.uri)))) if store.is_local else store
+    place = Store(str(_nearest(Path(store.uri)))) if store.is_local else store
     name, advice = f".probe-{uuid.uuid4().hex}", "give --storage with another place"
     try:
         is_refused = place.create_document(name, 1) and not place.create_document(name, 2)
@@ -99,7 +112,7 @@ def _probe_exclusive(store: Store) -> None:
         print(f"warning: {store.uri} {said}", file=sys.stderr)
 
 
-def _existing(folder: Path) -> Path:
+def _nearest(folder: Path) -> Path:
     """This folder, or the one that it would be made in."""
     return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
 
@@ -130,7 +143,7 @@ def _said(what: str, advice: str) -> Iterator[None]:
 
 def _probe(folder: Path) -> None:
     """Write and remove in a folder, or in the one that it would be made in."""
-    with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+    with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())

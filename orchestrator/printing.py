@@ -11,11 +11,12 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.budget import Budget
 from orchestrator.cost_text import work_text
 from orchestrator.costs import Costs, costs_of
 from orchestrator.options import RetriedClass
 from orchestrator.outlook import Outlook
-from orchestrator.plan import Plan, State
+from orchestrator.plan import TO_RUN, Plan, PlannedTrial, State
 from orchestrator.provenance import without_password
 from orchestrator.search.suggestions import Suggestions
 from orchestrator.store import Store
@@ -136,8 +137,13 @@ def say_behind(store: Store, tracking_uri: str, console: Console) -> None:
     )
 
 
-def show_troubles(plan: Plan, console: Console) -> None:
+def show_troubles(plan: Plan, console: Console, budget: Budget | None = None) -> None:
     """A table of the trials without a result, with reasons; nothing if there are none."""
+
+    def reason(p: PlannedTrial) -> str:
+        is_unpaid = budget is not None and p.state in TO_RUN and p.trial.key not in budget.keys
+        return p.reason or ("it did not fit the budget" if is_unpaid else "the same command computes it")
+
     troubled = [p for p in plan.planned if p.state not in (State.DONE, State.UNNEEDED)]
     if not troubled:
         return
@@ -145,7 +151,7 @@ def show_troubles(plan: Plan, console: Console) -> None:
     for column in ("trial", "key", "state", "reason"):
         table.add_column(column, overflow="fold")
     for p in troubled[:ROWS_SHOWN]:
-        table.add_row(p.trial.name, p.trial.key[:8], p.state.value, p.reason or "the same command computes it")
+        table.add_row(p.trial.name, p.trial.key[:8], p.state.value, reason(p))
     console.print(table)
     if plan.counts()[State.FAILED]:
         # Storages of earlier versions may have others, which the bare flag takes along.

@@ -88,7 +88,7 @@ def submit(options: StudyOptions, make_study: Callable[[], Study]) -> int:
         # All of it, also what another driver suggested, as it ended.
         manifest.add(entries_of(after, submission.keys))
         manifest.write()
-        printing.show_troubles(after, console)
+        printing.show_troubles(after, console, budget)
         printing.show_search(submission.suggestions, console)
         paths = report_on(study, store, manifest.document, after, lambda said: printing.say(said, console))
         if not is_running:

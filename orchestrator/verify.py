@@ -25,7 +25,7 @@ from orchestrator.inputs import read_digests
 from orchestrator.leftovers import suggested_keys
 from orchestrator.manifest_parts import garbled_parts, part_names
 from orchestrator.options import DefaultInHelp
-from orchestrator.places import opened
+from orchestrator.places import no_study, opened
 from orchestrator.publishing import Known
 from orchestrator.snapshot import report_files
 from orchestrator.storage import FileEntry, is_name
@@ -60,7 +60,7 @@ def verify(
     """
     store = opened(storage)
     if not store.names("studies") and not store.finished():
-        raise FileNotFoundError(f"{store.uri} holds no study; give --storage with the folder or URL of your results")
+        raise no_study(store)
     verification = Verification(store)
     found = []
     for finding in verification.findings():

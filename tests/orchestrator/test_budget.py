@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from toy import Count, Grow, Squares
 
+from orchestrator import printing
 from orchestrator.budget import budget_of
 from orchestrator.cost_records import record_costs
 from orchestrator.costs import costs_of
@@ -97,6 +99,24 @@ def budget(plan, text, **options):
 
 def names(plan):
     return [p.trial.name for p in plan.planned if p.state in TO_RUN]
+
+
+def test_what_a_budget_has_not_paid_for_is_not_said_to_be_a_matter_of_the_same_command(capsys):
+    plan = plan_of(rows("BYOL", "FS", "TracIn"), measured("BYOL", "FS", "TracIn"))
+    console = Console(width=200)
+    printing.show_troubles(plan, console, budget(plan, "20gpuh"))
+    said = capsys.readouterr().out
+    assert (said.count("it did not fit the budget"), said.count("the same command computes it")) == (6, 3)
+    printing.show_troubles(plan, console)
+    assert "budget" not in capsys.readouterr().out
+
+
+def test_a_budget_tells_hours_and_where_nothing_is_to_run():
+    plan = plan_of(rows("BYOL", "FS"), measured("BYOL", "FS"))
+    line = budget(plan, "20gpuh").line
+    assert line.count(" h") == 2, line
+    done = replace(plan, planned=())
+    assert budget(done, "20gpuh").line == "budget 20gpuh: nothing is to run"
 
 
 def test_trials_are_taken_in_order_with_what_they_wait_for_until_no_more_fit():
