@@ -14,7 +14,7 @@ from toy import Count, Grow, Squares
 from orchestrator import printing
 from orchestrator.budget import budget_of
 from orchestrator.cost_records import record_costs
-from orchestrator.costs import costs_of
+from orchestrator.costs import costs_of, upstream_of
 from orchestrator.devices import Devices, devices_here
 from orchestrator.estimates import Cost, Spent
 from orchestrator.options import StudyOptions
@@ -109,6 +109,16 @@ def test_what_a_budget_has_not_paid_for_is_not_said_to_be_a_matter_of_the_same_c
     assert (said.count("it did not fit the budget"), said.count("the same command computes it")) == (6, 3)
     printing.show_troubles(plan, console)
     assert "budget" not in capsys.readouterr().out
+
+
+def test_a_longer_training_is_paid_for_with_the_shorter_one_that_it_goes_on_from():
+    plan = plan_of({"long": Grow(8), "short": Grow(2), "other": Grow(3, factor=2)}, {})
+    known = {p.trial.key: p for p in plan.planned}
+    by_name = {p.trial.name: p for p in plan.planned}
+    assert by_name["long"].continues.key == by_name["short"].trial.key
+    found = {with_shorter: upstream_of(by_name["long"], known, with_shorter=with_shorter) for with_shorter in (0, 1)}
+    assert [p.trial.name for p in found[0].values()] == ["long"]
+    assert sorted(p.trial.name for p in found[1].values()) == ["long", "short"]
 
 
 def test_a_budget_tells_hours_and_where_nothing_is_to_run():

@@ -121,3 +121,13 @@ def test_of_a_killed_feeder_all_is_remembered_but_its_last_trials(fed):
     known = known_of(store, "s", URI)
     assert known != Known()
     assert 0.95 * 390 - 1 <= len(known.tokens) <= 390
+
+
+def test_the_latest_submission_is_last_whatever_the_clock_said(tmp_path):
+    store = CountedStore(str(tmp_path / "results"))
+    for number, submitted_at in ((1, 9.0), (2, 5.0)):
+        document = {"study": "s", "question": "?", "submitted_at": submitted_at, "trials": [], "number": number}
+        store.write_document(f"studies/s/{number}.json", document)
+    manifests = following.Manifests(store, "s")
+    manifests.refresh()
+    assert [manifest["number"] for manifest in manifests.in_order] == [1, 2]
